@@ -1,0 +1,43 @@
+package pubsub
+
+import (
+	"context"
+	"time"
+
+	"github.com/loam-run/loam"
+)
+
+// A Driver is what a component implements to offer publish and subscribe. Every method may be called from many
+// goroutines at once.
+type Driver interface {
+	// Publish appends the events, each to its Topic, all or none; they are durable once it returns.
+	Publish(ctx context.Context, events []loam.Event) error
+	// Subscribe delivers the topic's events to handle until ctx ends, then waits for the handlers under way, makes
+	// their verdicts durable and returns nil. It delivers each event at least once to each group; with several
+	// subscribers in one group, to one of them. A group that is new starts at the oldest event retained.
+	Subscribe(ctx context.Context, sub Subscription, handle Handler) error
+	Close() error
+}
+
+// A Subscription says what a consumer group wants.
+type Subscription struct {
+	Topic    string
+	Group    string
+	InFlight int // events handled at once, at most; at least 1
+}
+
+// A Handler takes one delivery and says what becomes of it. Its ctx outlives the subscription's by the time a drain
+// may take.
+type Handler func(ctx context.Context, d Delivery) Verdict
+
+// A Delivery is an event and how often it was handed out, this time included.
+type Delivery struct {
+	Event   loam.Event
+	Attempt int
+}
+
+// A Verdict ends a delivery: the zero value acknowledges it, never to be delivered to that group again.
+type Verdict struct {
+	Retry bool          // deliver it again
+	After time.Duration // not before so long
+}

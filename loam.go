@@ -1,0 +1,271 @@
+// Package loam is the vocabulary every other package speaks: a Request ends at a Target, a Policy is a wrapper
+// round a Target, an Event is what a source delivers, a Factory opens a component, a Code says what went wrong.
+// It imports the standard library only and holds no behaviour that could be somebody's to configure.
+package loam
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Target is where a request ends: a function, the app, a remote service, or another Target wrapped in a policy.
+//
+// Serve is written in blocking style; the engine that runs it decides what waiting costs. It either returns a
+// response whose body the caller reads to its end or closes, or an error whose Code the edge turns into a status.
+// It may read req until the response's body is closed and never after.
+type Target interface {
+	Serve(req *Request) (*Response, error)
+}
+
+// TargetFunc is a Target made of a func.
+type TargetFunc func(*Request) (*Response, error)
+
+// Serve calls f.
+func (f TargetFunc) Serve(req *Request) (*Response, error) { return f(req) }
+
+// A Policy is something done on the way to a target: a retry is a Target round a Target.
+type Policy func(Target) Target
+
+// Wrap puts policies round t so that the first one listed sees a request first.
+func Wrap(t Target, policies ...Policy) Target {
+	for _, p := range slices.Backward(policies) {
+		t = p(t)
+	}
+	return t
+}
+
+// A Field is one header line. Names keep the spelling they came with and compare without regard to case.
+type Field struct{ Name, Value string }
+
+// A Header is the ordered list of a message's fields (RFC 9110, section 5). The zero value is empty and ready.
+// Messages carry a dozen fields, so a scan costs less than a map and keeps the order that was sent.
+type Header []Field
+
+// Get returns the first value of name, "" where there is none.
+func (h Header) Get(name string) string {
+	for i := range h {
+		if equalFold(h[i].Name, name) {
+			return h[i].Value
+		}
+	}
+	return ""
+}
+
+// Has tells whether a field of that name is there, be its value empty.
+func (h Header) Has(name string) bool {
+	return slices.ContainsFunc(h, func(f Field) bool { return equalFold(f.Name, name) })
+}
+
+// Values returns every value of name in the order they came.
+func (h Header) Values(name string) []string {
+	var v []string
+	for i := range h {
+		if equalFold(h[i].Name, name) {
+			v = append(v, h[i].Value)
+		}
+	}
+	return v
+}
+
+// Add appends a field.
+func (h *Header) Add(name, value string) { *h = append(*h, Field{name, value}) }
+
+// Set replaces every field of that name by one, which stands where the first of them stood.
+func (h *Header) Set(name, value string) {
+	for i := range *h {
+		if equalFold((*h)[i].Name, name) {
+			(*h)[i].Value = value
+			rest := (*h)[i+1:]
+			*h = (*h)[:i+1+len(slices.DeleteFunc(rest, func(f Field) bool { return equalFold(f.Name, name) }))]
+			return
+		}
+	}
+	h.Add(name, value)
+}
+
+// Del removes every field of that name.
+func (h *Header) Del(name string) {
+	*h = slices.DeleteFunc(*h, func(f Field) bool { return equalFold(f.Name, name) })
+}
+
+// equalFold compares field names, which are ASCII; strings.EqualFold would also fold Unicode.
+func equalFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		x, y := a[i], b[i]
+		if x != y && (x|0x20 != y|0x20 || x|0x20 < 'a' || x|0x20 > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+// A Request is one message on its way to a target. It belongs to one goroutine at a time. Its strings may stand in
+// a buffer that is used again after Release: what outlives the request is cloned.
+type Request struct {
+	Method    string // GET, POST, …
+	Scheme    string // http or https
+	Authority string // the Host header or :authority, with its port where it was sent
+	Path      string // as sent, with its escapes; never empty
+	RawQuery  string // without the question mark
+	Header    Header
+	Body      io.ReadCloser // nil: there is none
+	Length    int64         // of the body in bytes; -1: not known before its end
+
+	ID     string  // names this request in logs, and in the header x-request-id; never empty past a listener
+	Remote string  // address of the peer that sent it, "" for an event
+	Caller *Caller // who asks, and what it may reach; nil: a stranger from outside
+
+	ctx context.Context
+}
+
+var requests = sync.Pool{New: func() any { return new(Request) }}
+
+// NewRequest takes an empty request from the pool. ctx ends when nobody waits for the answer any more; its
+// deadline is the request's.
+func NewRequest(ctx context.Context) *Request {
+	r := requests.Get().(*Request)
+	r.ctx = ctx
+	return r
+}
+
+// Release closes the body and gives the request back to the pool. Only who called NewRequest calls it, once, after
+// the response's body was closed.
+func (r *Request) Release() {
+	if r.Body != nil {
+		_ = r.Body.Close() // what could not be read is the peer's loss; nobody waits for it
+	}
+	h := r.Header[:cap(r.Header)]
+	clear(h)
+	*r = Request{Header: h[:0]}
+	requests.Put(r)
+}
+
+// Context is the request's life: it ends with the deadline, or when the caller is gone.
+func (r *Request) Context() context.Context {
+	if r.ctx == nil {
+		return context.Background()
+	}
+	return r.ctx
+}
+
+// SetContext replaces the request's context; a policy uses it to narrow the deadline. The context given must
+// descend from the present one.
+func (r *Request) SetContext(ctx context.Context) { r.ctx = ctx }
+
+// A Response is a target's answer. Who receives it reads Body to its end or calls Close.
+type Response struct {
+	Status  int // HTTP status; 0 counts as 200
+	Header  Header
+	Body    io.ReadCloser // nil: there is none
+	Length  int64         // of the body in bytes; -1: not known before its end
+	Trailer Header        // whole once Body was read to its end
+}
+
+// Close closes the body where there is one.
+func (r *Response) Close() error {
+	if r.Body == nil {
+		return nil
+	}
+	return r.Body.Close()
+}
+
+// NewResponse makes an answer whose body is in memory.
+func NewResponse(status int, contentType string, body []byte) *Response {
+	r := &Response{Status: status, Length: int64(len(body)), Body: io.NopCloser(strings.NewReader(string(body)))}
+	if contentType != "" {
+		r.Header.Add("Content-Type", contentType)
+	}
+	return r
+}
+
+// An Event is one message of a topic with the attributes of CloudEvents 1.0.
+type Event struct {
+	ID          string // unique within Source; the pubsub capability gives one where it is empty
+	Source      string // who published it
+	Type        string // what kind of thing happened
+	Subject     string // what it happened to; may be empty
+	Time        time.Time
+	ContentType string // of Data: application/json where nobody said otherwise
+	Topic       string
+	Attributes  map[string]string // extensions, traceparent among them
+	Data        []byte
+}
+
+// A Caller is a function or app as the boundary sees it: a name, and the grants that are all it may reach. It is
+// immutable once a snapshot holds it.
+type Caller struct {
+	Name   string
+	Grants []Grant
+}
+
+// A Grant lets a caller reach one component of one capability.
+type Grant struct {
+	Capability string   // state, pubsub, lock, config, sequence
+	Component  string   // which one
+	Names      []string // keys, topics, locks…; "orders/*" is a prefix; empty: all of them
+	ReadOnly   bool     // only what changes nothing
+}
+
+// Check tells whether the caller may touch name in a component: nil, or an error with PermissionDenied that says
+// what to grant. A nil caller may do nothing.
+func (c *Caller) Check(capability, component, name string, write bool) error {
+	if c == nil {
+		return &Error{Code: PermissionDenied, Op: capability, Err: errors.New("no caller")}
+	}
+	for i := range c.Grants {
+		g := &c.Grants[i]
+		if g.Capability == capability && g.Component == component && (!write || !g.ReadOnly) && matchName(g.Names, name) {
+			return nil
+		}
+	}
+	return &Error{
+		Code: PermissionDenied, Op: capability,
+		Err:  errors.New(strconv.Quote(c.Name) + " holds no grant for " + strconv.Quote(name) + " in " + capability + " component " + strconv.Quote(component)),
+		Hint: "add to its spec.grants: {capability: " + capability + ", component: " + component + ", names: [" + strconv.Quote(name) + "]}",
+	}
+}
+
+func matchName(names []string, name string) bool {
+	if len(names) == 0 {
+		return true
+	}
+	for _, n := range names {
+		if prefix, ok := strings.CutSuffix(n, "*"); n == name || ok && strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// A Method is one call of the capability API as every carrier hands it on: an encoded request message of api/ in,
+// an encoded response message out. A carrier resolves it by name once, then calls it.
+type Method func(ctx context.Context, caller *Caller, in []byte) ([]byte, error)
+
+// Methods are the capability API by name: "state.Get", "pubsub.Publish".
+type Methods map[string]Method
+
+// A Factory opens one type of component. The list of them says what is in the binary.
+type Factory struct {
+	Type string // capability and technology: "state.sqlite"
+
+	// Check decodes metadata and tells what is wrong with it, without touching anything outside.
+	Check func(metadata map[string]string) error
+	// Open opens the component called name and returns the capability's driver. What it opened, the driver's
+	// Close closes.
+	Open func(ctx context.Context, name string, metadata map[string]string) (driver any, err error)
+}
+
+// Capability is the part of Type before the dot.
+func (f Factory) Capability() string {
+	c, _, _ := strings.Cut(f.Type, ".")
+	return c
+}
