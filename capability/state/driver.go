@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/loam-run/loam"
@@ -48,4 +49,18 @@ type Op struct {
 	TTL      time.Duration // 0: for ever
 	IfMatch  string        // only if the item's ETag is this; empty: whatever it is
 	IfAbsent bool          // only if the key is not there
+}
+
+// CheckCondition tells whether op may be done on a key that is there (or not) with that ETag: nil, or the error that
+// every driver answers alike.
+func CheckCondition(op Op, there bool, etag string) error {
+	switch {
+	case op.IfAbsent && there:
+		return loam.Errorf(loam.AlreadyExists, "state "+strconv.Quote(op.Key), "the key is there already")
+	case op.IfMatch != "" && !there:
+		return loam.Errorf(loam.Aborted, "state "+strconv.Quote(op.Key), "the key is not there any more")
+	case op.IfMatch != "" && op.IfMatch != etag:
+		return loam.Errorf(loam.Aborted, "state "+strconv.Quote(op.Key), "its ETag is %s by now, not %s", etag, op.IfMatch)
+	}
+	return nil
 }

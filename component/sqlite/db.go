@@ -1,0 +1,462 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/loam-run/loam"
+)
+
+const (
+	queueLength = 4096 // writes waiting for the writer, at most; more wait outside
+	groupSize   = 1024 // writes in one commit, at most, so that none waits long
+)
+
+// schema holds every capability's tables. All are WITHOUT ROWID: their keys are how they are read, and one tree costs
+// a write half of two.
+const schema = `
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS space (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS state (
+	space INTEGER NOT NULL, key TEXT NOT NULL, value BLOB, etag INTEGER NOT NULL, expires INTEGER NOT NULL,
+	PRIMARY KEY (space, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS state_expires ON state (expires) WHERE expires > 0;
+CREATE TABLE IF NOT EXISTS topic (id INTEGER PRIMARY KEY, space INTEGER NOT NULL, name TEXT NOT NULL, UNIQUE (space, name));
+CREATE TABLE IF NOT EXISTS event (
+	topic INTEGER NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, type TEXT NOT NULL,
+	subject TEXT NOT NULL, time INTEGER NOT NULL, content_type TEXT NOT NULL, attributes TEXT, data BLOB,
+	PRIMARY KEY (topic, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS consumer (id INTEGER PRIMARY KEY, topic INTEGER NOT NULL, name TEXT NOT NULL, cursor INTEGER NOT NULL, UNIQUE (topic, name));
+CREATE TABLE IF NOT EXISTS done (consumer INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (consumer, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS retry (
+	consumer INTEGER NOT NULL, seq INTEGER NOT NULL, attempt INTEGER NOT NULL, due INTEGER NOT NULL,
+	PRIMARY KEY (consumer, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lease (
+	space INTEGER NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, expires INTEGER NOT NULL,
+	PRIMARY KEY (space, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS config (
+	space INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, version INTEGER NOT NULL, metadata TEXT,
+	PRIMARY KEY (space, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sequence (space INTEGER NOT NULL, key TEXT NOT NULL, next INTEGER NOT NULL, PRIMARY KEY (space, key)) WITHOUT ROWID;
+PRAGMA user_version = 1;
+`
+
+// db is one open file: the writer's goroutine and connection, and a pool of readers.
+//
+// Order of locks: Files.mu, then bus.mu, then consumer.mu. The writer's goroutine takes none but consumer.mu.
+type db struct {
+	path      string
+	users     int // guarded by Files.mu
+	now       func() time.Time
+	lock      *os.File
+	readOnly  error // why nothing can be written; nil where it can
+	retention time.Duration
+
+	readers *sql.DB
+	writers *sql.DB // of one connection
+	conn    *sql.Conn
+	stmts   map[string]*sql.Stmt // the writer's
+
+	queue   chan *write
+	stop    chan struct{}
+	stopped sync.WaitGroup
+
+	epoch   uint64 // counts openings; with version it makes ETags that never come again
+	version uint64 // the writer's
+}
+
+// A write is one caller's change on its way through the writer.
+type write struct {
+	ctx context.Context
+	// apply makes the change. It may run more than once, each time from a clean state. To refuse, it returns a
+	// *loam.Error before it has changed anything; any other error rolls the group back.
+	apply func(*db) error
+	err   error
+	done  chan struct{}
+}
+
+func openDB(path string, c Config, now func() time.Time) (*db, error) {
+	d := &db{
+		path: path, now: now, retention: c.Retention, stmts: map[string]*sql.Stmt{},
+		queue: make(chan *write, queueLength), stop: make(chan struct{}),
+	}
+	if err := d.open(); err != nil {
+		err = d.explain("open", err)
+		return nil, errors.Join(err, d.closeFiles())
+	}
+	if d.readOnly == nil {
+		d.stopped.Go(d.writeLoop)
+		d.stopped.Go(func() { d.sweepLoop(c.Sweep) })
+	}
+	return d, nil
+}
+
+func (d *db) open() (err error) {
+	if err := os.MkdirAll(filepath.Dir(d.path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if d.lock, err = lockFile(d.path + ".lock"); isReadOnly(err) {
+		d.readOnly = err
+	} else if err != nil {
+		return err
+	}
+	if d.readOnly == nil {
+		if err := d.openWriter(); isReadOnly(err) {
+			d.readOnly = err
+		} else if err != nil {
+			return err
+		}
+	}
+	q := url.Values{"mode": {"ro"}, "_pragma": {"query_only(1)", "busy_timeout(5000)", "cache_size(-16384)"}}
+	if d.readOnly != nil {
+		if _, err := os.Stat(d.path); err != nil {
+			return err
+		}
+		if wal, err := os.Stat(d.path + "-wal"); err != nil || wal.Size() == 0 {
+			q.Set("immutable", "1") // a WAL database in a folder that cannot be written has no other way in
+		}
+	}
+	if d.readers, err = sql.Open("sqlite", dsn(d.path, q)); err != nil {
+		return err
+	}
+	d.readers.SetMaxOpenConns(8)
+	d.readers.SetMaxIdleConns(8)
+	var n int
+	return d.readers.QueryRow("SELECT count(*) FROM space").Scan(&n)
+}
+
+func dsn(path string, q url.Values) string { return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode() }
+
+func (d *db) openWriter() (err error) {
+	d.writers, err = sql.Open("sqlite", dsn(d.path, url.Values{
+		"_txlock": {"immediate"},
+		"_pragma": {"journal_mode(wal)", "synchronous(full)", "busy_timeout(5000)", "cache_size(-16384)", "journal_size_limit(67108864)"},
+	}))
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if d.conn, err = d.writers.Conn(ctx); err != nil {
+		return err
+	}
+	if _, err = d.conn.ExecContext(ctx, "BEGIN IMMEDIATE;"+schema+`
+		INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1; COMMIT`); err != nil {
+		_, rollback := d.conn.ExecContext(ctx, "ROLLBACK")
+		if rollback != nil && isReadOnly(err) {
+			return err // the transaction never began
+		}
+		return err
+	}
+	return d.conn.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'epoch'").Scan(&d.epoch)
+}
+
+// close ends the writer once it has done what waits, then lets go of the file.
+func (d *db) close() error {
+	close(d.stop)
+	d.stopped.Wait()
+	return d.closeFiles()
+}
+
+func (d *db) closeFiles() error {
+	var errs []error
+	for _, s := range d.stmts {
+		errs = append(errs, s.Close())
+	}
+	if d.conn != nil {
+		errs = append(errs, d.conn.Close())
+	}
+	if d.readers != nil {
+		errs = append(errs, d.readers.Close())
+	}
+	if d.writers != nil {
+		errs = append(errs, d.writers.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// write hands a change to the writer and waits until it is on disk, or refused. When ctx ends first the change may or
+// may not happen.
+func (d *db) write(ctx context.Context, apply func(*db) error) error {
+	w := &write{ctx: ctx, apply: apply, done: make(chan struct{})}
+	if err := d.submit(w); err != nil {
+		return err
+	}
+	select {
+	case <-w.done:
+		return w.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *db) submit(w *write) error {
+	if d.readOnly != nil {
+		return d.explain("write", d.readOnly)
+	}
+	select {
+	case <-d.stop:
+		return errClosed
+	default:
+	}
+	select {
+	case d.queue <- w:
+		return nil
+	case <-w.ctx.Done():
+		return w.ctx.Err()
+	case <-d.stop:
+		return errClosed
+	}
+}
+
+var errClosed = &loam.Error{Code: loam.Unavailable, Op: "sqlite", Err: errors.New("the component is closed")}
+
+func (d *db) writeLoop() {
+	group := make([]*write, 0, groupSize)
+	for {
+		group = group[:0]
+		select {
+		case w := <-d.queue:
+			group = append(group, w)
+		case <-d.stop:
+			select { // what was handed in before the end is done
+			case w := <-d.queue:
+				group = append(group, w)
+			default:
+				return
+			}
+		}
+	fill:
+		for len(group) < groupSize {
+			select {
+			case w := <-d.queue:
+				group = append(group, w)
+			default:
+				break fill
+			}
+		}
+		d.commit(group)
+		for i, w := range group {
+			close(w.done)
+			group[i] = nil
+		}
+	}
+}
+
+// commit makes the group's changes durable together. When something breaks that is not one write's own fault to tell,
+// each is tried alone, so that the innocent succeed.
+func (d *db) commit(group []*write) {
+	err := d.tryCommit(group)
+	switch {
+	case err == nil:
+	case len(group) == 1:
+		group[0].err = d.explain("write", err)
+	default:
+		for i := range group {
+			d.commit(group[i : i+1])
+		}
+	}
+}
+
+func (d *db) tryCommit(group []*write) (err error) {
+	if err := d.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = d.exec("ROLLBACK") // SQLite may have rolled back by itself
+		}
+	}()
+	for _, w := range group {
+		if w.err = w.ctx.Err(); w.err != nil {
+			continue // nobody waits any more
+		}
+		if err := w.apply(d); err != nil {
+			var refused *loam.Error
+			if !errors.As(err, &refused) {
+				return err
+			}
+			w.err = err
+		}
+	}
+	return d.exec("COMMIT")
+}
+
+// stmt is the writer's prepared statement for a query.
+func (d *db) stmt(query string) (*sql.Stmt, error) {
+	if s := d.stmts[query]; s != nil {
+		return s, nil
+	}
+	s, err := d.conn.PrepareContext(context.Background(), query)
+	if err == nil {
+		d.stmts[query] = s
+	}
+	return s, err
+}
+
+// exec runs a statement on the writer's connection; only the writer's goroutine may.
+func (d *db) exec(query string, args ...any) error {
+	s, err := d.stmt(query)
+	if err == nil {
+		_, err = s.ExecContext(context.Background(), args...)
+	}
+	return err
+}
+
+// row reads one row on the writer's connection and tells whether there was one.
+func (d *db) row(dest []any, query string, args ...any) (bool, error) {
+	s, err := d.stmt(query)
+	if err != nil {
+		return false, err
+	}
+	err = s.QueryRowContext(context.Background(), args...).Scan(dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// nextVersion is a number that never comes again in this file, not even after a crash.
+func (d *db) nextVersion() int64 {
+	d.version++
+	return int64(d.epoch<<32 | d.version)
+}
+
+func formatVersion(v int64) string { return strconv.FormatInt(v, 36) }
+
+// rows reads with a reader's connection and calls each for every row.
+func (d *db) rows(ctx context.Context, each func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := d.readers.QueryContext(ctx, query, args...)
+	if err != nil {
+		return d.explain("read", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return d.explain("read", err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return d.explain("read", err)
+	}
+	return nil
+}
+
+// spaceID finds or makes the number of a component's share.
+func (d *db) spaceID(ctx context.Context, name string) (id int64, err error) {
+	find := func() error {
+		return d.rows(ctx, func(r *sql.Rows) error { return r.Scan(&id) }, "SELECT id FROM space WHERE name = ?", name)
+	}
+	if err := find(); err != nil || id != 0 || d.readOnly != nil {
+		return id, err
+	}
+	if err := d.write(ctx, func(d *db) error {
+		return d.exec("INSERT OR IGNORE INTO space (name) VALUES (?)", name)
+	}); err != nil {
+		return 0, err
+	}
+	return id, find()
+}
+
+// sweepLoop removes what has expired, a little at a time.
+func (d *db) sweepLoop(every time.Duration) {
+	tick := time.NewTicker(max(every, 100*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-d.stop:
+			return
+		case <-tick.C:
+		}
+		for more := true; more; {
+			more = false
+			err := d.write(context.Background(), func(d *db) (err error) {
+				more, err = d.sweep()
+				return err
+			})
+			if err != nil {
+				break // the next round tries again; who writes is told
+			}
+		}
+	}
+}
+
+const sweepBatch = 500
+
+// sweep removes up to a batch of each kind of expired thing and tells whether there may be more.
+func (d *db) sweep() (more bool, err error) {
+	now := d.now()
+	for _, s := range []struct {
+		query  string
+		before int64
+	}{
+		{"DELETE FROM state WHERE (space, key) IN (SELECT space, key FROM state WHERE expires > 0 AND expires <= ? LIMIT 500)", now.UnixMilli()},
+		{"DELETE FROM lease WHERE (space, name) IN (SELECT space, name FROM lease WHERE expires <= ? LIMIT 500)", now.UnixMilli()},
+		{`DELETE FROM event WHERE (topic, seq) IN (SELECT e.topic, e.seq FROM topic t JOIN event e ON e.topic = t.id AND
+			e.seq < (SELECT coalesce(min(seq), 0) + 500 FROM event WHERE topic = t.id) WHERE e.time <= ?)`, now.Add(-d.retention).UnixMilli()},
+	} {
+		st, err := d.stmt(s.query)
+		if err != nil {
+			return false, err
+		}
+		r, err := st.ExecContext(context.Background(), s.before)
+		if err != nil {
+			return false, err
+		}
+		n, err := r.RowsAffected()
+		if err != nil {
+			return false, err
+		}
+		more = more || n >= sweepBatch
+	}
+	return more, nil
+}
+
+// explain turns SQLite's errors into ones an operator can act on.
+func (d *db) explain(doing string, err error) error {
+	var known *loam.Error
+	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	e := &loam.Error{Code: loam.Unavailable, Op: fmt.Sprintf("sqlite: %s %s", doing, d.path), Err: err}
+	var s *sqlite.Error
+	code := 0
+	if errors.As(err, &s) {
+		code = s.Code() & 0xff
+	}
+	switch {
+	case code == sqlite3.SQLITE_FULL:
+		e.Code, e.Hint = loam.ResourceExhausted, "free some disk space; nothing acknowledged is lost, reads go on, and writes go on by themselves once there is room"
+	case code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB:
+		e.Code, e.Hint = loam.DataLoss, "stop loam, keep a copy of the file with its -wal, and restore a backup or run `sqlite3 FILE .recover`"
+	case isReadOnly(err):
+		e.Code, e.Hint = loam.FailedPrecondition, "the file or its folder cannot be written: give the user that runs loam the right to, or mount it read-write; reads go on"
+	case code == sqlite3.SQLITE_BUSY:
+		e.Hint = "another program holds the file's lock: end it"
+	case code == sqlite3.SQLITE_IOERR:
+		e.Hint = "the disk reported an error: look at the system's log and the disk's health; what was acknowledged is kept"
+	}
+	return e
+}
+
+func isReadOnly(err error) bool {
+	var s *sqlite.Error
+	if errors.As(err, &s) {
+		return s.Code()&0xff == sqlite3.SQLITE_READONLY || s.Code()&0xff == sqlite3.SQLITE_CANTOPEN
+	}
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, errReadOnlyFS)
+}
