@@ -2,7 +2,10 @@ package lock
 
 import (
 	"context"
+	"strconv"
 	"time"
+
+	"github.com/loam-run/loam"
 )
 
 // A Driver is what a component implements to offer locks: leases with an owner and an end. Every method may be
@@ -16,4 +19,16 @@ type Driver interface {
 	// Unlock gives it back, with Renew's errors.
 	Unlock(ctx context.Context, name, owner string) error
 	Close() error
+}
+
+// CheckHolder tells whether owner may renew or release name, which holder holds ("" for nobody): nil, or the error that
+// every driver answers alike.
+func CheckHolder(name, holder, owner string) error {
+	switch holder {
+	case owner:
+		return nil
+	case "":
+		return loam.Errorf(loam.NotFound, "lock "+strconv.Quote(name), "nobody holds it")
+	}
+	return loam.Errorf(loam.PermissionDenied, "lock "+strconv.Quote(name), "another owner holds it")
 }

@@ -73,8 +73,9 @@ type db struct {
 	stop    chan struct{}
 	stopped sync.WaitGroup
 
-	epoch   uint64 // counts openings; with version it makes ETags that never come again
-	version uint64 // the writer's
+	ends    map[topicName]*logEnd // the writer's
+	epoch   uint64                // counts openings; with version it makes ETags that never come again
+	version uint64                // the writer's
 }
 
 // A write is one caller's change on its way through the writer.
@@ -89,7 +90,7 @@ type write struct {
 
 func openDB(path string, c Config, now func() time.Time) (*db, error) {
 	d := &db{
-		path: path, now: now, retention: c.Retention, stmts: map[string]*sql.Stmt{},
+		path: path, now: now, retention: c.Retention, stmts: map[string]*sql.Stmt{}, ends: map[topicName]*logEnd{},
 		queue: make(chan *write, queueLength), stop: make(chan struct{}),
 	}
 	if err := d.open(); err != nil {
@@ -137,7 +138,9 @@ func (d *db) open() (err error) {
 	return d.readers.QueryRow("SELECT count(*) FROM space").Scan(&n)
 }
 
-func dsn(path string, q url.Values) string { return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode() }
+func dsn(path string, q url.Values) string {
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
 
 func (d *db) openWriter() (err error) {
 	d.writers, err = sql.Open("sqlite", dsn(d.path, url.Values{
@@ -279,6 +282,7 @@ func (d *db) tryCommit(group []*write) (err error) {
 	defer func() {
 		if err != nil {
 			_ = d.exec("ROLLBACK") // SQLite may have rolled back by itself
+			clear(d.ends)
 		}
 	}()
 	for _, w := range group {

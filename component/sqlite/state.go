@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"strings"
 	"time"
 
@@ -138,12 +137,17 @@ func (s *State) ApplyAndPublish(ctx context.Context, ops []state.Op, bus any, ev
 				return err
 			}
 		}
+		if len(events) == 0 {
+			return nil
+		}
 		return p.append(events)
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.published(events)
+	if len(events) > 0 {
+		p.published(events)
+	}
 	return etags, nil
 }
 
@@ -160,5 +164,3 @@ func (s *State) check(op state.Op, now time.Time) error {
 	found = found && (expires == 0 || expires > now.UnixMilli())
 	return state.CheckCondition(op, found, formatVersion(etag))
 }
-
-var _ = fmt.Sprint
