@@ -1,0 +1,177 @@
+// Package event turns events into requests: what a source delivers ends at a target by the same path as any request.
+// To a function an event comes in CloudEvents' binary mode (attributes as headers, data as the body), to an app in the
+// structured mode that Dapr uses, one JSON object.
+package event
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/loam-run/loam"
+)
+
+// A Route is where a subscription's events go.
+type Route struct {
+	Target     loam.Target
+	Structured bool          // one JSON object, as apps written for Dapr expect
+	Path       string        // that the event is posted to
+	Component  string        // the pubsub component, for Dapr's field pubsubname
+	Timeout    time.Duration // of one delivery; 0: a minute
+}
+
+// Deliver posts one event. nil acknowledges it; an error with Drop() true means that it must not come again; any other
+// error, that it should.
+func (r Route) Deliver(ctx context.Context, e loam.Event, attempt int) error {
+	timeout := r.Timeout
+	if timeout == 0 {
+		timeout = time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	req := loam.NewRequest(ctx)
+	defer req.Release()
+	req.Method, req.Scheme, req.Authority, req.Path, req.ID = http.MethodPost, "http", "loam", r.Path, e.ID
+	body := e.Data
+	if r.Structured {
+		body = structured(e, r.Component)
+		req.Header.Add("Content-Type", "application/cloudevents+json")
+	} else {
+		binary(req, e)
+	}
+	req.Header.Add("X-Request-Id", e.ID)
+	if parent := e.Attributes["traceparent"]; parent != "" {
+		req.Header.Add("Traceparent", parent)
+	}
+	if attempt > 1 {
+		req.Header.Add("Ce-Attempt", strconv.Itoa(attempt))
+	}
+	req.Length, req.Body = int64(len(body)), io.NopCloser(strings.NewReader(string(body)))
+	res, err := r.Target.Serve(req)
+	if err != nil {
+		return err
+	}
+	var answer []byte
+	if res.Body != nil {
+		answer, err = io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	}
+	if err := errors.Join(err, res.Close()); err != nil {
+		return loam.Errorf(loam.Unavailable, "deliver", "the answer broke off: %w", err)
+	}
+	return verdict(res.Status, answer, r)
+}
+
+// dropped is the error of an event that its target does not want again.
+type dropped struct{ error }
+
+func (dropped) Drop() bool { return true }
+
+// verdict reads a target's answer as Dapr does: 2xx acknowledges unless the body says RETRY or DROP, 404 drops.
+func verdict(status int, answer []byte, r Route) error {
+	switch {
+	case status == http.StatusNotFound:
+		return dropped{loam.Errorf(loam.NotFound, "deliver", "the target has no route %q", r.Path)}
+	case status != 0 && (status < 200 || status > 299):
+		return loam.Errorf(loam.Unavailable, "deliver", "the target answered %d: %s", status, short(answer))
+	case !r.Structured:
+		return nil
+	}
+	var body struct{ Status string }
+	if json.Unmarshal(answer, &body) != nil {
+		return nil // an answer that is no JSON says nothing
+	}
+	switch body.Status {
+	case "RETRY":
+		return loam.Errorf(loam.Unavailable, "deliver", "the app answered RETRY")
+	case "DROP":
+		return dropped{errors.New("deliver: the app answered DROP")}
+	}
+	return nil
+}
+
+func short(b []byte) string {
+	const most = 200
+	if len(b) > most {
+		b = append(b[:most:most], "…"...)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// binary puts an event's attributes into headers (CloudEvents 1.0, HTTP binding, section 3.1).
+func binary(req *loam.Request, e loam.Event) {
+	h := &req.Header
+	h.Add("Ce-Specversion", "1.0")
+	h.Add("Ce-Id", e.ID)
+	h.Add("Ce-Source", e.Source)
+	h.Add("Ce-Type", e.Type)
+	h.Add("Ce-Time", e.Time.UTC().Format(time.RFC3339Nano))
+	h.Add("Ce-Topic", e.Topic)
+	if e.Subject != "" {
+		h.Add("Ce-Subject", escape(e.Subject))
+	}
+	for name, value := range e.Attributes {
+		if name != "traceparent" { // it has a header of its own
+			h.Add("Ce-"+name, escape(value))
+		}
+	}
+	h.Add("Content-Type", e.ContentType)
+}
+
+// escape writes what a header cannot hold by percent signs (section 3.1.3.2).
+func escape(s string) string {
+	clean := func(c byte) bool { return c > ' ' && c <= '~' && c != '"' && c != '%' }
+	for i := range len(s) {
+		if !clean(s[i]) {
+			var b strings.Builder
+			for j := range len(s) {
+				if clean(s[j]) {
+					b.WriteByte(s[j])
+				} else {
+					fmt.Fprintf(&b, "%%%02X", s[j])
+				}
+			}
+			return b.String()
+		}
+	}
+	return s
+}
+
+// structured is the event as one JSON object (CloudEvents 1.0, JSON format), with the fields that Dapr adds.
+func structured(e loam.Event, component string) []byte {
+	m := make(map[string]any, 12+len(e.Attributes))
+	for name, value := range e.Attributes {
+		m[name] = value
+	}
+	m["specversion"], m["id"], m["source"], m["type"] = "1.0", e.ID, e.Source, e.Type
+	m["time"] = e.Time.UTC().Format(time.RFC3339Nano)
+	m["topic"], m["pubsubname"], m["datacontenttype"] = e.Topic, component, e.ContentType
+	if e.Subject != "" {
+		m["subject"] = e.Subject
+	}
+	switch {
+	case isJSON(e.ContentType) && json.Valid(e.Data):
+		m["data"] = json.RawMessage(e.Data)
+	case utf8.Valid(e.Data):
+		m["data"] = string(e.Data)
+	default:
+		m["data_base64"] = e.Data
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic("event: " + err.Error()) // strings, bytes and valid JSON only
+	}
+	return b
+}
+
+func isJSON(contentType string) bool {
+	t, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
+}

@@ -1,0 +1,278 @@
+package app
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/loam-run/loam"
+)
+
+const (
+	restartMin  = 200 * time.Millisecond
+	restartMax  = 10 * time.Second
+	steadyAfter = 10 * time.Second // a program that lived so long starts its back-off anew
+	maxLine     = 8 << 10          // bytes of a line of its output; the rest of the line is cut
+	startWait   = 30 * time.Second // a request waits so long for the program to listen
+)
+
+// Command is a program for Loam to start.
+type Command struct {
+	Name  string // of the app
+	Args  []string
+	Dir   string
+	Env   map[string]string // beside the process's own
+	Port  int               // to listen on, told to it in PORT; 0: a free one
+	Grace time.Duration     // between SIGTERM and SIGKILL; 0: 10s
+}
+
+// A Process is a loam.Target: a program kept running. Requests wait until it listens.
+type Process struct {
+	command Command
+	address string
+	app     *App
+	log     *slog.Logger
+	stop    context.CancelFunc
+	done    chan struct{}
+
+	mu       sync.Mutex
+	ready    chan struct{} // closed while the program listens; made anew when it dies
+	state    string
+	restarts int
+}
+
+// Start starts the program and keeps it running until Close.
+func Start(c Command, log *slog.Logger) (*Process, error) {
+	if c.Port == 0 {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		c.Port = port
+	}
+	if _, err := exec.LookPath(c.Args[0]); err != nil {
+		return nil, &loam.Error{Code: loam.NotFound, Op: "app " + strconv.Quote(c.Name), Err: err, Hint: "correct its command, or build it first: loam build"}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port))
+	p := &Process{
+		command: c, address: address, app: New(address), log: log.With("app", c.Name),
+		stop: cancel, done: make(chan struct{}), ready: make(chan struct{}), state: "starting",
+	}
+	go p.keep(ctx)
+	return p, nil
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
+}
+
+// Address is where the program listens.
+func (p *Process) Address() string { return p.address }
+
+// State says in a few words how the program is.
+func (p *Process) State() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.restarts > 0 {
+		return fmt.Sprintf("%s, restarted %d times", p.state, p.restarts)
+	}
+	return p.state
+}
+
+// Serve waits until the program listens, then sends it the request.
+func (p *Process) Serve(req *loam.Request) (*loam.Response, error) {
+	p.mu.Lock()
+	ready, state := p.ready, p.state
+	p.mu.Unlock()
+	select {
+	case <-ready:
+	default:
+		timer := time.NewTimer(startWait)
+		defer timer.Stop()
+		select {
+		case <-ready:
+		case <-req.Context().Done():
+			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it is %s: %w", state, req.Context().Err())
+		case <-timer.C:
+			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it does not listen on PORT %d; it is %s", p.command.Port, state)
+		case <-p.done:
+			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it was stopped")
+		}
+	}
+	return p.app.Serve(req)
+}
+
+// Close ends the program: SIGTERM, and SIGKILL once its grace or ctx is over.
+func (p *Process) Close(ctx context.Context) error {
+	p.stop()
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		<-p.done // its own grace bounds this
+	}
+	return p.app.Close(ctx)
+}
+
+func (p *Process) set(state string, ready bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = state
+	select {
+	case <-p.ready:
+		if !ready {
+			p.ready = make(chan struct{})
+		}
+	default:
+		if ready {
+			close(p.ready)
+		}
+	}
+}
+
+// keep runs the program again and again. It holds its thread: the kernel ends the program with the thread that started
+// it, which is how a program dies with us even when we are killed.
+func (p *Process) keep(ctx context.Context) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(p.done)
+	wait := restartMin
+	for {
+		started := time.Now()
+		err := p.run(ctx)
+		if ctx.Err() != nil {
+			p.set("stopped", false)
+			return
+		}
+		if time.Since(started) > steadyAfter {
+			wait = restartMin
+		}
+		p.set("failed: "+err.Error(), false)
+		p.log.Error("the app ended", "error", err, "again", wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, restartMax)
+		p.mu.Lock()
+		p.restarts++
+		p.mu.Unlock()
+	}
+}
+
+// run starts the program once and waits for its end, which is always an error unless ctx brought it about.
+func (p *Process) run(ctx context.Context) error {
+	c := p.command
+	cmd := exec.Command(c.Args[0], c.Args[1:]...)
+	cmd.Dir = c.Dir
+	cmd.Env = append(os.Environ(), "PORT="+strconv.Itoa(c.Port), "LOAM_APP="+c.Name)
+	for name, value := range c.Env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	out := &lineLog{log: p.log}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = processAttr()
+	cmd.WaitDelay = time.Second // a grandchild may hold the output open
+	p.set("starting", false)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	var watching sync.WaitGroup
+	alive, dead := context.WithCancel(ctx)
+	watching.Go(func() { p.awaitListening(alive) })
+	exited := make(chan struct{})
+	watching.Go(func() {
+		select {
+		case <-exited:
+			return
+		case <-ctx.Done():
+		}
+		_ = signalGroup(cmd.Process.Pid, syscall.SIGTERM) // it may be gone by now; so below
+		select {
+		case <-exited:
+		case <-time.After(cmp.Or(c.Grace, 10*time.Second)):
+			_ = signalGroup(cmd.Process.Pid, syscall.SIGKILL)
+		}
+	})
+	err := cmd.Wait()
+	close(exited)
+	dead()
+	watching.Wait()
+	out.flush()
+	if err == nil {
+		err = errors.New("it exited with status 0")
+	}
+	return err
+}
+
+// awaitListening polls the port until somebody listens there.
+func (p *Process) awaitListening(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	var d net.Dialer
+	for {
+		if conn, err := d.DialContext(ctx, "tcp", p.address); err == nil {
+			_ = conn.Close()
+			p.set("ready", true)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// lineLog writes what a program prints to the log, a line at a time.
+type lineLog struct {
+	log *slog.Logger
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lineLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(b)
+	for len(b) > 0 {
+		line, rest, whole := bytes.Cut(b, []byte("\n"))
+		if room := maxLine - l.buf.Len(); room > 0 {
+			l.buf.Write(line[:min(len(line), room)])
+		}
+		if whole {
+			l.emit()
+		}
+		b = rest
+	}
+	return n, nil
+}
+
+func (l *lineLog) emit() {
+	if text := bytes.TrimRight(l.buf.Bytes(), "\r"); len(text) > 0 {
+		l.log.Info(string(text))
+	}
+	l.buf.Reset()
+}
+
+func (l *lineLog) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.emit()
+}
