@@ -1,0 +1,93 @@
+// Command guest is the function that tests of the guest host run: each path does one thing.
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	loam "github.com/loam-run/loam/sdk/go"
+)
+
+var served int // by this instance
+
+func init() {
+	loam.Handle("GET /hello/{name}", func(r *loam.Request) (*loam.Response, error) {
+		return loam.Text(200, "hello "+r.PathValue("name")), nil
+	})
+	loam.Handle("POST /echo", func(r *loam.Request) (*loam.Response, error) {
+		b, err := r.Body()
+		if err != nil {
+			return nil, err
+		}
+		resp := loam.Bytes(201, r.Header.Get("Content-Type"), b)
+		resp.Header.Set("X-Id", r.ID)
+		resp.Header.Set("X-Query", r.Query().Get("q"))
+		return resp, nil
+	})
+	loam.Handle("GET /count", func(*loam.Request) (*loam.Response, error) {
+		served++
+		return loam.Text(200, strconv.Itoa(served)), nil
+	})
+	loam.Handle("GET /env", func(*loam.Request) (*loam.Response, error) {
+		_, err := os.ReadDir("/")
+		return loam.Text(200, fmt.Sprintf("%q files: %t", os.Environ(), err == nil)), nil
+	})
+	loam.Handle("GET /random", func(*loam.Request) (*loam.Response, error) {
+		var b [16]byte
+		_, _ = rand.Read(b[:])
+		return loam.Text(200, hex.EncodeToString(b[:])+" "+strconv.FormatInt(time.Now().UnixNano(), 10)), nil
+	})
+	loam.Handle("GET /sleep/{for}", func(r *loam.Request) (*loam.Response, error) {
+		d, err := time.ParseDuration(r.PathValue("for"))
+		if err != nil {
+			return nil, loam.Errorf(loam.InvalidArgument, "%w", err)
+		}
+		time.Sleep(d)
+		return loam.NoContent(), nil
+	})
+	loam.Handle("GET /loop", func(*loam.Request) (*loam.Response, error) {
+		for {
+			served++
+		}
+	})
+	loam.Handle("GET /panic", func(*loam.Request) (*loam.Response, error) { panic("oh no") })
+	loam.Handle("GET /exit", func(*loam.Request) (*loam.Response, error) { os.Exit(3); return nil, nil })
+	loam.Handle("GET /memory", func(*loam.Request) (*loam.Response, error) {
+		var all [][]byte
+		for {
+			all = append(all, make([]byte, 1<<20))
+			served = len(all)
+		}
+	})
+	loam.Handle("GET /large/{bytes}", func(r *loam.Request) (*loam.Response, error) {
+		n, err := strconv.Atoi(r.PathValue("bytes"))
+		return loam.Text(200, strings.Repeat("x", n)), err
+	})
+	loam.Handle("GET /log", func(*loam.Request) (*loam.Response, error) {
+		slog.Warn("stock is low", "article", "pen", "left", 3)
+		fmt.Println("plain words")
+		fmt.Fprint(os.Stderr, "no newline")
+		return nil, nil
+	})
+	loam.Handle("POST /call/{method}", func(r *loam.Request) (*loam.Response, error) {
+		key := r.Query().Get("key")
+		switch r.PathValue("method") {
+		case "get":
+			item, err := loam.State("").Get(key)
+			return loam.Bytes(200, "text/plain", item.Value), err
+		case "put":
+			b, _ := r.Body()
+			etag, err := loam.State("").Put(key, b, loam.IfAbsent(), loam.TTL(time.Minute))
+			return loam.Text(200, etag), err
+		}
+		return nil, loam.Errorf(loam.Unimplemented, "no such call")
+	})
+}
+
+func main() {}
