@@ -1,0 +1,174 @@
+// Package admin is how an operator talks to a running process: status of every resource, calls of a function, profiles.
+// It listens on loopback and asks for a token that only the data directory's owner can read; the CLI finds both there.
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol/nethttp"
+)
+
+// Files of the data directory.
+const (
+	tokenFile   = "admin.token"
+	addressFile = "admin.json"
+)
+
+// Status is all an operator asks for first.
+type Status struct {
+	Version   string     `json:"version"`
+	PID       int        `json:"pid"`
+	Started   time.Time  `json:"started"`
+	URLs      []string   `json:"urls"` // where it listens
+	Resources []Resource `json:"resources"`
+}
+
+// Resource is one declared resource and what became of it.
+type Resource struct {
+	Kind     string   `json:"kind"`
+	Name     string   `json:"name"`
+	Ready    bool     `json:"ready"`
+	Reason   string   `json:"reason"`
+	Message  string   `json:"message,omitempty"` // what is wrong, with what to do
+	Detail   string   `json:"detail,omitempty"`  // how it is: an address, a state
+	Warnings []string `json:"warnings,omitempty"`
+	File     string   `json:"file,omitempty"`
+	Line     int      `json:"line,omitempty"`
+}
+
+// A Server is what the endpoint speaks for.
+type Server interface {
+	Status() Status
+	// Target is a function or app by kind and name, nil where there is none.
+	Target(kind, name string) loam.Target
+}
+
+// Options of Listen.
+type Options struct {
+	Address string // "" is any free port of loopback
+	DataDir string
+	Log     *slog.Logger
+}
+
+// An Endpoint is an admin listener that is being served.
+type Endpoint struct {
+	http    *http.Server
+	files   []string
+	stopped chan struct{}
+}
+
+// Listen writes a new token and the address to the data directory and serves until Close.
+func Listen(ctx context.Context, o Options, s Server) (*Endpoint, error) {
+	if o.Address == "" {
+		o.Address = "127.0.0.1:0"
+	}
+	var lc net.ListenConfig
+	socket, err := lc.Listen(ctx, "tcp", o.Address)
+	if err != nil {
+		return nil, &loam.Error{Code: loam.Unavailable, Op: "admin endpoint on " + o.Address, Err: err, Hint: "choose another address: --admin HOST:PORT"}
+	}
+	token := rand.Text()
+	where, err := json.Marshal(contact{Address: socket.Addr().String(), PID: os.Getpid()})
+	if err == nil {
+		err = errors.Join(writePrivate(filepath.Join(o.DataDir, tokenFile), []byte(token)), writePrivate(filepath.Join(o.DataDir, addressFile), where))
+	}
+	if err != nil {
+		return nil, errors.Join(&loam.Error{Code: loam.PermissionDenied, Op: "admin token", Err: err, Hint: "choose a data directory that can be written: --data DIR"}, socket.Close())
+	}
+	e := &Endpoint{
+		http: &http.Server{
+			Handler: authorized(token, handler(s, o.Log)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+			ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		},
+		files:   []string{filepath.Join(o.DataDir, tokenFile), filepath.Join(o.DataDir, addressFile)},
+		stopped: make(chan struct{}),
+	}
+	go func() {
+		defer close(e.stopped)
+		if err := e.http.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
+			o.Log.Error("admin endpoint ended", "error", err)
+		}
+	}()
+	return e, nil
+}
+
+// Close stops the endpoint and removes its files.
+func (e *Endpoint) Close() error {
+	err := e.http.Close()
+	<-e.stopped
+	for _, f := range e.files {
+		err = errors.Join(err, os.Remove(f))
+	}
+	return err
+}
+
+// writePrivate replaces a file by one that only its owner can read, whatever stood there.
+func writePrivate(path string, content []byte) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
+}
+
+// authorized lets in who knows the token.
+// A web page cannot: it does not know the token.
+func authorized(token string, next http.Handler) http.Handler {
+	want := []byte("Bearer " + token)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "the token of the data directory is missing or wrong: use the loam command, or send Authorization: Bearer $(cat DATADIR/admin.token)", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func handler(s Server, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(s.Status()) // who went away needs no answer
+	})
+	mux.HandleFunc("/v1/invoke/{kind}/{name}/{path...}", func(w http.ResponseWriter, r *http.Request) {
+		t := s.Target(r.PathValue("kind"), r.PathValue("name"))
+		if t == nil {
+			http.Error(w, fmt.Sprintf("there is no %s %q; see loam get", r.PathValue("kind"), r.PathValue("name")), http.StatusNotFound)
+			return
+		}
+		r.Header.Del("Authorization") // the token is not the function's to see
+		prefix := "/v1/invoke/" + r.PathValue("kind") + "/" + r.PathValue("name")
+		http.StripPrefix(prefix, nethttp.Handler(t, nethttp.Options{Log: log, MaxBody: 64 << 20})).ServeHTTP(w, r)
+	})
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	return mux
+}
+
+// contact is how the CLI finds a process.
+type contact struct {
+	Address string `json:"address"`
+	PID     int    `json:"pid"`
+}

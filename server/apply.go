@@ -1,0 +1,562 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/capability/config"
+	"github.com/loam-run/loam/capability/lock"
+	"github.com/loam-run/loam/capability/pubsub"
+	"github.com/loam-run/loam/capability/sequence"
+	"github.com/loam-run/loam/capability/state"
+	"github.com/loam-run/loam/event"
+	"github.com/loam-run/loam/listener"
+	"github.com/loam-run/loam/policy"
+	"github.com/loam-run/loam/route"
+	"github.com/loam-run/loam/snapshot"
+	"github.com/loam-run/loam/target/app"
+	"github.com/loam-run/loam/target/function"
+	"github.com/loam-run/loam/wasm"
+)
+
+// server holds what runs. All but the atomic values belongs to the goroutine of Run.
+type server struct {
+	o       Options
+	started time.Time
+	host    *wasm.Host
+	methods loam.Methods
+
+	plan          *snapshot.Plan
+	failures      map[string]error // what could not be made to run, by resource key
+	components    map[componentKey]*component
+	targets       map[snapshot.TargetRef]*handle
+	listeners     map[string]*socket
+	subscriptions map[string]*subscription
+	ending        sync.WaitGroup // old versions that finish their calls
+	digests       map[string]digest
+
+	open   atomic.Pointer[opened]  // the components that capability calls find
+	status atomic.Pointer[current] // what admin tells
+}
+
+func newServer(o Options, host *wasm.Host) *server {
+	s := &server{
+		o: o, started: time.Now(), host: host, components: map[componentKey]*component{}, targets: map[snapshot.TargetRef]*handle{},
+		listeners: map[string]*socket{}, subscriptions: map[string]*subscription{}, digests: map[string]digest{},
+	}
+	s.open.Store(&opened{})
+	s.methods = loam.Methods{}
+	for _, m := range []loam.Methods{
+		state.Methods(
+			find(s, "state", func(o *opened) map[string]*state.Store { return o.state }),
+			func(name string) (state.Bus, error) {
+				return find(s, "pubsub", func(o *opened) map[string]*pubsub.Bus { return o.pubsub })(name)
+			}),
+		pubsub.Methods(find(s, "pubsub", func(o *opened) map[string]*pubsub.Bus { return o.pubsub })),
+		lock.Methods(find(s, "lock", func(o *opened) map[string]*lock.Locker { return o.lock })),
+		config.Methods(find(s, "config", func(o *opened) map[string]*config.Config { return o.config })),
+		sequence.Methods(find(s, "sequence", func(o *opened) map[string]*sequence.Sequence { return o.sequence })),
+	} {
+		maps.Copy(s.methods, m)
+	}
+	return s
+}
+
+// opened are the open components of one generation, by name; the default of each capability stands under "" too.
+type opened struct {
+	state    map[string]*state.Store
+	pubsub   map[string]*pubsub.Bus
+	lock     map[string]*lock.Locker
+	config   map[string]*config.Config
+	sequence map[string]*sequence.Sequence
+}
+
+// find makes the func by which a capability's calls find a component.
+func find[T any](s *server, capability string, of func(*opened) map[string]T) func(string) (T, error) {
+	return func(name string) (T, error) {
+		if c, ok := of(s.open.Load())[name]; ok {
+			return c, nil
+		}
+		var none T
+		return none, &loam.Error{
+			Code: loam.Unavailable, Op: capability, Err: fmt.Errorf("component %q is not there, or did not open", name),
+			Hint: "see what became of it: loam get component",
+		}
+	}
+}
+
+type componentKey struct{ capability, name string }
+
+// A component is one open driver.
+type component struct {
+	hash   string
+	driver interface{ Close() error }
+	err    error
+	tried  time.Time
+}
+
+// A socket is an open listener and what it serves at present.
+type socket struct {
+	hash     string
+	listener *listener.Listener
+	table    atomic.Pointer[route.Table]
+	err      error
+}
+
+// Serve sends a request where the present routes say.
+func (s *socket) Serve(req *loam.Request) (*loam.Response, error) {
+	t, _ := s.table.Load().Match(req)
+	if t == nil {
+		return nil, &loam.Error{Code: loam.NotFound, Op: "route", Err: fmt.Errorf("no route for %s %s%s", req.Method, req.Authority, req.Path)}
+	}
+	return t.Serve(req)
+}
+
+// apply makes a plan run, reusing what stays the same, and ends what is no more. What fails is reported on its resource
+// and leaves its previous version serving.
+func (s *server) apply(ctx context.Context, plan *snapshot.Plan) {
+	s.plan, s.failures = plan, map[string]error{}
+	if s.o.Prepare != nil {
+		maps.Copy(s.failures, s.o.Prepare(ctx, plan))
+	}
+	oldComponents := s.applyComponents(ctx, plan)
+	s.applyTargets(ctx, plan)
+	s.applyListeners(ctx, plan)
+	s.applySubscriptions(ctx, plan)
+	for key, c := range oldComponents {
+		s.endLater(func(ctx context.Context) error { return c.driver.Close() }, "component", key.name)
+	}
+	s.publish()
+}
+
+// refresh tries again what failed, and takes in files that were replaced.
+func (s *server) refresh(ctx context.Context) {
+	if s.plan == nil {
+		return
+	}
+	stale := false
+	for _, c := range s.components {
+		stale = stale || c.err != nil && time.Since(c.tried) > 5*time.Second
+	}
+	for _, l := range s.listeners {
+		stale = stale || l.err != nil
+	}
+	for path, d := range s.digests {
+		stale = stale || d.stale(path)
+	}
+	for _, sub := range s.subscriptions {
+		stale = stale || sub.failed.Load()
+	}
+	if stale {
+		s.apply(ctx, s.plan)
+	} else {
+		s.publish() // the states of processes change by themselves
+	}
+}
+
+// endLater runs the end of something that calls may still be in.
+func (s *server) endLater(end func(context.Context) error, kind, name string) {
+	s.ending.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), s.o.Grace)
+		defer cancel()
+		if err := end(ctx); err != nil {
+			s.o.Log.Warn("did not end cleanly", kind, name, "error", err)
+		}
+	})
+}
+
+// applyComponents opens what is new and returns what is to be closed once nothing uses it any more.
+func (s *server) applyComponents(ctx context.Context, plan *snapshot.Plan) map[componentKey]*component {
+	next, old := map[componentKey]*component{}, map[componentKey]*component{}
+	set := &opened{
+		state: map[string]*state.Store{}, pubsub: map[string]*pubsub.Bus{}, lock: map[string]*lock.Locker{},
+		config: map[string]*config.Config{}, sequence: map[string]*sequence.Sequence{},
+	}
+	for _, c := range plan.Components {
+		key := componentKey{c.Capability, c.Name}
+		hash := snapshot.Hash(c)
+		was := s.components[key]
+		if was == nil || was.hash != hash || was.err != nil {
+			now := s.openComponent(ctx, c, hash)
+			switch {
+			case now.err != nil && was != nil && was.driver != nil:
+				was.err = now.err // the previous one serves on
+			case was != nil && was.driver != nil:
+				old[key], was = was, now
+			default:
+				was = now
+			}
+		}
+		next[key] = was
+		if was.err != nil {
+			s.failures["Component/"+c.Name] = was.err
+		}
+		if was.driver != nil {
+			set.add(c, was.driver)
+		}
+	}
+	for key, c := range s.components {
+		if next[key] == nil && c.driver != nil {
+			old[key] = c
+		}
+	}
+	s.components = next
+	s.open.Store(set)
+	return old
+}
+
+func (s *server) openComponent(ctx context.Context, c snapshot.Component, hash string) *component {
+	now := &component{hash: hash, tried: time.Now()}
+	i := slices.IndexFunc(s.o.Factories, func(f loam.Factory) bool { return f.Type == c.Type })
+	if i < 0 {
+		now.err = loam.Errorf(loam.Unimplemented, "component", "type %q is not in this binary", c.Type)
+		return now
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	driver, err := s.o.Factories[i].Open(ctx, c.Name, c.Metadata)
+	if err != nil {
+		now.err = err
+		s.o.Log.Error("component did not open", "component", c.Name, "type", c.Type, "error", err, "hint", loam.HintOf(err))
+		return now
+	}
+	now.driver = driver.(interface{ Close() error }) // every Driver has it
+	return now
+}
+
+// add puts a driver behind its capability's logic. A new capability is a case here.
+func (o *opened) add(c snapshot.Component, driver any) {
+	switch c.Capability {
+	case "state":
+		put(o.state, c, state.New(c.Name, driver.(state.Driver)))
+	case "pubsub":
+		put(o.pubsub, c, pubsub.New(c.Name, driver.(pubsub.Driver)))
+	case "lock":
+		put(o.lock, c, lock.New(c.Name, driver.(lock.Driver)))
+	case "config":
+		put(o.config, c, config.New(c.Name, driver.(config.Driver)))
+	case "sequence":
+		put(o.sequence, c, sequence.New(c.Name, driver.(sequence.Driver)))
+	}
+}
+
+func put[T any](m map[string]T, c snapshot.Component, v T) {
+	m[c.Name] = v
+	if c.Default {
+		m[""], m["default"] = v, v
+	}
+}
+
+// applyTargets starts functions and apps that are new or changed.
+func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
+	wanted := map[snapshot.TargetRef]bool{}
+	var making sync.WaitGroup
+	var mu sync.Mutex
+	slots := make(chan struct{}, 2) // compiling takes a core
+	start := func(ref snapshot.TargetRef, hash string, make func() (*version, error)) {
+		wanted[ref] = true
+		h := s.targets[ref]
+		if h == nil {
+			h = &handle{name: ref.Name}
+			s.targets[ref] = h
+		}
+		key := ref.Kind + "/" + ref.Name
+		if _, failed := s.failures[key]; failed {
+			return // it could not be prepared
+		}
+		if v := h.current.Load(); v != nil && v.hash == hash {
+			return
+		}
+		making.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			v, err := make()
+			if err != nil {
+				s.o.Log.Error("not started", strings.ToLower(ref.Kind), ref.Name, "error", err, "hint", loam.HintOf(err))
+				mu.Lock()
+				s.failures[key] = err
+				mu.Unlock()
+				return
+			}
+			if old := h.current.Swap(v); old != nil {
+				s.endLater(old.end, strings.ToLower(ref.Kind), ref.Name)
+			}
+		})
+	}
+	for _, f := range plan.Functions {
+		ref := snapshot.TargetRef{Kind: "Function", Name: f.Name}
+		sum, err := s.digest(f.File)
+		start(ref, snapshot.Hash(f)+sum, func() (*version, error) {
+			if err != nil {
+				return nil, &loam.Error{Code: loam.NotFound, Op: fmt.Sprintf("function %q", f.Name), Err: err, Hint: "build it first: loam build"}
+			}
+			module, err := os.ReadFile(f.File)
+			if err != nil {
+				return nil, err
+			}
+			fn, err := function.New(ctx, s.host, f.Name, module, wasm.Config{
+				ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Timeout: f.Timeout, Memory: f.Memory, Concurrency: f.Concurrency,
+				Caller: &loam.Caller{Name: f.Name, Grants: f.Grants}, Methods: s.methods,
+			})
+			if err != nil {
+				return nil, err
+			}
+			return newVersion(snapshot.Hash(f)+sum, fn, fn.Close), nil
+		})
+	}
+	for _, a := range plan.Apps {
+		ref := snapshot.TargetRef{Kind: "App", Name: a.Name}
+		sum, err := "", error(nil)
+		args := a.Command
+		if a.Source != "" {
+			args = []string{a.Binary}
+			sum, err = s.digest(a.Binary)
+		}
+		start(ref, snapshot.Hash(a)+sum, func() (*version, error) {
+			if err != nil {
+				return nil, &loam.Error{Code: loam.NotFound, Op: fmt.Sprintf("app %q", a.Name), Err: err, Hint: "build it first: loam build"}
+			}
+			if a.Address != "" {
+				t := app.New(a.Address)
+				return newVersion(snapshot.Hash(a), t, t.Close), nil
+			}
+			p, err := app.Start(app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port}, s.o.Log)
+			if err != nil {
+				return nil, err
+			}
+			v := newVersion(snapshot.Hash(a)+sum, p, p.Close)
+			v.state = p.State
+			return v, nil
+		})
+	}
+	making.Wait()
+	for ref, h := range s.targets {
+		if !wanted[ref] {
+			delete(s.targets, ref)
+			if v := h.current.Swap(nil); v != nil {
+				s.endLater(v.end, strings.ToLower(ref.Kind), ref.Name)
+			}
+		}
+	}
+	for path := range s.digests {
+		if !s.digests[path].used {
+			delete(s.digests, path)
+		}
+	}
+}
+
+// A digest is a file's content as it was when it was last looked at.
+type digest struct {
+	size    int64
+	changed time.Time
+	sum     string
+	used    bool
+}
+
+func (d digest) stale(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return d.sum != ""
+	}
+	return info.Size() != d.size || !info.ModTime().Equal(d.changed)
+}
+
+// digest tells a file's content from another's; the file is read only where its size or time changed.
+func (s *server) digest(path string) (string, error) {
+	d := s.digests[path]
+	if d.sum == "" || d.stale(path) {
+		info, err := os.Stat(path)
+		if err != nil {
+			s.digests[path] = digest{used: true}
+			return "", err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			s.digests[path] = digest{used: true}
+			return "", err
+		}
+		sum := sha256.Sum256(b)
+		d = digest{size: info.Size(), changed: info.ModTime(), sum: hex.EncodeToString(sum[:])}
+	}
+	d.used = true
+	s.digests[path] = d
+	return d.sum, nil
+}
+
+// applyListeners compiles each listener's routes, opens sockets that are new and drains those that are no more.
+func (s *server) applyListeners(ctx context.Context, plan *snapshot.Plan) {
+	rules := map[string][]route.Rule{}
+	for _, r := range plan.Routes {
+		rule := route.Rule{Name: r.Name, Hosts: r.Hosts, Matches: r.Matches}
+		for _, b := range r.Backends {
+			rule.Backends = append(rule.Backends, route.Backend{Target: s.backend(r, b), Weight: b.Weight})
+		}
+		rules[r.Listener] = append(rules[r.Listener], rule)
+	}
+	tables := map[string]*route.Table{}
+	for _, l := range plan.Listeners {
+		t, err := route.Compile(rules[l.Name])
+		if err != nil {
+			s.failures["Gateway/"+l.Gateway] = err // Build let a rule through that does not compile
+			continue
+		}
+		tables[l.Name] = t
+	}
+	wanted := map[string]bool{}
+	for _, l := range plan.Listeners {
+		wanted[l.Name] = true
+		table := tables[l.Name]
+		if table == nil {
+			continue
+		}
+		hash := snapshot.Hash(l)
+		now := s.listeners[l.Name]
+		if now != nil && now.hash == hash && now.err == nil {
+			now.table.Store(table)
+			continue
+		}
+		if now != nil && now.listener != nil { // it moves: the old socket may hold the address of the new
+			delete(s.listeners, l.Name)
+			s.endLater(now.listener.Drain, "listener", l.Name)
+		}
+		now = &socket{hash: hash}
+		now.table.Store(table)
+		if now.listener, now.err = listener.Listen(ctx, listener.Config{Name: l.Name, Address: l.Address}, now, s.o.Log); now.err != nil {
+			s.failures["Gateway/"+l.Gateway] = now.err
+			s.o.Log.Error("not listening", "listener", l.Name, "error", now.err, "hint", loam.HintOf(now.err))
+		}
+		s.listeners[l.Name] = now
+	}
+	for name, l := range s.listeners {
+		if !wanted[name] {
+			delete(s.listeners, name)
+			if l.listener != nil {
+				s.endLater(l.listener.Drain, "listener", name)
+			}
+		}
+	}
+}
+
+// backend is what a route's backend comes to: the target behind the route's policies.
+func (s *server) backend(r snapshot.Route, b snapshot.Backend) loam.Target {
+	if b.Broken != "" {
+		return loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
+			return nil, loam.Errorf(loam.Internal, r.Name, "%s", b.Broken)
+		})
+	}
+	var t loam.Target = s.targets[b.TargetRef]
+	if r.Timeout > 0 {
+		t = policy.Timeout(r.Timeout)(t)
+	}
+	return t
+}
+
+// A subscription delivers a topic to a target until it is stopped.
+type subscription struct {
+	hash   string
+	bus    *pubsub.Bus
+	stop   context.CancelFunc
+	done   chan struct{}
+	failed atomic.Bool
+}
+
+// applySubscriptions starts and stops deliveries. What stops is waited for only where the same group starts anew.
+func (s *server) applySubscriptions(ctx context.Context, plan *snapshot.Plan) {
+	wanted := map[string]snapshot.Subscription{}
+	for _, sub := range plan.Subscriptions {
+		wanted[sub.Name+"→"+sub.Target.Kind+"/"+sub.Target.Name] = sub
+	}
+	busOf := find(s, "pubsub", func(o *opened) map[string]*pubsub.Bus { return o.pubsub })
+	for id, sub := range s.subscriptions {
+		w, ok := wanted[id]
+		bus, _ := busOf(w.Component)
+		if ok && snapshot.Hash(w) == sub.hash && bus != nil && bus.PubsubDriver() == sub.bus.PubsubDriver() && !sub.failed.Load() {
+			delete(wanted, id)
+			continue
+		}
+		sub.stop()
+		<-sub.done
+		delete(s.subscriptions, id)
+	}
+	for id, w := range wanted {
+		bus, err := busOf(w.Component)
+		if err != nil {
+			s.failures["Subscription/"+w.Name] = err
+			continue
+		}
+		s.subscriptions[id] = s.subscribe(w, bus)
+	}
+}
+
+func (s *server) subscribe(w snapshot.Subscription, bus *pubsub.Bus) *subscription {
+	ctx, stop := context.WithCancel(context.Background())
+	sub := &subscription{hash: snapshot.Hash(w), bus: bus, stop: stop, done: make(chan struct{})}
+	log := s.o.Log.With("subscription", w.Name)
+	to := event.Route{Target: s.targets[w.Target], Structured: w.Target.Kind == "App", Path: w.Path, Component: w.Component}
+	go func() {
+		defer close(sub.done)
+		err := bus.Subscribe(ctx, pubsub.Options{
+			Topic: w.Topic, Group: w.Group, InFlight: w.InFlight, DeadLetter: w.DeadLetter, MaxDeliveries: w.Deliveries,
+			RetryMin: w.RetryAfter, Log: log,
+		}, to.Deliver)
+		if err != nil {
+			sub.failed.Store(true)
+			log.Error("subscription ended", "error", err, "hint", loam.HintOf(err))
+		}
+	}()
+	return sub
+}
+
+// close ends all that runs, in the order that loses nothing: no new requests, then no new deliveries, then the targets,
+// then what they call.
+func (s *server) close(ctx context.Context) error {
+	var ends sync.WaitGroup
+	end := func(f func(context.Context) error, kind, name string) {
+		ends.Go(func() {
+			if err := f(ctx); err != nil {
+				s.o.Log.Warn("did not end cleanly", kind, name, "error", err)
+			}
+		})
+	}
+	for name, l := range s.listeners {
+		if l.listener != nil {
+			end(l.listener.Drain, "listener", name)
+		}
+	}
+	for id, sub := range s.subscriptions {
+		sub.stop()
+		end(func(ctx context.Context) error {
+			select {
+			case <-sub.done:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}, "subscription", id)
+	}
+	ends.Wait()
+	for ref, h := range s.targets {
+		if v := h.current.Swap(nil); v != nil {
+			end(v.end, strings.ToLower(ref.Kind), ref.Name)
+		}
+	}
+	ends.Wait()
+	s.ending.Wait()
+	for key, c := range s.components {
+		if c.driver != nil {
+			end(func(context.Context) error { return c.driver.Close() }, "component", key.name)
+		}
+	}
+	ends.Wait()
+	return nil
+}

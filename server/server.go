@@ -1,0 +1,137 @@
+// Package server is the process: it loads resources, makes what they declare run, swaps in each new generation while
+// the old one finishes, and ends in order. It is embeddable: Run takes all it needs and leaves nothing behind.
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/admin"
+	"github.com/loam-run/loam/resource"
+	"github.com/loam-run/loam/snapshot"
+	"github.com/loam-run/loam/wasm"
+)
+
+// A Provider is where resources come from.
+type Provider interface {
+	// Load reads them all. A problem spoils its own resource; the error means nothing could be read.
+	Load(ctx context.Context) ([]*resource.Object, []resource.Problem, error)
+	// Watch calls changed after something changed, until ctx ends.
+	Watch(ctx context.Context, changed func()) error
+}
+
+// Options of Run.
+type Options struct {
+	Provider  Provider
+	Factories []loam.Factory // the component types there are
+	DataDir   string         // loam.db, the compile cache, the admin token
+	Version   string
+	Address   string // where to listen when no Gateway is declared; "" is 127.0.0.1:8080
+	Admin     string // the admin endpoint's address; "" is any free port of loopback
+	Log       *slog.Logger
+	Grace     time.Duration // for requests under way at the end; 0 is 30s
+	Once      bool          // do not watch for changes
+
+	// Prepare brings a plan's files up to date before they are opened, as loam dev does by building them. It returns
+	// what it could not do, by resource key. nil: the files are as they are.
+	Prepare func(ctx context.Context, p *snapshot.Plan) map[string]error
+	// Changed is told of every generation that was applied; nil: nobody is.
+	Changed func(admin.Status)
+}
+
+// Run serves until ctx ends, then drains, and returns nil; or it returns why it could not start. Once it serves, no
+// resource can end it.
+func Run(ctx context.Context, o Options) (err error) {
+	if o.Grace == 0 {
+		o.Grace = 30 * time.Second
+	}
+	if o.Address == "" {
+		o.Address = "127.0.0.1:8080"
+	}
+	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
+		return &loam.Error{Code: loam.PermissionDenied, Op: "data directory", Err: err, Hint: "choose one that can be written: --data DIR"}
+	}
+	host, err := wasm.NewHost(wasm.Options{CacheDir: filepath.Join(o.DataDir, "cache"), Log: o.Log})
+	if err != nil {
+		return err
+	}
+	s := newServer(o, host)
+	// The reverse of how things were made: sockets first, so that nothing new comes in while the rest ends.
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.Grace)
+		defer cancel()
+		err = errors.Join(err, s.close(ctx), host.Close())
+	}()
+
+	a, err := admin.Listen(ctx, admin.Options{Address: o.Admin, DataDir: o.DataDir, Log: o.Log}, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+
+	if err := s.reload(ctx); err != nil {
+		return err
+	}
+	if o.Once {
+		<-ctx.Done()
+		return nil
+	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	reload := make(chan struct{}, 1)
+	watching.Go(func() {
+		err := o.Provider.Watch(ctx, func() {
+			select {
+			case reload <- struct{}{}:
+			default: // one is waiting already, and will see this change too
+			}
+		})
+		if err != nil {
+			o.Log.Error("watching for changes ended; restart to load further ones", "error", err)
+		}
+	})
+	// Components that did not open are tried again, modules that were replaced are noticed.
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-reload:
+			if err := s.reload(ctx); err != nil {
+				o.Log.Error("resources could not be loaded; the present ones serve on", "error", err)
+			}
+		case <-tick.C:
+			s.refresh(ctx)
+		}
+	}
+}
+
+// reload loads the resources and applies what they come to.
+func (s *server) reload(ctx context.Context) error {
+	objects, problems, err := s.o.Provider.Load(ctx)
+	if err != nil {
+		return err
+	}
+	plan := snapshot.Build(objects, problems, s.plan, snapshot.Env{Factories: s.o.Factories, Embedded: s.embedded(), Address: s.o.Address})
+	s.apply(ctx, plan)
+	return nil
+}
+
+// embedded are the components a capability has while no resource says otherwise: all in one file.
+func (s *server) embedded() []snapshot.Component {
+	path := filepath.Join(s.o.DataDir, "loam.db")
+	var cs []snapshot.Component
+	for _, capability := range []string{"state", "pubsub", "lock", "config", "sequence"} {
+		cs = append(cs, snapshot.Component{
+			Name: "default", Capability: capability, Type: capability + ".sqlite", Metadata: map[string]string{"path": path}, Default: true,
+		})
+	}
+	return cs
+}

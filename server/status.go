@@ -1,0 +1,132 @@
+package server
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/admin"
+	"github.com/loam-run/loam/snapshot"
+)
+
+// current is what admin can ask of one generation.
+type current struct {
+	status  admin.Status
+	targets map[snapshot.TargetRef]*handle
+}
+
+// Status tells how every resource is.
+func (s *server) Status() admin.Status {
+	if c := s.status.Load(); c != nil {
+		return c.status
+	}
+	return admin.Status{Version: s.o.Version, PID: os.Getpid(), Started: s.started}
+}
+
+// Target is a function or app by name.
+func (s *server) Target(kind, name string) loam.Target {
+	c := s.status.Load()
+	if c == nil {
+		return nil
+	}
+	for ref, h := range c.targets {
+		if strings.EqualFold(ref.Kind, kind) && ref.Name == name {
+			return h
+		}
+	}
+	return nil
+}
+
+// publish puts together what admin tells of the present generation, and says so where it changed.
+func (s *server) publish() {
+	c := &current{status: admin.Status{Version: s.o.Version, PID: os.Getpid(), Started: s.started}, targets: map[snapshot.TargetRef]*handle{}}
+	for ref, h := range s.targets {
+		c.targets[ref] = h
+	}
+	for _, l := range s.listeners {
+		if l.listener != nil {
+			c.status.URLs = append(c.status.URLs, "http://"+l.listener.Addr().String())
+		}
+	}
+	slices.Sort(c.status.URLs)
+	for _, st := range s.plan.Statuses {
+		kind, name, _ := strings.Cut(st.Key, "/")
+		r := admin.Resource{Kind: kind, Name: name, Ready: st.Ready, Reason: st.Reason, File: st.File, Line: st.Line}
+		for _, p := range st.Problems {
+			r.Message = strings.TrimPrefix(r.Message+"\n"+p.Error(), "\n")
+		}
+		for _, p := range st.Warnings {
+			r.Warnings = append(r.Warnings, p.Error())
+		}
+		if err := s.failures[st.Key]; err != nil && st.Ready {
+			r.Ready, r.Reason, r.Message = false, "Failed", err.Error()
+			if hint := loam.HintOf(err); hint != "" {
+				r.Message += "; " + hint
+			}
+		}
+		r.Detail = s.detail(st.Key)
+		if (st.Previous || !r.Ready) && r.Detail != "" && kind != "Gateway" {
+			r.Detail = "previous version: " + r.Detail
+		}
+		c.status.Resources = append(c.status.Resources, r)
+	}
+	before := s.status.Swap(c)
+	if s.o.Changed != nil && (before == nil || !slices.EqualFunc(before.status.Resources, c.status.Resources, sameResource)) {
+		s.o.Changed(c.status)
+	}
+}
+
+func sameResource(a, b admin.Resource) bool {
+	return a.Kind == b.Kind && a.Name == b.Name && a.Ready == b.Ready && a.Message == b.Message && a.Detail == b.Detail
+}
+
+// detail says what runs for a resource.
+func (s *server) detail(key string) string {
+	kind, name, _ := strings.Cut(key, "/")
+	switch kind {
+	case "Function", "App":
+		h := s.targets[snapshot.TargetRef{Kind: kind, Name: name}]
+		if h == nil {
+			return ""
+		}
+		v := h.current.Load()
+		switch {
+		case v == nil:
+			return ""
+		case v.state != nil:
+			return v.state()
+		}
+		return "ready"
+	case "Gateway":
+		var at []string
+		for _, l := range s.plan.Listeners {
+			if sock := s.listeners[l.Name]; l.Gateway == name && sock != nil && sock.listener != nil {
+				at = append(at, "http://"+sock.listener.Addr().String())
+			}
+		}
+		return strings.Join(at, " ")
+	case "HTTPRoute":
+		n := 0
+		for _, r := range s.plan.Routes {
+			if strings.HasPrefix(r.Name, key+" ") {
+				n++
+			}
+		}
+		return fmt.Sprintf("%d rules", n)
+	case "Component":
+		for k, c := range s.components {
+			if k.name == name && c.driver != nil {
+				return "open"
+			}
+		}
+	case "Subscription":
+		for _, sub := range s.plan.Subscriptions {
+			if sub.Name == name {
+				return sub.Topic + " → " + strings.ToLower(sub.Target.Kind) + " " + sub.Target.Name
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,76 @@
+package server
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/loam-run/loam"
+)
+
+// A handle is a target by name. Routes and subscriptions hold handles, so that a new version of a function takes over
+// for all of them in one store, while calls of the old one finish.
+type handle struct {
+	name    string
+	current atomic.Pointer[version]
+}
+
+// A version is one target and the calls that are in it.
+type version struct {
+	hash   string
+	target loam.Target
+	close  func(context.Context) error
+	state  func() string // how it is, for status; nil: ready
+
+	calls   atomic.Int64 // calls under way; closing is added once it shall end
+	idle    chan struct{}
+	emptied sync.Once
+}
+
+// closing is more than there will ever be calls: a count at or above it says that the version takes no more.
+const closing = 1 << 40
+
+func newVersion(hash string, t loam.Target, close func(context.Context) error) *version {
+	return &version{hash: hash, target: t, close: close, idle: make(chan struct{})}
+}
+
+func (v *version) enter() bool {
+	if v.calls.Add(1) < closing {
+		return true
+	}
+	v.leave()
+	return false
+}
+
+func (v *version) leave() {
+	if v.calls.Add(-1) == closing {
+		v.emptied.Do(func() { close(v.idle) })
+	}
+}
+
+// end closes the target once its calls are done, or ctx is over.
+func (v *version) end(ctx context.Context) error {
+	if v.calls.Add(closing) > closing {
+		select {
+		case <-v.idle:
+		case <-ctx.Done():
+		}
+	}
+	return v.close(ctx)
+}
+
+// Serve calls the present version.
+func (h *handle) Serve(req *loam.Request) (*loam.Response, error) {
+	for {
+		v := h.current.Load()
+		if v == nil {
+			return nil, loam.Errorf(loam.Unavailable, strconv.Quote(h.name), "it is not ready; see loam get")
+		}
+		if v.enter() {
+			defer v.leave()
+			return v.target.Serve(req)
+		}
+		// It was replaced between the two lines: the next version stands there already.
+	}
+}
