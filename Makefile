@@ -1,0 +1,80 @@
+# make builds and tests, as CI does. make help lists the rest.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := all
+
+GO       ?= go
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 20s
+
+# The race detector needs a C compiler. A machine without one runs the same tests without it.
+ifneq ($(shell command -v gcc || command -v clang),)
+RACE := -race
+endif
+
+.PHONY: all build run test race lint bench cross fresh soak-store soak-shop fuzz clean help
+
+all: build test ## Build and test, as CI does (what make alone does)
+
+build: ## Build bin/loam
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/loam ./cmd/loam
+	@echo "built bin/loam $(VERSION), $$(wc -c <bin/loam | awk '{printf "%.1f", $$1/1e6}') MB"
+
+run: build ## Build, then run the shop of examples/shop until Ctrl-C
+	@exec bin/loam dev examples/shop
+
+test: ## Vet and run every test
+	@echo "vet"
+	@$(GO) vet ./...
+	@$(GO) vet -C tools ./apigen/...
+	@echo "$(if $(RACE),test with the race detector,test without the race detector: it needs a C compiler$(comma) there is none here)"
+	@$(GO) test -C tools ./apigen/...
+	@$(GO) test $(RACE) ./...
+
+race: ## Run every test with the race detector, or fail where there is no C compiler
+	@CGO_ENABLED=1 $(GO) test -race ./...
+
+lint: ## Run golangci-lint, pinned in tools/go.mod
+	@$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+	@echo "lint: ok"
+
+# Every benchmark ends with one line a goal, tab-separated: name, value, unit, goal, ok or short.
+bench: build ## Measure the binary, its start and memory, and the store
+	@$(GO) run -C bench ./base
+	@$(GO) run -C bench ./store
+
+cross: ## Build and vet for linux/arm64 and darwin/arm64
+	@for target in linux/arm64 darwin/arm64; do \
+		export CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/}; \
+		$(GO) build ./... && $(GO) vet ./... && echo "cross: $$target ok"; \
+	done
+
+fresh: ## Prove the README on a minimal Debian 12 (needs root)
+	@test/fresh/run.sh
+
+soak-store: ## kill -9 the store 200 times under load and count what is there
+	@$(GO) run ./test/soak/store
+
+soak-shop: build ## 1,000 orders while the process is killed five times
+	@$(GO) run ./test/soak/shop
+
+fuzz: ## Run each fuzz target for FUZZTIME (20s)
+	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
+		for f in $$(cat "$$dir"/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(f \*testing\.F.*/\1/p'); do \
+			echo "fuzz $$pkg $$f"; \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null; \
+		done; \
+	done
+	@echo "fuzz: ok"
+
+clean: ## Remove what was built
+	@rm -rf bin
+	@find examples -type d -name build -prune -exec rm -rf {} + 2>/dev/null || true
+	@echo "clean: ok"
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+comma := ,
