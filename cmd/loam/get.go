@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/admin"
+)
+
+// dataFlag says which running loam is meant.
+type dataFlag struct {
+	Data string `env:"LOAM_DATA" type:"path" placeholder:"DIR" help:"Data directory of the running loam (the nearest .loam from here upwards)."`
+}
+
+type getCmd struct {
+	What   string `arg:"" optional:"" placeholder:"KIND[/NAME]" help:"Only these: function, function/orders, app, route, component, subscription, gateway."`
+	Output string `short:"o" default:"table" enum:"table,json" help:"How to print: table or json."`
+	dataFlag
+}
+
+func (getCmd) Help() string {
+	return `Shows what the resources came to: ready or not, why not, and what to do.
+
+Examples:
+  loam get
+  loam get function
+  loam get function/orders -o json`
+}
+
+func (c getCmd) Run(ctx context.Context, o out) error {
+	client, err := admin.Dial(c.Data)
+	if err != nil {
+		return err
+	}
+	s, err := client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	kind, name, _ := strings.Cut(strings.ToLower(c.What), "/")
+	shown := s.Resources[:0]
+	for _, r := range s.Resources {
+		if matchKind(kind, r.Kind) && (name == "" || name == r.Name) {
+			shown = append(shown, r)
+		}
+	}
+	if s.Resources = shown; c.What != "" && len(shown) == 0 {
+		return &loam.Error{Code: loam.NotFound, Op: fmt.Sprintf("%q", c.What), Hint: "loam get, with nothing behind it, shows all there is"}
+	}
+	if c.Output == "json" {
+		e := json.NewEncoder(o)
+		e.SetIndent("", "  ")
+		return e.Encode(s)
+	}
+	if c.What == "" {
+		fmt.Fprintf(o, "loam %s, process %d, up %s, %s\n\n", s.Version, s.PID, time.Since(s.Started).Round(time.Second), strings.Join(s.URLs, " "))
+	}
+	w := tabwriter.NewWriter(o, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KIND\tNAME\tREADY\tDETAIL")
+	for _, r := range s.Resources {
+		ready, detail := "yes", r.Detail
+		if !r.Ready {
+			ready = "no"
+			detail = strings.Join(strings.Split(strings.TrimSpace(r.Reason+": "+r.Message), "\n"), "\n\t\t\t")
+			if r.Detail != "" {
+				detail += "\n\t\t\t" + r.Detail
+			}
+		}
+		for _, warning := range r.Warnings {
+			detail += "\n\t\t\twarning: " + warning
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Kind, r.Name, ready, detail)
+	}
+	return w.Flush()
+}
+
+// matchKind takes function, functions, Function, and route for HTTPRoute.
+func matchKind(asked, kind string) bool {
+	kind = strings.ToLower(kind)
+	asked = strings.TrimSuffix(asked, "s")
+	return asked == "" || asked == kind || asked == strings.TrimPrefix(kind, "http")
+}

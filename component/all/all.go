@@ -1,0 +1,18 @@
+// Package all is the list of the components in the binary.
+package all
+
+import (
+	"slices"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/component/memory"
+	"github.com/loam-run/loam/component/sqlite"
+)
+
+// Factories are the component types there are. To add a technology, add its line.
+func Factories() []loam.Factory {
+	return slices.Concat(
+		memory.New().Factories(),
+		sqlite.New().Factories(),
+	)
+}
