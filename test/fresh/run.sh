@@ -131,11 +131,11 @@ serve() {
 	for ((i = 0; i < 9000; i++)); do # 15 minutes: a cold machine downloads and builds everything
 		kill -0 "$server" 2>/dev/null || { cat "$log" >&2; fail "\"$1\" ended before it served"; }
 		[ -n "$built" ] || ! grep -q '^built ' "$log" || built=$(now)
-		[ -n "$url" ] || url=$(sed -nE 's|^ *Shop +(http://[^ ]+).*|\1|p' "$log" | head -1)
+		[ -n "$url" ] || url=$(sed -nE 's,^ *(Shop|Open) +(http://[^ ]+).*,\2,p' "$log" | head -1)
 		if [ -n "$url" ] && curl -fsS -o "$dir/page" "$url" 2>/dev/null; then break; fi
 		sleep 0.1
 	done
-	[ -s "$dir/page" ] || { cat "$log" >&2; fail "\"$1\" printed no line \"Shop URL\" that answers"; }
+	[ -s "$dir/page" ] || { cat "$log" >&2; fail "\"$1\" printed no line \"Shop URL\" or \"Open URL\" that answers"; }
 	say "first answer from $url after $(since "$started") s, $(since "${built:-$started}") s of it after the build"
 	rm -f "$dir/page"
 
