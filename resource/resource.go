@@ -71,8 +71,8 @@ func (p Problem) Error() string {
 }
 
 // Decode reads the resources of one file: YAML documents, or JSON, which is YAML too. A broken document gives
-// problems, all that can be found at once, and spoils only itself: the others come back as objects. Two documents of
-// one key give the first, and a problem of the second.
+// problems, all that can be found at once, and spoils only itself: the others come back as objects. Two of one
+// key both come back: whether another file has it too is not known here.
 func Decode(file string, data []byte) (objects []*Object, problems []Problem) {
 	return decode(file, data)
 }

@@ -1,0 +1,417 @@
+package resource
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/loam-run/loam/internal/size"
+)
+
+var (
+	nameForm      = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	envForm       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	headerForm    = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+	componentForm = regexp.MustCompile(`^[a-z]+\.[a-z][a-z0-9.-]*$`)
+	annotations   = []string{DefaultAnnotation}
+)
+
+// A check collects what is wrong with one object.
+type check struct {
+	*Object
+	problems []Problem
+}
+
+func (c *check) add(path, what, hint string) {
+	c.problems = append(c.problems, c.Problem(path, what, hint))
+}
+
+// validate finds what is wrong with an object by itself. A field left empty that must be there was reported by the
+// decoder, so that an empty value is nobody's problem here.
+func validate(o *Object) []Problem {
+	c := &check{Object: o}
+	c.name("metadata.name", o.Name)
+	for _, a := range slices.Sorted(maps.Keys(o.Annotations)) {
+		at := "metadata.annotations." + a
+		if value := o.Annotations[a]; strings.HasPrefix(a, "loam.dev/") && !slices.Contains(annotations, a) {
+			c.add(at, "there is no such annotation", meant(a, annotations, "those of Loam are "))
+		} else if a == DefaultAnnotation && value != "true" && value != "false" {
+			c.add(at, strconv.Quote(value)+" is none of its values", `write "true" or "false"`)
+		}
+	}
+	for i, s := range o.Scopes {
+		at := "scopes[" + strconv.Itoa(i) + "]"
+		if c.name(at, s); slices.Contains(o.Scopes[:i], s) {
+			c.add(at, strconv.Quote(s)+" is there twice", "keep one of them")
+		}
+	}
+	switch s := o.Spec.(type) {
+	case *Function:
+		c.function(s)
+	case *App:
+		c.app(s)
+	case *Component:
+		c.component(s)
+	case *Subscription:
+		c.subscription(s)
+	case *Gateway:
+		c.gateway(s)
+	case *HTTPRoute:
+		c.route(s)
+	}
+	return c.problems
+}
+
+// name checks the name of a resource (RFC 1123, as Kubernetes has it).
+func (c *check) name(path, name string) {
+	switch {
+	case name == "" || nameForm.MatchString(name) && len(name) <= 253:
+	case len(name) > 253:
+		c.add(path, fmt.Sprintf("has %d characters, more than the 253 of a name", len(name)), "shorten it")
+	default:
+		hint := "write lower-case letters, digits, - and ., a letter or digit at both ends"
+		better := strings.Trim(strings.NewReplacer("_", "-", " ", "-", "/", "-").Replace(strings.ToLower(name)), "-.")
+		if nameForm.MatchString(better) {
+			hint = "write " + better
+		}
+		c.add(path, strconv.Quote(name)+" is not a name", hint)
+	}
+}
+
+func (c *check) function(f *Function) {
+	if !strings.HasSuffix(f.File, ".wasm") {
+		hint := "name what the build leaves, ending in .wasm"
+		if strings.HasSuffix(f.File, ".go") {
+			hint = "write source: " + folder(f.File)
+		}
+		c.add("spec.file", strconv.Quote(f.File)+" is not a Wasm module", hint)
+	}
+	c.source(f.Source)
+	c.env(f.Env)
+	if f.Timeout <= 0 || f.Timeout > 24*time.Hour {
+		c.add("spec.timeout", f.Timeout.String()+" is not between 1ms and 24h", "write one such as 30s")
+	}
+	if f.Memory < 1<<20 || f.Memory > 4<<30 {
+		c.add("spec.memory", size.Format(int64(f.Memory))+" is not between 1Mi and 4Gi, which is all that Wasm can address", "write one such as 128Mi")
+	}
+	if f.Concurrency < 1 || f.Concurrency > 100_000 {
+		c.add("spec.concurrency", strconv.Itoa(f.Concurrency)+" is not between 1 and 100000", "write how many requests it may serve at once")
+	}
+	c.grants(f.Grants)
+}
+
+func folder(file string) string {
+	dir := path.Dir(file)
+	if dir == "." || strings.HasPrefix(dir, ".") || strings.HasPrefix(dir, "/") {
+		return dir
+	}
+	return "./" + dir
+}
+
+func (c *check) source(source string) {
+	if strings.HasSuffix(source, ".go") {
+		c.add("spec.source", strconv.Quote(source)+" is a file", "write the folder of its package: "+folder(source))
+	}
+}
+
+func (c *check) env(env map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if !envForm.MatchString(name) {
+			c.add("spec.env."+name, strconv.Quote(name)+" is not the name of a variable", "write letters, digits and _, no digit first")
+		} else if strings.ContainsRune(env[name], 0) {
+			c.add("spec.env."+name, "a variable cannot hold a zero byte", "delete it")
+		}
+	}
+}
+
+func (c *check) grants(grants []Grant) {
+	for i, g := range grants {
+		at := fmt.Sprintf("spec.grants[%d].", i)
+		c.name(at+"component", g.Component)
+		for j, n := range g.Names {
+			if star := strings.Index(n, "*"); star >= 0 && star < len(n)-1 {
+				c.add(fmt.Sprintf("%snames[%d]", at, j), strconv.Quote(n)+" has a * before its end", "write * as the last character: it stands for all that begins so")
+			}
+		}
+	}
+}
+
+func (c *check) app(a *App) {
+	var ways []string
+	for _, w := range []struct {
+		name string
+		set  bool
+	}{{"address", a.Address != ""}, {"command", len(a.Command) > 0}, {"source", a.Source != ""}} {
+		if w.set {
+			ways = append(ways, w.name)
+		}
+	}
+	switch len(ways) {
+	case 0:
+		c.add("spec", "does not say what the app is", "write address: 127.0.0.1:9000 where it runs already, or command: [./mailer], or source: ./mailer")
+	case 1:
+	default:
+		c.add("spec."+ways[1], "an app has one of "+strings.Join(ways, " and ")+", not both", "keep one of them")
+	}
+	if a.Address != "" {
+		c.address("spec.address", a.Address)
+		for name, unset := range map[string]bool{"dir": a.Dir == "", "env": len(a.Env) == 0, "port": a.Port == 0} {
+			if !unset {
+				c.add("spec."+name, "is for a program that Loam starts, not for one that runs at an address", "delete it, or write command in place of address")
+			}
+		}
+	}
+	if len(a.Command) > 0 && a.Command[0] == "" {
+		c.add("spec.command[0]", "is empty", "write the program")
+	}
+	c.source(a.Source)
+	c.env(a.Env)
+	for _, name := range []string{"PORT", "LOAM_APP"} {
+		if _, ok := a.Env[name]; ok {
+			hint := "delete it"
+			if name == "PORT" {
+				hint = "write spec.port"
+			}
+			c.add("spec.env."+name, name+" is set by Loam", hint)
+		}
+	}
+	if a.Port != 0 {
+		c.port("spec.port", a.Port)
+	}
+	c.path("spec.health.path", a.Health.Path)
+	c.grants(a.Grants)
+}
+
+func (c *check) address(at, address string) {
+	host, port, err := net.SplitHostPort(address)
+	n, perr := strconv.Atoi(port)
+	if err != nil || host == "" || strings.Contains(host, "/") || perr != nil || n < 1 || n > 65535 {
+		hint := "write host and port: 127.0.0.1:9000"
+		if rest, ok := strings.CutPrefix(address, "http://"); ok {
+			hint = "write " + strings.TrimSuffix(rest, "/")
+		} else if err != nil && !strings.Contains(address, ":") {
+			hint = "write its port too: " + address + ":9000"
+		}
+		c.add(at, strconv.Quote(address)+" is not an address", hint)
+	}
+}
+
+func (c *check) port(at string, port int) {
+	if port < 1 || port > 65535 {
+		c.add(at, strconv.Itoa(port)+" is not a port", "write a number from 1 to 65535")
+	}
+}
+
+func (c *check) path(at, p string) {
+	if p != "" && p[0] != '/' {
+		c.add(at, strconv.Quote(p)+" is not a path", "write /"+p)
+	}
+}
+
+func (c *check) component(s *Component) {
+	if s.Type != "" && !componentForm.MatchString(s.Type) {
+		c.add("spec.type", strconv.Quote(s.Type)+" is not a component type", "write capability and technology, such as state.sqlite")
+	}
+	if s.Version != "v1" {
+		c.add("spec.version", "there is no version "+strconv.Quote(s.Version), "write v1, or delete it")
+	}
+	for i, m := range s.Metadata {
+		for _, n := range s.Metadata[:i] {
+			if strings.EqualFold(m.Name, n.Name) && m.Name != "" {
+				c.add(fmt.Sprintf("spec.metadata[%d].name", i), strconv.Quote(m.Name)+" is there twice", "keep one of them")
+				break
+			}
+		}
+	}
+}
+
+func (c *check) subscription(s *Subscription) {
+	c.name("spec.pubsubname", s.Pubsubname)
+	c.topic("spec.topic", s.Topic)
+	c.topic("spec.deadLetterTopic", s.DeadLetterTopic)
+	if s.DeadLetterTopic != "" && s.DeadLetterTopic == s.Topic {
+		c.add("spec.deadLetterTopic", "is the topic itself, so that what failed would come back for ever", "name another topic, such as "+s.Topic+"-dead")
+	}
+	c.path("spec.routes.default", s.Routes.Default)
+	m := s.Metadata
+	if m.MaxDeliveries < 1 || m.MaxDeliveries > 1000 {
+		c.add("spec.metadata.maxDeliveries", strconv.Itoa(m.MaxDeliveries)+" is not between 1 and 1000", "write how often an event is tried before it goes to the deadLetterTopic")
+	}
+	if m.MaxInFlight < 1 || m.MaxInFlight > 10_000 {
+		c.add("spec.metadata.maxInFlight", strconv.Itoa(m.MaxInFlight)+" is not between 1 and 10000", "write how many events are handled at once")
+	}
+	if m.RetryAfter <= 0 || m.RetryAfter > 30*time.Second {
+		c.add("spec.metadata.retryAfter", m.RetryAfter.String()+" is not between 1ms and 30s", "write one such as 500ms")
+	}
+}
+
+func (c *check) topic(at, topic string) {
+	if strings.ContainsAny(topic, "*#> \t\n") || len(topic) > 255 {
+		c.add(at, strconv.Quote(topic)+" is not a topic", "write one name of up to 255 characters, without spaces, *, # or >")
+	}
+}
+
+func (c *check) gateway(g *Gateway) {
+	names, sockets := map[string]bool{}, map[string]string{}
+	for i, l := range g.Listeners {
+		at := fmt.Sprintf("spec.listeners[%d].", i)
+		c.name(at+"name", l.Name)
+		if names[l.Name] {
+			c.add(at+"name", strconv.Quote(l.Name)+" is there twice", "give each listener its own name")
+		}
+		names[l.Name] = true
+		c.host(at+"hostname", l.Hostname)
+		c.port(at+"port", l.Port)
+		socket := strconv.Itoa(l.Port) + " " + l.Hostname
+		if other, ok := sockets[socket]; ok && l.Port > 0 {
+			c.add(at+"port", fmt.Sprintf("listener %s has port %d already", other, l.Port), "give it another port, or another hostname")
+		} else {
+			sockets[socket] = l.Name
+		}
+	}
+	for i, a := range g.Addresses {
+		if _, err := netip.ParseAddr(a.Value); err != nil && a.Value != "" {
+			hint := "write 127.0.0.1 for this machine only, 0.0.0.0 for all that can reach it"
+			if host, _, err := net.SplitHostPort(a.Value); err == nil {
+				hint = "write " + host + ", and the port in listeners"
+			}
+			c.add(fmt.Sprintf("spec.addresses[%d].value", i), strconv.Quote(a.Value)+" is not an IP address", hint)
+		}
+	}
+}
+
+// host checks a hostname, which may begin with *. for any one below it.
+func (c *check) host(at, host string) {
+	rest := strings.TrimPrefix(host, "*.")
+	_, err := netip.ParseAddr(host)
+	switch {
+	case host == "":
+	case err == nil:
+		c.add(at, strconv.Quote(host)+" is an IP address", "write a host name, or delete it to take any")
+	case nameForm.MatchString(rest) && len(host) <= 253:
+	default:
+		hint := "write one such as shop.example.com or *.example.com"
+		better := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(host, "http://"), "https://"), "/"))
+		if name, _, ok := strings.Cut(better, ":"); ok {
+			better = name
+		}
+		if better != host && nameForm.MatchString(strings.TrimPrefix(better, "*.")) {
+			hint = "write " + better
+		}
+		c.add(at, strconv.Quote(host)+" is not a host name", hint)
+	}
+}
+
+func (c *check) route(r *HTTPRoute) {
+	for i, p := range r.ParentRefs {
+		at := fmt.Sprintf("spec.parentRefs[%d].", i)
+		c.name(at+"name", p.Name)
+		if p.Port != 0 {
+			c.port(at+"port", p.Port)
+		}
+	}
+	for i, h := range r.Hostnames {
+		at := fmt.Sprintf("spec.hostnames[%d]", i)
+		if c.host(at, h); slices.Contains(r.Hostnames[:i], h) {
+			c.add(at, strconv.Quote(h)+" is there twice", "keep one of them")
+		}
+	}
+	for i := range r.Rules {
+		rule, at := &r.Rules[i], fmt.Sprintf("spec.rules[%d].", i)
+		for j, m := range rule.Matches {
+			at := fmt.Sprintf("%smatches[%d].", at, j)
+			c.pathMatch(at+"path.value", m.Path)
+			c.values(at+"headers", m.Headers, true)
+			c.values(at+"queryParams", m.QueryParams, false)
+		}
+		sum := 0
+		for j, b := range rule.BackendRefs {
+			at := fmt.Sprintf("%sbackendRefs[%d].", at, j)
+			c.name(at+"name", b.Name)
+			if b.Weight < 0 || b.Weight > 1_000_000 {
+				c.add(at+"weight", strconv.Itoa(b.Weight)+" is not between 0 and 1000000", "write its share beside the other weights of the rule")
+			}
+			sum += max(b.Weight, 0)
+		}
+		if len(rule.BackendRefs) > 0 && sum == 0 && !c.has(at+"backendRefs") {
+			c.add(at+"backendRefs", "every weight is 0, so that the rule sends to nobody", "give one of them a weight")
+		}
+		if rule.Timeouts.Request < 0 {
+			c.add(at+"timeouts.request", rule.Timeouts.Request.String()+" is below 0", "write one such as 30s, or 0s for none")
+		}
+	}
+}
+
+func (c *check) has(path string) bool {
+	return slices.ContainsFunc(c.problems, func(p Problem) bool { return within(p.Path, path) })
+}
+
+// pathMatch checks the value of a path match by the standard's rules.
+func (c *check) pathMatch(at string, p PathMatch) {
+	if p.Type == "RegularExpression" {
+		c.regexp(at, p.Value)
+		return
+	}
+	v := p.Value
+	switch {
+	case v == "" || v[0] != '/':
+		c.path(at, v)
+	case strings.Contains(v, "?"):
+		c.add(at, "a path ends before the ?", "match the query with queryParams")
+	case strings.Contains(v, "#"):
+		c.add(at, "# never reaches a server", "delete it and what follows")
+	case p.Type == "PathPrefix" && strings.HasSuffix(v, "/*"):
+		better := strings.TrimSuffix(v, "/*")
+		if better == "" {
+			better = "/"
+		}
+		c.add(at, "a prefix takes no *", "write "+better+": it takes all that is below it")
+	case strings.Contains(v, "//") || strings.Contains(v, "/./") || strings.Contains(v, "/../") ||
+		strings.HasSuffix(v, "/.") || strings.HasSuffix(v, "/.."):
+		c.add(at, strconv.Quote(v)+" can match nothing: paths are cleaned before they are matched", "write "+path.Clean(v))
+	case strings.Contains(strings.ToLower(v), "%2f"):
+		c.add(at, strconv.Quote(v)+" has an escaped slash, which never matches", "write / in its place")
+	case strings.ContainsAny(v, " \t\n\\"):
+		c.add(at, strconv.Quote(v)+" has a character that no path holds", "escape it: %20 for a space")
+	}
+}
+
+func (c *check) values(at string, values []ValueMatch, header bool) {
+	for i, v := range values {
+		at := at + "[" + strconv.Itoa(i) + "]."
+		if header && v.Name != "" && !headerForm.MatchString(v.Name) {
+			c.add(at+"name", strconv.Quote(v.Name)+" is not the name of a header", "write one such as x-version")
+		}
+		for _, w := range values[:i] {
+			if v.Name == w.Name || header && strings.EqualFold(v.Name, w.Name) {
+				c.add(at+"name", strconv.Quote(v.Name)+" is there twice", "keep one: all of them must match")
+				break
+			}
+		}
+		if v.Type == "RegularExpression" {
+			c.regexp(at+"value", v.Value)
+		}
+	}
+}
+
+func (c *check) regexp(at, pattern string) {
+	if len(pattern) > 1024 {
+		c.add(at, fmt.Sprintf("has %d characters, more than the 1024 of a regular expression", len(pattern)), "shorten it")
+		return
+	}
+	if _, err := regexp.Compile(pattern); err != nil {
+		why := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+		hint := "write RE2 syntax"
+		if strings.HasPrefix(why, "invalid or unsupported Perl syntax") {
+			hint = "write it without: RE2 has no look-around and no back-references"
+		}
+		c.add(at, strconv.Quote(pattern)+" is not a regular expression: "+why, hint)
+	}
+}
