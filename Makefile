@@ -23,6 +23,7 @@ build: ## Build bin/loam
 	@echo "built bin/loam $(VERSION), $$(wc -c <bin/loam | awk '{printf "%.1f", $$1/1e6}') MB"
 
 run: build ## Build, then run the shop of examples/shop until Ctrl-C
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/customer ./examples/shop/customer
 	@exec bin/loam dev examples/shop
 
 test: ## Vet and run every test

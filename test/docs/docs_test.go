@@ -164,7 +164,7 @@ func perform(t *testing.T, text, dir, bin string) error {
 	if err != nil {
 		return err
 	}
-	env := append(os.Environ(), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"), "NO_COLOR=1", "LC_ALL=C", "MAKEFLAGS=", "MAKELEVEL=")
+	env := append(os.Environ(), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"), "NO_COLOR=1", "LOAM_LISTEN=127.0.0.1:"+port, "LC_ALL=C", "MAKEFLAGS=", "MAKELEVEL=")
 
 	var running []*exec.Cmd
 	defer func() {
@@ -300,6 +300,8 @@ func TestMatches(t *testing.T) {
 		{"...\nready", "x\nready\nmore", true, true},
 		{"...\nready", "x\nnot ready", true, false},
 		{"1.5", "1x5", false, false},
+		{"KIND  NAME", "KIND      NAME", false, true},
+		{"KIND  NAME", "KINDNAME", false, false},
 	} {
 		if ok := matches(c.want, c.got, c.more); ok != c.ok {
 			t.Errorf("matches(%q, %q, %v) = %v", c.want, c.got, c.more, ok)

@@ -1,7 +1,8 @@
 // Package docs runs what the documents show. Every fenced block marked "console" in README.md and docs/ is played in a
 // copy of the repository: lines that begin with "$ " are commands, the lines below one are what it prints.
 //
-//   - "..." stands for any text within a line, and for any number of lines where it is alone on one.
+//   - "..." stands for any text within a line, and for any number of lines where it is alone on one. Spaces in a row
+//     count as one, so that columns may be shown aligned.
 //   - "exit status N" as the last line says that the command fails.
 //   - "$ command &" starts something that goes on until the document ends; what it prints is waited for.
 //   - "$ cd DIR" holds for what follows.
@@ -97,12 +98,12 @@ func matches(want, got string, more bool) bool {
 	var re strings.Builder
 	re.WriteString(`(?s)\A`)
 	for line := range strings.SplitSeq(strings.TrimSpace(want), "\n") {
-		line = strings.TrimRight(line, " \t")
+		line = strings.TrimRight(line, " \t\r")
 		if line == "..." {
 			re.WriteString(`(?:[^\n]*\n)*?`)
 			continue
 		}
-		re.WriteString(strings.ReplaceAll(regexp.QuoteMeta(line), `\.\.\.`, `[^\n]*`) + `\n`)
+		re.WriteString(strings.ReplaceAll(regexp.QuoteMeta(spaces(line)), `\.\.\.`, `[^\n]*`) + `\n`)
 	}
 	if !more {
 		re.WriteString(`\z`)
@@ -110,8 +111,13 @@ func matches(want, got string, more bool) bool {
 	var have strings.Builder
 	if got = strings.TrimSpace(got); got != "" || strings.TrimSpace(want) == "" {
 		for line := range strings.SplitSeq(got, "\n") {
-			have.WriteString(strings.TrimRight(line, " \t\r") + "\n")
+			have.WriteString(spaces(strings.TrimRight(line, " \t\r")) + "\n")
 		}
 	}
 	return regexp.MustCompile(re.String()).MatchString(have.String())
 }
+
+// spaces makes one space of each run of spaces and tabs.
+func spaces(s string) string { return blank.ReplaceAllString(s, " ") }
+
+var blank = regexp.MustCompile(`[ \t]+`)
