@@ -31,7 +31,7 @@ func defaults(v any) {
 	case *ValueMatch:
 		v.Type = "Exact"
 	case *BackendRef:
-		v.Group, v.Weight = "loam.dev", 1
+		v.Group, v.Kind, v.Weight = "loam.dev", "Function", 1
 	}
 }
 

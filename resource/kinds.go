@@ -87,8 +87,11 @@ type Metadata struct {
 	Value Text     `yaml:"value"`
 }
 
-// DefaultAnnotation set to "true" makes a component its capability's default.
-const DefaultAnnotation = "loam.dev/default"
+// The annotations that mean something to Loam.
+const (
+	DefaultAnnotation = "loam.dev/default" // "true" makes a component its capability's default
+	TryAnnotation     = "loam.dev/try"     // shell lines to try the resource with, {url} for where it is served; loam dev shows them
+)
 
 // A Subscription delivers a topic's events to the functions and apps in the object's Scopes, as Dapr declares it.
 type Subscription struct {
@@ -198,7 +201,7 @@ type ValueMatch struct {
 type BackendRef struct {
 	_      struct{} `later:"filters,namespace,port"`
 	Group  string   `yaml:"group" enum:"loam.dev"`
-	Kind   string   `yaml:"kind" enum:"Function,App" later:"Service" need:"kind: Function"`
+	Kind   string   `yaml:"kind" enum:"Function,App" later:"Service"`
 	Name   string   `yaml:"name" need:"name: orders"`
 	Weight int      `yaml:"weight"` // among those of the rule; 0: none
 }

@@ -20,7 +20,7 @@ var (
 	envForm       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	headerForm    = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 	componentForm = regexp.MustCompile(`^[a-z]+\.[a-z][a-z0-9.-]*$`)
-	annotations   = []string{DefaultAnnotation}
+	annotations   = []string{DefaultAnnotation, TryAnnotation}
 )
 
 // A check collects what is wrong with one object.

@@ -1,23 +1,492 @@
 package snapshot
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/suggest"
 	"github.com/loam-run/loam/resource"
 )
 
 // Env is what Build knows beside the resources.
 type Env struct {
 	Factories []loam.Factory // every type of component in the binary
-	Embedded  []Component    // what a capability has as its default while no resource says otherwise
+	Embedded  []Component    // what a capability has as its default while no resource says otherwise; none: whatever
 	Address   string         // host:port of the Gateway there is when none is declared; default 127.0.0.1:8080
 }
 
+// The reasons of a Status that is not ready.
+const (
+	ready      = "Ready"
+	invalid    = "Invalid"    // wrong by itself
+	duplicate  = "Duplicate"  // another one has its kind and name
+	unresolved = "Unresolved" // it names what is not there
+	conflict   = "Conflict"   // it cannot be beside another one
+)
+
 // Build compiles what a provider loaded. A resource that is broken, by itself (problems) or in what it names, gets a
 // status that says so and keeps its version of prev, which may be nil, as long as that still holds together; it takes
-// nothing else down but what depends on it.
+// nothing else down but what depends on it. A route or subscription of which no version holds together serves the
+// targets that it names rightly. A problem that names no resource keeps everything that its file declared before.
 func Build(objects []*resource.Object, problems []resource.Problem, prev *Plan, env Env) *Plan {
-	return &Plan{}
+	b := &builder{
+		env: env, plan: &Plan{good: map[string]*resource.Object{}},
+		entries: map[string]*entry{}, components: map[componentKey]*resource.Object{}, defaults: map[string]string{},
+		targets: map[string]TargetRef{}, ports: map[int]string{}, gateways: map[string][]listener{},
+		matches: map[string]string{}, subscribed: map[string]string{},
+	}
+	if prev != nil {
+		b.before = prev.good
+	}
+	b.collect(objects, problems)
+	for _, kinds := range [][]string{{"Component"}, {"Function", "App"}, {"Gateway"}, {"HTTPRoute"}, {"Subscription"}} {
+		switch kinds[0] {
+		case "Function":
+			b.embed()
+		case "HTTPRoute":
+			b.implicitGateway()
+		}
+		for _, e := range b.order {
+			if slices.Contains(kinds, e.kind) {
+				b.settle(e)
+			}
+		}
+	}
+	for _, e := range b.order {
+		b.plan.Statuses = append(b.plan.Statuses, e.status)
+	}
+	slices.SortStableFunc(b.plan.Statuses, func(x, y Status) int {
+		return cmp.Or(strings.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line))
+	})
+	return b.plan
+}
+
+// A builder makes one plan. Its maps hold what has compiled so far.
+type builder struct {
+	env    Env
+	plan   *Plan
+	before map[string]*resource.Object // the last good versions
+
+	order   []*entry
+	entries map[string]*entry // by key
+
+	components map[componentKey]*resource.Object
+	defaults   map[string]string // capability → component
+	targets    map[string]TargetRef
+	ports      map[int]string        // of apps → key
+	gateways   map[string][]listener // by name
+	matches    map[string]string     // listener, host and match → route
+	subscribed map[string]string     // component, topic and target → subscription
+
+	faults faults // of the object being compiled
+}
+
+type componentKey struct{ capability, name string }
+
+// An entry is one resource on its way into the plan.
+type entry struct {
+	kind   string
+	object *resource.Object // nil: what is declared is broken by itself
+	status Status
+}
+
+// faults are what is wrong with one object among the others.
+type faults struct {
+	reason   string // of the first
+	problems []resource.Problem
+	warnings []resource.Problem
+}
+
+func (b *builder) fault(reason string, p resource.Problem) {
+	b.faults.reason = cmp.Or(b.faults.reason, reason)
+	b.faults.problems = append(b.faults.problems, p)
+}
+
+// collect makes an entry of every declared resource, broken ones included.
+func (b *builder) collect(objects []*resource.Object, problems []resource.Problem) {
+	for _, o := range objects {
+		e := &entry{kind: o.Kind, object: o, status: Status{Key: o.Key(), File: o.File, Line: o.Line, Ready: true, Reason: ready}}
+		b.order = append(b.order, e)
+		if other := b.entries[o.Key()]; other != nil {
+			e.kind = "" // it compiles to nothing
+			e.status.Ready, e.status.Reason = false, duplicate
+			e.status.Problems = []resource.Problem{o.Problem("metadata.name",
+				fmt.Sprintf("%s is declared in %s already", o.Key(), other.where(o.File)), "give one of them another name, or delete it")}
+			continue
+		}
+		b.entries[o.Key()] = e
+	}
+	type id struct{ file, key string }
+	broken := map[id]*entry{}
+	for _, p := range problems {
+		e := broken[id{p.File, p.Key}]
+		if e == nil {
+			e = &entry{status: Status{Key: p.Key, File: p.File, Line: p.Line, Reason: invalid}}
+			broken[id{p.File, p.Key}] = e
+			b.order = append(b.order, e)
+			if p.Key != "" && b.entries[p.Key] == nil {
+				e.kind, _, _ = strings.Cut(p.Key, "/")
+				b.entries[p.Key] = e
+			}
+		}
+		e.status.Problems = append(e.status.Problems, p)
+	}
+	for _, key := range slices.Sorted(maps.Keys(b.before)) {
+		o := b.before[key]
+		file := broken[id{o.File, ""}]
+		if file == nil || b.entries[key] != nil {
+			continue
+		}
+		e := &entry{kind: o.Kind, object: o, status: Status{Key: key, File: o.File, Line: o.Line, Ready: true, Reason: ready, Previous: true}}
+		e.status.Warnings = []resource.Problem{{File: o.File, Line: file.status.Line, Column: 1, Key: key,
+			What: "is kept as it was: a part of its file cannot be read", Hint: "mend that part"}}
+		b.entries[key] = e
+		b.order = append(b.order, e)
+	}
+}
+
+// where says where an entry is declared, to somebody who reads file.
+func (e *entry) where(file string) string {
+	if e.status.File == file {
+		return fmt.Sprintf("line %d", e.status.Line)
+	}
+	return fmt.Sprintf("%s:%d", e.status.File, e.status.Line)
+}
+
+// settle compiles an entry's object or, where that fails, the last good version of it.
+func (b *builder) settle(e *entry) {
+	try := func(o *resource.Object, tolerant bool) (faults, bool) {
+		b.faults = faults{}
+		b.compile(o, tolerant)
+		ok := len(b.faults.problems) == 0
+		if ok {
+			b.plan.good[e.status.Key] = o
+		}
+		return b.faults, ok
+	}
+	if e.object != nil {
+		f, ok := try(e.object, false)
+		e.status.Warnings = append(e.status.Warnings, f.warnings...)
+		if ok {
+			return
+		}
+		e.status.Ready, e.status.Reason, e.status.Problems = false, f.reason, f.problems
+	}
+	if last := b.before[e.status.Key]; last != nil && last != e.object {
+		if _, ok := try(last, false); ok {
+			e.status.Previous = true
+			return
+		}
+	}
+	if e.object != nil {
+		try(e.object, true)
+	}
+	if c, ok := e.spec().(*resource.Component); ok && e.object.Annotations[resource.DefaultAnnotation] == "true" {
+		capability, _, _ := strings.Cut(c.Type, ".")
+		if b.defaults[capability] == "" {
+			b.defaults[capability] = e.object.Name // nobody's data may go to the embedded one in its place
+		}
+	}
+}
+
+func (e *entry) spec() any {
+	if e.object == nil {
+		return nil
+	}
+	return e.object.Spec
+}
+
+// compile adds what an object comes to to the plan, all of it or, where it has faults, nothing. A tolerant one adds
+// what can be had of a route or subscription.
+func (b *builder) compile(o *resource.Object, tolerant bool) {
+	switch s := o.Spec.(type) {
+	case *resource.Component:
+		b.component(o, s)
+	case *resource.Function:
+		b.function(o, s)
+	case *resource.App:
+		b.app(o, s)
+	case *resource.Gateway:
+		b.gateway(o, s)
+	case *resource.HTTPRoute:
+		b.route(o, s, tolerant)
+	case *resource.Subscription:
+		b.subscription(o, s, tolerant)
+	}
+}
+
+func (b *builder) component(o *resource.Object, s *resource.Component) {
+	i := slices.IndexFunc(b.env.Factories, func(f loam.Factory) bool { return f.Type == s.Type })
+	if i < 0 {
+		types := make([]string, len(b.env.Factories))
+		for i, f := range b.env.Factories {
+			types[i] = f.Type
+		}
+		b.fault(unresolved, o.Problem("spec.type", fmt.Sprintf("there is no component type %q", s.Type), meant(s.Type, types, "the types are ")))
+		return
+	}
+	f := b.env.Factories[i]
+	metadata := map[string]string{}
+	for _, m := range s.Metadata {
+		metadata[m.Name] = string(m.Value)
+	}
+	if err := f.Check(metadata); err != nil {
+		why := strings.TrimPrefix(err.Error(), s.Type+": invalid argument: ")
+		b.fault(invalid, o.Problem("spec.metadata", strings.ReplaceAll(why, "\n", ", "), cmp.Or(loam.HintOf(err), "write metadata that "+s.Type+" takes")))
+		return
+	}
+	marked := o.Annotations[resource.DefaultAnnotation]
+	chosen := b.defaults[f.Capability()]
+	if marked == "true" && chosen != "" && chosen != "default" {
+		b.fault(conflict, o.Problem("metadata.annotations."+resource.DefaultAnnotation,
+			fmt.Sprintf("component %s is the default of %s already", chosen, f.Capability()), "keep the annotation on one of them"))
+		return
+	}
+	if marked == "true" || o.Name == "default" && chosen == "" && marked != "false" {
+		b.defaults[f.Capability()] = o.Name
+	}
+	b.components[componentKey{f.Capability(), o.Name}] = o
+	b.plan.Components = append(b.plan.Components, Component{Name: o.Name, Capability: f.Capability(), Type: s.Type, Metadata: metadata})
+}
+
+// embed completes the components by the embedded ones and says which is its capability's default.
+func (b *builder) embed() {
+	for i, c := range b.plan.Components {
+		b.plan.Components[i].Default = b.defaults[c.Capability] == c.Name
+	}
+	for _, c := range b.env.Embedded {
+		if b.defaults[c.Capability] == "" {
+			b.defaults[c.Capability] = c.Name
+			b.components[componentKey{c.Capability, c.Name}] = nil
+			c.Default = true
+			b.plan.Components = append(b.plan.Components, c)
+		}
+	}
+	if len(b.env.Embedded) == 0 {
+		for _, capability := range b.capabilities() {
+			if b.defaults[capability] == "" {
+				b.defaults[capability] = "default"
+				b.components[componentKey{capability, "default"}] = nil
+			}
+		}
+	}
+}
+
+func (b *builder) capabilities() []string {
+	var all []string
+	for _, f := range b.env.Factories {
+		all = append(all, f.Capability())
+	}
+	for _, c := range b.env.Embedded {
+		all = append(all, c.Capability)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// resolve finds the component that user, a function or app, means by name, and reports at path of o where there is none.
+func (b *builder) resolve(o *resource.Object, path, capability, name, user string) string {
+	key := componentKey{capability, name}
+	component, there := b.components[key]
+	if !there && (name == "" || name == "default") {
+		key.name = cmp.Or(b.defaults[capability], "default")
+		component, there = b.components[key]
+	}
+	switch {
+	case !there && b.entries["Component/"+key.name] != nil && !b.entries["Component/"+key.name].status.Ready:
+		b.fault(unresolved, o.Problem(path, fmt.Sprintf("component %s is broken", key.name), "mend Component/"+key.name+", in "+b.entries["Component/"+key.name].where(o.File)))
+	case !there:
+		var names []string
+		for _, k := range slices.SortedFunc(maps.Keys(b.components), func(x, y componentKey) int { return strings.Compare(x.name, y.name) }) {
+			if k.capability == capability {
+				names = append(names, k.name)
+			}
+		}
+		b.fault(unresolved, o.Problem(path, fmt.Sprintf("there is no %s component %q", capability, name), meant(name, names, "declare it, or name one of ")))
+	case component != nil && len(component.Scopes) > 0 && user != "" && !slices.Contains(component.Scopes, user):
+		b.fault(unresolved, o.Problem(path, fmt.Sprintf("component %s is not for %s: its scopes are %s", key.name, user, strings.Join(component.Scopes, ", ")),
+			"add "+user+" to the scopes of Component/"+key.name))
+	}
+	return key.name
+}
+
+func (b *builder) grants(o *resource.Object, grants []resource.Grant) []loam.Grant {
+	var all []loam.Grant
+	known := b.capabilities()
+	for i, g := range grants {
+		at := fmt.Sprintf("spec.grants[%d].", i)
+		if !slices.Contains(known, g.Capability) {
+			b.fault(unresolved, o.Problem(at+"capability", fmt.Sprintf("there is no capability %q", g.Capability), meant(g.Capability, known, "the capabilities are ")))
+			continue
+		}
+		all = append(all, loam.Grant{
+			Capability: g.Capability, Component: b.resolve(o, at+"component", g.Capability, g.Component, o.Name),
+			Names: g.Names, ReadOnly: g.Access == "read",
+		})
+	}
+	return all
+}
+
+// target enters a function or app, whose names are of one space: scopes and callers tell them apart by nothing else.
+func (b *builder) target(o *resource.Object) bool {
+	if other, ok := b.targets[o.Name]; ok {
+		b.fault(conflict, o.Problem("metadata.name", fmt.Sprintf("%s/%s has that name, and functions and apps share theirs", other.Kind, other.Name), "give one of them another name"))
+	}
+	if len(b.faults.problems) > 0 {
+		return false
+	}
+	b.targets[o.Name] = TargetRef{o.Kind, o.Name}
+	return true
+}
+
+func (b *builder) function(o *resource.Object, s *resource.Function) {
+	grants := b.grants(o, s.Grants)
+	if !b.target(o) {
+		return
+	}
+	b.plan.Functions = append(b.plan.Functions, Function{
+		Name: o.Name, File: beside(o, s.File), Source: beside(o, s.Source), ABI: s.ABI, Isolation: s.Isolation, Env: s.Env,
+		Timeout: s.Timeout, Memory: int64(s.Memory), Concurrency: s.Concurrency, Grants: grants,
+	})
+}
+
+func (b *builder) app(o *resource.Object, s *resource.App) {
+	grants := b.grants(o, s.Grants)
+	if other := b.ports[s.Port]; s.Port != 0 && other != "" {
+		b.fault(conflict, o.Problem("spec.port", fmt.Sprintf("%s has port %d already", other, s.Port), "write another, or delete it to get a free one"))
+	}
+	if !b.target(o) {
+		return
+	}
+	if s.Port != 0 {
+		b.ports[s.Port] = o.Key()
+	}
+	a := App{Name: o.Name, Address: s.Address, Command: s.Command, Env: s.Env, Port: s.Port, Health: s.Health.Path, Grants: grants}
+	if s.Address == "" {
+		a.Dir = beside(o, cmp.Or(s.Dir, "."))
+	}
+	if s.Source != "" {
+		a.Source, a.Binary = beside(o, s.Source), beside(o, "build/"+o.Name)
+	}
+	b.plan.Apps = append(b.plan.Apps, a)
+}
+
+// beside resolves a path by the file that declares it.
+func beside(o *resource.Object, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(o.File), filepath.FromSlash(path))
+}
+
+func (b *builder) subscription(o *resource.Object, s *resource.Subscription, tolerant bool) {
+	var subs []Subscription
+	component := b.resolve(o, "spec.pubsubname", "pubsub", s.Pubsubname, "")
+	if len(o.Scopes) == 0 {
+		b.fault(unresolved, o.Problem("scopes", "the events go to nobody", "write scopes: ["+b.anyTarget()+"] beside spec, naming functions or apps"))
+	}
+	bad := len(b.faults.problems) > 0
+	for i, name := range o.Scopes {
+		at := fmt.Sprintf("scopes[%d]", i)
+		ref, ok := b.targets[name]
+		if !ok {
+			b.missing(o, at, []string{"Function", "App"}, name)
+			continue
+		}
+		before := len(b.faults.problems)
+		b.resolve(o, at, "pubsub", s.Pubsubname, name)
+		id := component + "\x00" + s.Topic + "\x00" + name
+		if other, ok := b.subscribed[id]; ok {
+			b.fault(conflict, o.Problem(at, fmt.Sprintf("Subscription/%s delivers topic %s to %s already", other, s.Topic, name), "delete one of them: a target gets an event once"))
+		}
+		if len(b.faults.problems) > before {
+			continue
+		}
+		subs = append(subs, Subscription{
+			Name: o.Name, Component: component, Topic: s.Topic, Path: s.Routes.Default, Target: ref, Group: name,
+			DeadLetter: s.DeadLetterTopic, Deliveries: s.Metadata.MaxDeliveries, InFlight: s.Metadata.MaxInFlight, RetryAfter: s.Metadata.RetryAfter,
+		})
+	}
+	if bad || len(b.faults.problems) > 0 && !tolerant {
+		return
+	}
+	for _, sub := range subs {
+		b.subscribed[component+"\x00"+s.Topic+"\x00"+sub.Target.Name] = o.Name
+	}
+	b.plan.Subscriptions = append(b.plan.Subscriptions, subs...)
+}
+
+// missing reports that none of kinds is called name, or that the one that is, is broken.
+func (b *builder) missing(o *resource.Object, path string, kinds []string, name string) {
+	var names []string
+	for _, ref := range b.targets {
+		if slices.Contains(kinds, ref.Kind) {
+			names = append(names, ref.Name)
+		} else if ref.Name == name {
+			b.fault(unresolved, o.Problem(path, fmt.Sprintf("%q is %s, not %s", name, article(ref.Kind), article(kinds[0])), "write kind: "+ref.Kind))
+			return
+		}
+	}
+	for _, kind := range kinds {
+		if e := b.entries[kind+"/"+name]; e != nil {
+			b.fault(unresolved, o.Problem(path, e.status.Key+" is broken", "mend it, in "+e.where(o.File)))
+			return
+		}
+	}
+	slices.Sort(names)
+	hint := "declare it"
+	if len(names) > 0 {
+		hint = meant(name, names, "declare it, or name one of ")
+	}
+	b.fault(unresolved, o.Problem(path, fmt.Sprintf("there is no %s %q", strings.ToLower(strings.Join(kinds, " or ")), name), hint))
+}
+
+func article(kind string) string {
+	if kind == "App" {
+		return "an app"
+	}
+	return "a function"
+}
+
+// anyTarget is the name of a function or app for an example.
+func (b *builder) anyTarget() string {
+	names := slices.Sorted(maps.Keys(b.targets))
+	if len(names) == 0 {
+		return "orders"
+	}
+	return names[0]
+}
+
+// meant is the hint for a word that is none of known.
+func meant(word string, known []string, list string) string {
+	if near := suggest.Nearest(word, known); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return list + strings.Join(known, ", ")
 }
 
 // Hash is a value's digest, the same in every process: an item whose hash stays may go on running.
-func Hash(item any) string { return "" }
+func Hash(item any) string {
+	data, err := json.Marshal(item)
+	if err != nil {
+		panic(err) // the items are plain values
+	}
+	sum := sha256.Sum256(fmt.Appendf(data, "%T", item))
+	return hex.EncodeToString(sum[:12])
+}
+
+// Equal tells whether two plans run the same, whatever their statuses say.
+func (p *Plan) Equal(q *Plan) bool {
+	items := func(p *Plan) string {
+		return Hash([]any{p.Listeners, p.Routes, p.Functions, p.Apps, p.Components, p.Subscriptions})
+	}
+	return items(p) == items(q)
+}

@@ -19,7 +19,7 @@ type Plan struct {
 	Apps          []App
 	Components    []Component
 	Subscriptions []Subscription
-	Statuses      []Status // one for each declared resource, and for each document that could not be read as one
+	Statuses      []Status // one for each declared resource, the implicit Gateway and each file with a part that names none
 
 	good map[string]*resource.Object // what the items above were made of, by key
 }
@@ -111,14 +111,8 @@ type Status struct {
 	File     string
 	Line     int
 	Ready    bool
-	Reason   string             // one word: Ready, Invalid, Duplicate, Unresolved, Conflict
+	Reason   string             // Ready, or Invalid, Duplicate, Unresolved or Conflict
 	Problems []resource.Problem // why it is not ready
 	Warnings []resource.Problem // what is odd about one that is
 	Previous bool               // not ready, but its last good version still serves
 }
-
-// Message is what is wrong in a line, "" where nothing is.
-func (s Status) Message() string { return "" }
-
-// Hint is what to do about it.
-func (s Status) Hint() string { return "" }
