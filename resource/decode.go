@@ -27,7 +27,7 @@ func decode(file string, data []byte) (objects []*Object, problems []Problem) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	switch {
 	case len(data) > maxFile:
-		return nil, whole(fmt.Sprintf("has %s, more than the %s a file may have", size.Format(int64(len(data))), size.Format(maxFile)), "split it into several files")
+		return nil, whole("has more than the "+size.Format(maxFile)+" a file may have", "split it into several files")
 	case bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")):
 		return nil, whole("is UTF-16", "save it as UTF-8")
 	}
