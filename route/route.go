@@ -1,6 +1,11 @@
 // Package route finds the target of a request: by host, path, method, header and query, with the precedence of
 // Kubernetes' Gateway API. A Table is compiled once from rules and never changes; its lookups allocate nothing and cost
-// the same with ten rules or ten thousand.
+// the same with ten rules or ten thousand, but for regular expressions, which are tried one after another.
+//
+// Paths are matched in their normal form (RFC 3986, section 6.2.2): escapes of unreserved characters decoded, dot
+// segments and empty ones removed. The target gets the path as it was sent. An escaped slash (%2F) or backslash is
+// part of a segment to some and ends it to others: such a path matches only where both readings lead to one rule, so
+// that no spelling gets round a rule.
 package route
 
 import "github.com/loam-run/loam"
@@ -49,13 +54,3 @@ type Backend struct {
 	Target loam.Target
 	Weight int
 }
-
-// A Table finds the rule of a request. It is immutable; many goroutines may use it at once.
-type Table struct{}
-
-// Compile builds the table. Among rules that accept the same request the one listed first wins where the standard's
-// precedence leaves a tie. It fails on a bad pattern and on a rule without a backend of positive weight.
-func Compile(rules []Rule) (*Table, error) { return &Table{}, nil }
-
-// Match returns the target for a request, picked by weight, and the rule it is of; nil where none accepts it.
-func (t *Table) Match(req *loam.Request) (loam.Target, *Rule) { return nil, nil }
