@@ -19,7 +19,7 @@ import (
 
 const (
 	root     = "../.."
-	patience = 3 * time.Minute // for one command; a cold machine builds the standard library for Wasm meanwhile
+	patience = 5 * time.Minute // for one command; a cold machine builds the standard library for Wasm meanwhile
 )
 
 // The test binary is its own curl: called by that name it is one.
@@ -166,10 +166,10 @@ func perform(t *testing.T, text, dir, bin string) error {
 	}
 	env := append(os.Environ(), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"), "NO_COLOR=1", "LOAM_LISTEN=127.0.0.1:"+port, "LC_ALL=C", "MAKEFLAGS=", "MAKELEVEL=")
 
-	var running []*exec.Cmd
+	var running []program
 	defer func() {
-		for _, cmd := range running {
-			stop(t, cmd)
+		for _, p := range running {
+			p.stop(t)
 		}
 	}()
 	for _, s := range steps {
@@ -197,25 +197,27 @@ func perform(t *testing.T, text, dir, bin string) error {
 		if err := cmd.Start(); err != nil {
 			return err
 		}
-		ended := make(chan error, 1)
+		p := program{cmd, make(chan struct{}), new(error)}
+		go func() {
+			*p.err = cmd.Wait()
+			close(p.ended)
+		}()
 		if s.background {
-			running = append(running, cmd)
-			if !eventually(func() bool { return matches(s.want, out.String(), true) }) {
-				return fmt.Errorf("line %d: %s &: printed within %v\n%s\nnot\n%s", s.line, s.command, patience, out.String(), s.want)
+			running = append(running, p)
+			if !p.eventually(func() bool { return matches(s.want, out.String(), true) }) {
+				return fmt.Errorf("line %d: %s &: printed\n%s\nnot\n%s", s.line, s.command, out.String(), s.want)
 			}
 			continue
 		}
-		go func() { ended <- cmd.Wait() }()
 		select {
-		case err = <-ended:
+		case <-p.ended:
 		case <-time.After(patience):
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // its end is what the next line waits for
-			<-ended
+			p.stop(t)
 			return fmt.Errorf("line %d: %s: goes on after %v; it printed\n%s", s.line, s.command, patience, out.String())
 		}
 		status := ""
-		if err != nil {
-			status = err.Error()
+		if *p.err != nil {
+			status = (*p.err).Error()
 		}
 		if status != s.fails {
 			return fmt.Errorf("line %d: %s: %q, want %q; it printed\n%s", s.line, s.command, status, s.fails, out.String())
@@ -244,39 +246,42 @@ func ownPort(dir string, own func(string) string) error {
 	})
 }
 
-// stop ends a background command and all it started, as Ctrl-C would, and waits for it.
-func stop(t *testing.T, cmd *exec.Cmd) {
+// A program is a command that was started.
+type program struct {
+	cmd   *exec.Cmd
+	ended chan struct{} // closed once err is there
+	err   *error
+}
+
+// stop ends a command and all it started, as Ctrl-C would, and waits for it. How it ends is its own affair; that it
+// ends is not.
+func (p program) stop(t *testing.T) {
 	t.Helper()
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // how a signalled command ends is its own affair; that it ends is not
-		close(ended)
-	}()
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // already gone is as good
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM) // already gone is as good
 	select {
-	case <-ended:
+	case <-p.ended:
 	case <-time.After(patience):
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // reported below
-		<-ended
-		t.Errorf("%v: still there %v after SIGTERM", cmd.Args, patience)
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // reported below
+		<-p.ended
+		t.Errorf("%v: still there %v after SIGTERM", p.cmd.Args, patience)
 	}
 }
 
-// eventually asks until the answer is yes or patience ends.
-func eventually(yes func() bool) bool {
+// eventually asks until the answer is yes, the program has ended, or patience has.
+func (p program) eventually(yes func() bool) bool {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	end := time.After(patience)
-	for {
+	for !yes() {
 		select {
 		case <-tick.C:
-			if yes() {
-				return true
-			}
-		case <-end:
+		case <-p.ended:
 			return yes()
+		case <-end:
+			return false
 		}
 	}
+	return true
 }
 
 func TestMatches(t *testing.T) {
@@ -332,6 +337,7 @@ func TestRunner(t *testing.T) {
 		"other fences":           {"```sh\nfalse\n```\n", ""},
 		"a file":                 {"```yaml sub/a.yaml\nport: 8080\n```\n```console\n$ cd sub\n$ cat a.yaml\nport: 8080\n```\n", ""},
 		"going on":               {"```console\n$ echo a \\\n    b\na b\n```\n", ""},
+		"background that ends":   {"```console\n$ echo down &\nup\n```\n", "echo down &: printed"},
 		"background":             {"```console\n$ echo up; exec sleep 600 &\nup\n$ echo next\nnext\n```\n", ""},
 		"curl":                   {"```console\n$ curl -sS -X PUT -H 'X-Who: me' -d '{}' " + server.URL + "\nhello\n```\n", ""},
 		"curl, unknown":          {"```console\n$ curl --http3 " + server.URL + "\n...\n```\n", "does not know --http3"},
