@@ -23,8 +23,10 @@ type instance struct {
 	stdout, stderr lineWriter
 }
 
-// instantiate starts an instance; ctx bounds how long its _initialize may run.
+// instantiate starts an instance. Its _initialize may run as long as a request, and no longer than ctx.
 func (m *Module) instantiate(ctx context.Context) (*instance, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.config.Timeout)
+	defer cancel()
 	i := &instance{ctx: ctx}
 	i.stdout = lineWriter{log: m.log, limit: &m.lines, stream: "stdout"}
 	i.stderr = lineWriter{log: m.log, limit: &m.lines, stream: "stderr"}

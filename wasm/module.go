@@ -228,9 +228,7 @@ func (m *Module) fill() {
 		if n >= min(ready, m.config.Concurrency) || m.life.Err() != nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(m.life, m.config.Timeout)
-		i, err := m.instantiate(ctx)
-		cancel()
+		i, err := m.instantiate(m.life)
 		if err != nil {
 			if m.life.Err() == nil {
 				m.log.Warn("no instance made ahead", "error", err) // the next request tries, and tells its caller
