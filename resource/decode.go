@@ -115,7 +115,7 @@ func (d *decoder) document(text string) []*Object {
 		return nil
 	}
 	var doc yaml.Node
-	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
+	if err := yaml.Unmarshal([]byte(asYAML(text)), &doc); err != nil {
 		d.problems = append(d.problems, syntaxProblem(d.file, d.line, text, err))
 		return nil
 	}

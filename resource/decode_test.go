@@ -64,3 +64,76 @@ func golden(t *testing.T, file, got string) {
 		t.Errorf("%s: got\n%s\nwant\n%s\nrun with -update where the new one is right", file, got, want)
 	}
 }
+
+func TestDecode(t *testing.T) {
+	const function = "apiVersion: loam.dev/v1alpha1\nkind: Function\nmetadata: {name: a}\n"
+	for name, yaml := range map[string]string{
+		"nothing":         "",
+		"comments":        "# a\n---\n# b\n---\nnull\n",
+		"documents":       function + "spec: {}\n---\n" + strings.Replace(function, "name: a", "name: b", 1) + "spec: {}\n...\n",
+		"directive":       "%YAML 1.1\n---\n" + function + "spec: {}\n",
+		"windows":         "\xef\xbb\xbf" + strings.ReplaceAll(function+"spec:\n  timeout: 5s\n", "\n", "\r\n"),
+		"json":            "{\n\t\"apiVersion\": \"loam.dev/v1alpha1\",\n\t\"kind\": \"Function\",\n\t\"metadata\": {\"name\": \"a\"},\n\t\"spec\": {\"env\": {\"URL\": \"http:\\/\\/x\\\\/\", \"HI\": \"\\ud83d\\ude00 \\ud83d \\n\"}}\n}\n",
+		"list":            "apiVersion: v1\nkind: List\nmetadata: {resourceVersion: ''}\nitems:\n- apiVersion: loam.dev/v1alpha1\n  kind: Function\n  metadata: {name: a}\n  spec: {}\n- apiVersion: loam.dev/v1alpha1\n  kind: App\n  metadata: {name: b, namespace: shop, labels: {team: x}}\n  spec: {address: 'localhost:80'}\n",
+		"merged":          function + "spec:\n  env: {A: &a x, B: *a}\n  grants:\n    - &g {capability: state, names: [k]}\n    - {<<: *g, access: read}\n",
+		"block":           function + "spec:\n  env:\n    TEXT: |\n      a\n      --- b\n    DATE: 2026-11-21\n    YES: yes\n",
+		"v1 subscription": "apiVersion: dapr.io/v1alpha1\nkind: Subscription\nmetadata: {name: s}\nspec: {topic: t, route: /t, pubsubname: bus, metadata: {maxInFlight: '4'}}\nscopes: [a]\n",
+		"component":       "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: c}\nspec:\n  type: state.memory\n  metadata: [{name: size, value: 10}, {name: fast, value: true}, {name: none, value: ''}]\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects, problems := resource.Decode("x.yaml", []byte(yaml))
+			var out strings.Builder
+			for _, p := range problems {
+				t.Error(p)
+			}
+			for _, o := range objects {
+				fmt.Fprintf(&out, "%s %s line %d scopes %v labels %v\n%+v\n", o.APIVersion, o.Key(), o.Line, o.Scopes, o.Labels, o.Spec)
+			}
+			golden(t, filepath.Join("testdata", "good", strings.ReplaceAll(name, " ", "-")+".golden"), out.String())
+		})
+	}
+}
+
+// TestTooBig: what could eat the machine is refused before it does.
+func TestTooBig(t *testing.T) {
+	for name, data := range map[string]string{
+		"bytes":    strings.Repeat("#", 5<<20),
+		"flow":     "spec: " + strings.Repeat("[", 100_000),
+		"block":    strings.Repeat("- ", 100_000) + "a",
+		"cycle":    "apiVersion: loam.dev/v1alpha1\nkind: Function\nmetadata: &m {name: a, labels: *m}\nspec: {grants: &g [*g]}\n",
+		"laughing": "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b]\nkind: *c\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if objects, problems := resource.Decode("x.yaml", []byte(data)); len(problems) == 0 || len(objects) > 0 {
+				t.Errorf("%d objects, problems %v", len(objects), problems)
+			}
+		})
+	}
+}
+
+// FuzzDecode: whatever a file holds, it is objects or problems that stand somewhere in it.
+func FuzzDecode(f *testing.F) {
+	files, err := filepath.Glob("testdata/broken/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		if data, err := os.ReadFile(file); err == nil && len(data) < 2000 {
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		objects, problems := resource.Decode("x.yaml", data)
+		lines := strings.Count(string(data), "\n") + 1
+		for _, p := range problems {
+			if p.What == "" || p.Hint == "" || p.Line < 0 || p.Line > lines+1 || p.Line > 0 && p.Column < 1 {
+				t.Fatalf("of %d lines: %#v", lines, p)
+			}
+		}
+		for _, o := range objects {
+			if o.Name == "" || o.Kind == "" || o.Spec == nil || o.Line < 1 || o.Line > lines {
+				t.Fatalf("of %d lines: %#v", lines, o)
+			}
+		}
+	})
+}

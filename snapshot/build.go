@@ -119,7 +119,7 @@ func (b *builder) collect(objects []*resource.Object, problems []resource.Proble
 			e.kind = "" // it compiles to nothing
 			e.status.Ready, e.status.Reason = false, duplicate
 			e.status.Problems = []resource.Problem{o.Problem("metadata.name",
-				fmt.Sprintf("%s is declared in %s already", o.Key(), other.where(o.File)), "give one of them another name, or delete it")}
+				fmt.Sprintf("%s is declared %s already", o.Key(), other.where(o.File)), "give one of them another name, or delete it")}
 			continue
 		}
 		b.entries[o.Key()] = e
@@ -156,9 +156,9 @@ func (b *builder) collect(objects []*resource.Object, problems []resource.Proble
 // where says where an entry is declared, to somebody who reads file.
 func (e *entry) where(file string) string {
 	if e.status.File == file {
-		return fmt.Sprintf("line %d", e.status.Line)
+		return fmt.Sprintf("on line %d", e.status.Line)
 	}
-	return fmt.Sprintf("%s:%d", e.status.File, e.status.Line)
+	return fmt.Sprintf("at %s:%d", e.status.File, e.status.Line)
 }
 
 // settle compiles an entry's object or, where that fails, the last good version of it.
@@ -180,11 +180,12 @@ func (b *builder) settle(e *entry) {
 		}
 		e.status.Ready, e.status.Reason, e.status.Problems = false, f.reason, f.problems
 	}
-	if last := b.before[e.status.Key]; last != nil && last != e.object {
+	if last := b.before[e.status.Key]; last != nil {
 		if _, ok := try(last, false); ok {
 			e.status.Previous = true
 			return
 		}
+		b.plan.good[e.status.Key] = last // what it names may come back
 	}
 	if e.object != nil {
 		try(e.object, true)
@@ -302,7 +303,7 @@ func (b *builder) resolve(o *resource.Object, path, capability, name, user strin
 	}
 	switch {
 	case !there && b.entries["Component/"+key.name] != nil && !b.entries["Component/"+key.name].status.Ready:
-		b.fault(unresolved, o.Problem(path, fmt.Sprintf("component %s is broken", key.name), "mend Component/"+key.name+", in "+b.entries["Component/"+key.name].where(o.File)))
+		b.fault(unresolved, o.Problem(path, fmt.Sprintf("component %s is broken", key.name), "mend Component/"+key.name+", "+b.entries["Component/"+key.name].where(o.File)))
 	case !there:
 		var names []string
 		for _, k := range slices.SortedFunc(maps.Keys(b.components), func(x, y componentKey) int { return strings.Compare(x.name, y.name) }) {
@@ -402,7 +403,9 @@ func (b *builder) subscription(o *resource.Object, s *resource.Subscription, tol
 			continue
 		}
 		before := len(b.faults.problems)
-		b.resolve(o, at, "pubsub", s.Pubsubname, name)
+		if !bad {
+			b.resolve(o, at, "pubsub", s.Pubsubname, name)
+		}
 		id := component + "\x00" + s.Topic + "\x00" + name
 		if other, ok := b.subscribed[id]; ok {
 			b.fault(conflict, o.Problem(at, fmt.Sprintf("Subscription/%s delivers topic %s to %s already", other, s.Topic, name), "delete one of them: a target gets an event once"))
@@ -437,7 +440,7 @@ func (b *builder) missing(o *resource.Object, path string, kinds []string, name 
 	}
 	for _, kind := range kinds {
 		if e := b.entries[kind+"/"+name]; e != nil {
-			b.fault(unresolved, o.Problem(path, e.status.Key+" is broken", "mend it, in "+e.where(o.File)))
+			b.fault(unresolved, o.Problem(path, e.status.Key+" is broken", "mend it, "+e.where(o.File)))
 			return
 		}
 	}

@@ -21,7 +21,7 @@ type Plan struct {
 	Subscriptions []Subscription
 	Statuses      []Status // one for each declared resource, the implicit Gateway and each file with a part that names none
 
-	good map[string]*resource.Object // what the items above were made of, by key
+	good map[string]*resource.Object // the last version of each that held together, by key
 }
 
 // A Listener is a socket to open.

@@ -156,7 +156,7 @@ func (b *builder) attach(o *resource.Object, s *resource.HTTPRoute) map[string][
 		ls, there := b.gateways[ref.Name]
 		if !there {
 			if e := b.entries["Gateway/"+ref.Name]; e != nil {
-				b.fault(unresolved, o.Problem(at+"name", "Gateway/"+ref.Name+" is broken", "mend it, in "+e.where(o.File)))
+				b.fault(unresolved, o.Problem(at+"name", "Gateway/"+ref.Name+" is broken", "mend it, "+e.where(o.File)))
 			} else {
 				b.fault(unresolved, o.Problem(at+"name", fmt.Sprintf("there is no Gateway %q", ref.Name), meant(ref.Name, names, "declare it, or name one of ")))
 			}

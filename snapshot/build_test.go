@@ -1,0 +1,214 @@
+package snapshot_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/resource"
+	"github.com/loam-run/loam/snapshot"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// env is a binary with one technology, which takes a retention.
+func env() snapshot.Env {
+	var e snapshot.Env
+	for _, capability := range []string{"state", "pubsub", "lock", "config", "sequence"} {
+		typ := capability + ".memory"
+		e.Factories = append(e.Factories, loam.Factory{Type: typ, Check: func(metadata map[string]string) error {
+			for name, value := range metadata {
+				if name != "retention" {
+					return loam.Errorf(loam.InvalidArgument, typ, "metadata %s: unknown; it takes retention", name)
+				}
+				if _, err := time.ParseDuration(value); err != nil {
+					return &loam.Error{Code: loam.InvalidArgument, Op: typ, Err: errors.New("metadata retention: " + value + " is not a duration"), Hint: "write 1h"}
+				}
+			}
+			return nil
+		}})
+		e.Embedded = append(e.Embedded, snapshot.Component{Name: "default", Capability: capability, Type: typ})
+	}
+	return e
+}
+
+func build(t *testing.T, file string, prev *snapshot.Plan) *snapshot.Plan {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, problems := resource.Decode("shop/shop.yaml", data)
+	return snapshot.Build(objects, problems, prev, env())
+}
+
+// TestBuild shows what each *.in.yaml comes to, *.before.yaml having served before where there is one.
+func TestBuild(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		base := strings.TrimSuffix(file, ".in.yaml")
+		t.Run(filepath.Base(base), func(t *testing.T) {
+			var prev *snapshot.Plan
+			if _, err := os.Stat(base + ".before.yaml"); err == nil {
+				prev = build(t, base+".before.yaml", nil)
+				for _, s := range prev.Statuses {
+					if !s.Ready {
+						t.Errorf("before: %v", s.Problems)
+					}
+				}
+			}
+			plan := build(t, file, prev)
+			golden(t, base+".out.yaml", render(t, plan))
+			if again := build(t, file, prev); !again.Equal(plan) {
+				t.Error("built again, it is another plan")
+			}
+		})
+	}
+}
+
+// render writes a plan as YAML without what is empty.
+func render(t *testing.T, p *snapshot.Plan) string {
+	t.Helper()
+	type status struct {
+		Key, At, Reason    string
+		Previous           bool
+		Problems, Warnings []string
+	}
+	statuses := []status{}
+	for _, s := range p.Statuses {
+		if s.Ready != (s.Reason == "Ready") || s.Ready != (len(s.Problems) == 0) {
+			t.Errorf("%s: ready %v, reason %s, %d problems", s.Key, s.Ready, s.Reason, len(s.Problems))
+		}
+		out := status{Key: s.Key, At: fmt.Sprintf("%s:%d", s.File, s.Line), Reason: s.Reason, Previous: s.Previous}
+		for _, p := range s.Problems {
+			out.Problems = append(out.Problems, p.Error())
+			if p.Hint == "" {
+				t.Errorf("%v: does not say what to do", p)
+			}
+		}
+		for _, p := range s.Warnings {
+			out.Warnings = append(out.Warnings, p.Error())
+		}
+		statuses = append(statuses, out)
+	}
+	out := struct {
+		Statuses      []status
+		Listeners     []snapshot.Listener
+		Routes        []snapshot.Route
+		Functions     []snapshot.Function
+		Apps          []snapshot.App
+		Components    []snapshot.Component
+		Subscriptions []snapshot.Subscription
+	}{statuses, p.Listeners, p.Routes, p.Functions, p.Apps, nil, p.Subscriptions}
+	for _, c := range p.Components {
+		if c.Name != "default" || !c.Default || len(p.Components) == 5 && len(p.Statuses) == 1 {
+			out.Components = append(out.Components, c)
+		}
+	}
+	var n yaml.Node
+	if err := n.Encode(out); err != nil {
+		t.Fatal(err)
+	}
+	prune(&n)
+	data, err := yaml.Marshal(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func prune(n *yaml.Node) {
+	for _, c := range n.Content {
+		prune(c)
+	}
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	var kept []*yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		v := n.Content[i+1]
+		empty := v.Kind == yaml.ScalarNode && (v.Value == "" || v.Value == "0" || v.Value == "0s" || v.Value == "false" || v.Value == "null")
+		if !empty && (v.Kind == yaml.ScalarNode || len(v.Content) > 0) {
+			kept = append(kept, n.Content[i], v)
+		}
+	}
+	n.Content = kept
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s\nrun with -update where the new one is right", file, got, want)
+	}
+}
+
+// TestHash: an item keeps its hash while nothing of it changes, whatever else does.
+func TestHash(t *testing.T) {
+	decode := func(timeout string) *snapshot.Plan {
+		objects, problems := resource.Decode("a.yaml", []byte("# a comment\napiVersion: loam.dev/v1alpha1\nkind: Function\nmetadata: {name: a}\nspec: {env: {A: x, B: y}, timeout: "+timeout+"}\n"))
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return snapshot.Build(objects, nil, nil, env())
+	}
+	a, same, other := decode("30s"), decode("0.5m"), decode("31s")
+	if snapshot.Hash(a.Functions[0]) != snapshot.Hash(same.Functions[0]) || !a.Equal(same) {
+		t.Error("the same function has another hash")
+	}
+	if snapshot.Hash(a.Functions[0]) == snapshot.Hash(other.Functions[0]) || a.Equal(other) {
+		t.Error("another function has the same hash")
+	}
+}
+
+// TestCheckOnly: without embedded components, as `loam check` builds, the defaults are taken to be there.
+func TestCheckOnly(t *testing.T) {
+	e := env()
+	e.Embedded = nil
+	data, err := os.ReadFile("testdata/shop.in.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, _ := resource.Decode("shop.yaml", data)
+	for _, s := range snapshot.Build(objects, nil, nil, e).Statuses {
+		if !s.Ready {
+			t.Error(s.Problems)
+		}
+	}
+}
+
+// TestFactoriesAreOnlyChecked: Build opens nothing.
+func TestFactoriesAreOnlyChecked(t *testing.T) {
+	e := env()
+	for i := range e.Factories {
+		e.Factories[i].Open = func(context.Context, string, map[string]string) (any, error) {
+			t.Error("opened")
+			return nil, nil
+		}
+	}
+	objects, _ := resource.Decode("c.yaml", []byte("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: c}\nspec: {type: state.memory}\n"))
+	if p := snapshot.Build(objects, nil, nil, e); len(p.Components) != 6 {
+		t.Errorf("%d components, want the five embedded and one", len(p.Components))
+	}
+}
