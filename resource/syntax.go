@@ -34,7 +34,7 @@ var syntax = []saying{
 	{"block sequence entries are not allowed", "a list cannot begin in the middle of a line", "put its first - on the next line", 0},
 	{"found unknown escape character", "a backslash in double quotes that escapes nothing", "use single quotes, or double the backslash", 0},
 	{"did not find expected alphabetic or numeric character", "a value that begins with * or & is an alias or anchor to YAML", "put it in quotes", 0},
-	{"did not find expected node content", "a value is missing, or begins with a character that means something to YAML", "put it in quotes", 1},
+	{"did not find expected node content", "a value is missing, or begins with a character that means something to YAML", "write it, put it in quotes, or close the bracket before it", 1},
 	{"exceeded max depth", "nested too deep", "flatten it", 0},
 	{"did not find expected <document start>", "text after the end of the document", "begin a new document with ---", 1},
 }
