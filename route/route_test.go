@@ -111,6 +111,21 @@ func TestMatch(t *testing.T) {
 	}
 }
 
+// TestHostile: what a stranger sends costs no more than what it is long.
+func TestHostile(t *testing.T) {
+	table := compile(t, rule("any", nil, Match{Path: Path{Prefix, "/a/b"}}), rule("wild", []string{"*.x"}))
+	dots, slashes := strings.Repeat("a.", 100_000)+"x", strings.Repeat("/a", 100_000)
+	if got := matched(table, "GET "+dots+"/a/b"); got != "any" {
+		t.Errorf("matched %q", got)
+	}
+	if got := matched(table, "GET h"+slashes); got != "" {
+		t.Errorf("matched %q", got)
+	}
+	if got := matched(table, "GET h/a/b"+strings.Repeat("/..", 100_000)+"/a/b/c"); got != "any" {
+		t.Errorf("matched %q", got)
+	}
+}
+
 func TestWeights(t *testing.T) {
 	table := compile(t, Rule{Name: "r", Backends: []Backend{{named("a"), 90}, {named("never"), 0}, {named("b"), 10}}})
 	count := map[loam.Target]int{}
@@ -191,6 +206,9 @@ func slow(rules []Rule, req *loam.Request, path string) string {
 			for _, h := range hosts {
 				host := hostname(req.Authority)
 				suffix, wild := strings.CutPrefix(h, "*")
+				if wild && len(host) > maxHost {
+					continue
+				}
 				if h != "" && (host != h || host == "" || host[0] == '.') && !(wild && strings.HasSuffix(host, suffix) && len(host) > len(suffix)) {
 					continue
 				}

@@ -13,6 +13,9 @@ import (
 	"github.com/loam-run/loam"
 )
 
+// maxHost is the longest a host name can be (RFC 1035): what is longer is under no wildcard, and not searched for one.
+const maxHost = 253
+
 // A Table finds the rule of a request. It is immutable; many goroutines may use it at once.
 type Table struct {
 	hosts map[string]*paths // by host; "" any; ".example.com" what ends so
@@ -200,7 +203,7 @@ func (t *Table) find(req *loam.Request, path string) *compiled {
 			return r
 		}
 	}
-	if t.wild {
+	if t.wild && len(host) <= maxHost {
 		for i := 1; i < len(host); i++ {
 			if host[i] != '.' {
 				continue

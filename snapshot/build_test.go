@@ -182,6 +182,34 @@ func TestHash(t *testing.T) {
 	}
 }
 
+// TestLastGoodComesBack: what could not serve for a while, because what it names was gone, still knows its last good
+// version when that is there again.
+func TestLastGoodComesBack(t *testing.T) {
+	const store = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: store}\nspec: {type: state.memory}\n---\n"
+	const function = "apiVersion: loam.dev/v1alpha1\nkind: Function\nmetadata: {name: a}\nspec: {timeout: %s, grants: [{capability: state, component: store}]}\n"
+	var plan *snapshot.Plan
+	for i, step := range []struct {
+		yaml  string
+		serve string
+	}{
+		{store + fmt.Sprintf(function, "10s"), "10s"},
+		{fmt.Sprintf(function, "10s"), ""},          // the component is gone
+		{store + fmt.Sprintf(function, "1"), "10s"}, // it is back, but the function is broken by itself
+		{store + fmt.Sprintf(function, "20s"), "20s"},
+		{store, ""},
+	} {
+		objects, problems := resource.Decode("a.yaml", []byte(step.yaml))
+		plan = snapshot.Build(objects, problems, plan, env())
+		got := ""
+		for _, f := range plan.Functions {
+			got += f.Timeout.String()
+		}
+		if got != step.serve {
+			t.Errorf("step %d: a function of timeout %q serves, want %q", i, got, step.serve)
+		}
+	}
+}
+
 // TestCheckOnly: without embedded components, as `loam check` builds, the defaults are taken to be there.
 func TestCheckOnly(t *testing.T) {
 	e := env()
