@@ -44,6 +44,11 @@ func (m *Error) ParseProto(b []byte) error {
 			m.Message = string(f.data)
 		case 26:
 			m.Hint = string(f.data)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3:
+				return wireError("Error", errWireType)
+			}
 		}
 	}
 	return nil
@@ -82,6 +87,11 @@ func (m *Header) ParseProto(b []byte) error {
 			m.Name = string(f.data)
 		case 18:
 			m.Value = string(f.data)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2:
+				return wireError("Header", errWireType)
+			}
 		}
 	}
 	return nil
@@ -174,6 +184,11 @@ func (m *RequestHead) ParseProto(b []byte) error {
 			m.Length = int64(f.num)
 		case 72:
 			m.DeadlineUnixMs = int64(f.num)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4, 5, 6, 7, 8, 9:
+				return wireError("RequestHead", errWireType)
+			}
 		}
 	}
 	return nil
@@ -217,6 +232,11 @@ func (m *ResponseHead) ParseProto(b []byte) error {
 				return wireError("ResponseHead.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2:
+				return wireError("ResponseHead", errWireType)
+			}
 		}
 	}
 	return nil
@@ -255,6 +275,11 @@ func (m *StateGetRequest) ParseProto(b []byte) error {
 			m.Component = string(f.data)
 		case 18:
 			m.Keys = append(m.Keys, string(f.data))
+		default:
+			switch f.tag >> 3 {
+			case 1, 2:
+				return wireError("StateGetRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -291,6 +316,11 @@ func (m *StateGetResponse) ParseProto(b []byte) error {
 				return wireError("StateGetResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
+		default:
+			switch f.tag >> 3 {
+			case 1:
+				return wireError("StateGetResponse", errWireType)
+			}
 		}
 	}
 	return nil
@@ -343,6 +373,11 @@ func (m *StateItem) ParseProto(b []byte) error {
 			m.Etag = string(f.data)
 		case 32:
 			m.ExpiresUnixMs = int64(f.num)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4:
+				return wireError("StateItem", errWireType)
+			}
 		}
 	}
 	return nil
@@ -395,6 +430,11 @@ func (m *StateListRequest) ParseProto(b []byte) error {
 			m.After = string(f.data)
 		case 32:
 			m.Limit = uint32(f.num)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4:
+				return wireError("StateListRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -431,6 +471,11 @@ func (m *StateListResponse) ParseProto(b []byte) error {
 				return wireError("StateListResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
+		default:
+			switch f.tag >> 3 {
+			case 1:
+				return wireError("StateListResponse", errWireType)
+			}
 		}
 	}
 	return nil
@@ -486,6 +531,11 @@ func (m *StateApplyRequest) ParseProto(b []byte) error {
 				return wireError("StateApplyRequest.Events", err)
 			}
 			m.Events = append(m.Events, x)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3:
+				return wireError("StateApplyRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -552,6 +602,11 @@ func (m *StateOp) ParseProto(b []byte) error {
 			m.IfMatch = string(f.data)
 		case 48:
 			m.IfAbsent = f.num != 0
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4, 5, 6:
+				return wireError("StateOp", errWireType)
+			}
 		}
 	}
 	return nil
@@ -590,6 +645,11 @@ func (m *StateApplyResponse) ParseProto(b []byte) error {
 			m.Etags = append(m.Etags, string(f.data))
 		case 18:
 			m.EventIds = append(m.EventIds, string(f.data))
+		default:
+			switch f.tag >> 3 {
+			case 1, 2:
+				return wireError("StateApplyResponse", errWireType)
+			}
 		}
 	}
 	return nil
@@ -628,6 +688,11 @@ func (m *Attribute) ParseProto(b []byte) error {
 			m.Name = string(f.data)
 		case 18:
 			m.Value = string(f.data)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2:
+				return wireError("Attribute", errWireType)
+			}
 		}
 	}
 	return nil
@@ -713,6 +778,11 @@ func (m *Publication) ParseProto(b []byte) error {
 			m.Attributes = append(m.Attributes, x)
 		case 66:
 			m.Data = f.data
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4, 5, 6, 7, 8:
+				return wireError("Publication", errWireType)
+			}
 		}
 	}
 	return nil
@@ -749,6 +819,11 @@ func (m *PubsubPublishRequest) ParseProto(b []byte) error {
 				return wireError("PubsubPublishRequest.Events", err)
 			}
 			m.Events = append(m.Events, x)
+		default:
+			switch f.tag >> 3 {
+			case 1:
+				return wireError("PubsubPublishRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -780,6 +855,11 @@ func (m *PubsubPublishResponse) ParseProto(b []byte) error {
 		switch f.tag {
 		case 10:
 			m.EventIds = append(m.EventIds, string(f.data))
+		default:
+			switch f.tag >> 3 {
+			case 1:
+				return wireError("PubsubPublishResponse", errWireType)
+			}
 		}
 	}
 	return nil
@@ -832,6 +912,11 @@ func (m *LockTryLockRequest) ParseProto(b []byte) error {
 			m.Owner = string(f.data)
 		case 32:
 			m.TtlMs = int64(f.num)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4:
+				return wireError("LockTryLockRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -863,6 +948,11 @@ func (m *LockTryLockResponse) ParseProto(b []byte) error {
 		switch f.tag {
 		case 8:
 			m.Acquired = f.num != 0
+		default:
+			switch f.tag >> 3 {
+			case 1:
+				return wireError("LockTryLockResponse", errWireType)
+			}
 		}
 	}
 	return nil
@@ -915,6 +1005,11 @@ func (m *LockRenewRequest) ParseProto(b []byte) error {
 			m.Owner = string(f.data)
 		case 32:
 			m.TtlMs = int64(f.num)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4:
+				return wireError("LockRenewRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -960,6 +1055,11 @@ func (m *LockUnlockRequest) ParseProto(b []byte) error {
 			m.Name = string(f.data)
 		case 26:
 			m.Owner = string(f.data)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3:
+				return wireError("LockUnlockRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -998,6 +1098,11 @@ func (m *ConfigGetRequest) ParseProto(b []byte) error {
 			m.Component = string(f.data)
 		case 18:
 			m.Keys = append(m.Keys, string(f.data))
+		default:
+			switch f.tag >> 3 {
+			case 1, 2:
+				return wireError("ConfigGetRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -1034,6 +1139,11 @@ func (m *ConfigGetResponse) ParseProto(b []byte) error {
 				return wireError("ConfigGetResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
+		default:
+			switch f.tag >> 3 {
+			case 1:
+				return wireError("ConfigGetResponse", errWireType)
+			}
 		}
 	}
 	return nil
@@ -1091,6 +1201,11 @@ func (m *ConfigItem) ParseProto(b []byte) error {
 				return wireError("ConfigItem.Metadata", err)
 			}
 			m.Metadata = append(m.Metadata, x)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4:
+				return wireError("ConfigItem", errWireType)
+			}
 		}
 	}
 	return nil
@@ -1134,6 +1249,11 @@ func (m *ConfigSetRequest) ParseProto(b []byte) error {
 				return wireError("ConfigSetRequest.Items", err)
 			}
 			m.Items = append(m.Items, x)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2:
+				return wireError("ConfigSetRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -1172,6 +1292,11 @@ func (m *ConfigDeleteRequest) ParseProto(b []byte) error {
 			m.Component = string(f.data)
 		case 18:
 			m.Keys = append(m.Keys, string(f.data))
+		default:
+			switch f.tag >> 3 {
+			case 1, 2:
+				return wireError("ConfigDeleteRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -1217,6 +1342,11 @@ func (m *SequenceNextRequest) ParseProto(b []byte) error {
 			m.Key = string(f.data)
 		case 24:
 			m.Count = int64(f.num)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3:
+				return wireError("SequenceNextRequest", errWireType)
+			}
 		}
 	}
 	return nil
@@ -1248,6 +1378,11 @@ func (m *SequenceNextResponse) ParseProto(b []byte) error {
 		switch f.tag {
 		case 8:
 			m.First = int64(f.num)
+		default:
+			switch f.tag >> 3 {
+			case 1:
+				return wireError("SequenceNextResponse", errWireType)
+			}
 		}
 	}
 	return nil
@@ -1287,6 +1422,7 @@ type wireField struct {
 var (
 	errTruncated = errors.New("message ends too early")
 	errVarint    = errors.New("number longer than 64 bits")
+	errWireType  = errors.New("field of another wire type than declared")
 	errTag       = errors.New("field with no valid number or wire type")
 )
 

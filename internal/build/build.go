@@ -95,8 +95,9 @@ func Go(ctx context.Context, job Job) error {
 		}
 		return &Error{Job: job, Output: string(bytes.TrimSpace(said)), Err: fmt.Errorf("go build: %w", err)}
 	}
-	if _, err := os.Stat(built); err != nil {
-		// go build checks a package that is no main package and writes nothing.
+	if b, err := os.ReadFile(built); err != nil {
+		return failed(err, "")
+	} else if bytes.HasPrefix(b, []byte("!<arch>")) { // what go build makes of any other package
 		return failed(errors.New("its package is not main"), "a function or app is a package main")
 	}
 	if err := os.Rename(built, out); err != nil {

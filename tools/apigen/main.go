@@ -130,6 +130,13 @@ func (g *generator) message(m protoreflect.MessageDescriptor) error {
 	for _, f := range fields {
 		f.read(g, name)
 	}
+	if len(fields) > 0 {
+		numbers := make([]string, len(fields))
+		for i, f := range fields {
+			numbers[i] = fmt.Sprint(f.d.Number())
+		}
+		g.printf("default:\nswitch f.tag >> 3 {\ncase %s:\nreturn wireError(%q, errWireType)\n}\n", strings.Join(numbers, ", "), name)
+	}
 	g.printf("}\n}\nreturn nil\n}\n")
 	return nil
 }
@@ -230,6 +237,7 @@ type wireField struct {
 var (
 	errTruncated = errors.New("message ends too early")
 	errVarint    = errors.New("number longer than 64 bits")
+	errWireType  = errors.New("field of another wire type than declared")
 	errTag       = errors.New("field with no valid number or wire type")
 )
 
