@@ -19,10 +19,6 @@ import (
 	"github.com/loam-run/loam/snapshot"
 )
 
-// tryAnnotation on any resource is a command that loam dev prints for its reader to paste; {url} stands for where the
-// project is served.
-const tryAnnotation = "loam.dev/try"
-
 // sourcePoll is how often sources are looked at. A look costs a stat for each file of the module; a reload stays well
 // under a second.
 const sourcePoll = 200 * time.Millisecond
@@ -79,7 +75,7 @@ func (p *project) Load(ctx context.Context) ([]*resource.Object, []resource.Prob
 	defer p.mu.Unlock()
 	p.tries = nil
 	for _, o := range objects {
-		if try := strings.TrimSpace(o.Annotations[tryAnnotation]); try != "" {
+		if try := strings.TrimSpace(o.Annotations[resource.TryAnnotation]); try != "" {
 			p.tries = append(p.tries, strings.Split(try, "\n")...)
 		}
 	}
