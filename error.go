@@ -85,6 +85,9 @@ func CodeOf(err error) Code {
 	case err == nil:
 		return OK
 	case errors.As(err, &e):
+		if e.Code == OK {
+			return Unknown // an error is never a success, whatever it calls itself
+		}
 		return e.Code
 	case errors.Is(err, context.DeadlineExceeded):
 		return DeadlineExceeded

@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,8 +32,8 @@ type Route struct {
 }
 
 // Deliver posts one event. nil acknowledges it; an error with Drop() true means that it must not come again; any other
-// error, that it should.
-func (r Route) Deliver(ctx context.Context, e loam.Event, attempt int) error {
+// error, that it should; a target's panic is one of those.
+func (r Route) Deliver(ctx context.Context, e loam.Event, attempt int) (err error) {
 	timeout := r.Timeout
 	if timeout == 0 {
 		timeout = time.Minute
@@ -39,7 +42,7 @@ func (r Route) Deliver(ctx context.Context, e loam.Event, attempt int) error {
 	defer cancel()
 	req := loam.NewRequest(ctx)
 	defer req.Release()
-	req.Method, req.Scheme, req.Authority, req.Path, req.ID = http.MethodPost, "http", "loam", r.Path, e.ID
+	req.Method, req.Scheme, req.Authority, req.Path, req.ID = http.MethodPost, "http", "loam", r.Path, escape(e.ID)
 	body := e.Data
 	if r.Structured {
 		body = structured(e, r.Component)
@@ -47,14 +50,19 @@ func (r Route) Deliver(ctx context.Context, e loam.Event, attempt int) error {
 	} else {
 		binary(req, e)
 	}
-	req.Header.Add("X-Request-Id", e.ID)
+	req.Header.Add("X-Request-Id", req.ID)
 	if parent := e.Attributes["traceparent"]; parent != "" {
-		req.Header.Add("Traceparent", parent)
+		req.Header.Add("Traceparent", escape(parent))
 	}
 	if attempt > 1 {
 		req.Header.Add("Ce-Attempt", strconv.Itoa(attempt))
 	}
 	req.Length, req.Body = int64(len(body)), io.NopCloser(strings.NewReader(string(body)))
+	defer func() {
+		if p := recover(); p != nil {
+			err = loam.Errorf(loam.Internal, "deliver", "the target panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
 	res, err := r.Target.Serve(req)
 	if err != nil {
 		return err
@@ -74,7 +82,8 @@ type dropped struct{ error }
 
 func (dropped) Drop() bool { return true }
 
-// verdict reads a target's answer as Dapr does: 2xx acknowledges unless the body says RETRY or DROP, 404 drops.
+// verdict reads a target's answer as Dapr does: 2xx acknowledges unless the body names a
+// status other than SUCCESS (DROP drops, RETRY and unknown ones do not), 404 drops.
 func verdict(status int, answer []byte, r Route) error {
 	switch {
 	case status == http.StatusNotFound:
@@ -89,12 +98,12 @@ func verdict(status int, answer []byte, r Route) error {
 		return nil // an answer that is no JSON says nothing
 	}
 	switch body.Status {
-	case "RETRY":
-		return loam.Errorf(loam.Unavailable, "deliver", "the app answered RETRY")
+	case "", "SUCCESS":
+		return nil
 	case "DROP":
 		return dropped{errors.New("deliver: the app answered DROP")}
 	}
-	return nil
+	return loam.Errorf(loam.Unavailable, "deliver", "the app answered %q", short([]byte(body.Status)))
 }
 
 func short(b []byte) string {
@@ -109,17 +118,17 @@ func short(b []byte) string {
 func binary(req *loam.Request, e loam.Event) {
 	h := &req.Header
 	h.Add("Ce-Specversion", "1.0")
-	h.Add("Ce-Id", e.ID)
-	h.Add("Ce-Source", e.Source)
-	h.Add("Ce-Type", e.Type)
+	h.Add("Ce-Id", escape(e.ID))
+	h.Add("Ce-Source", escape(e.Source))
+	h.Add("Ce-Type", escape(e.Type))
 	h.Add("Ce-Time", e.Time.UTC().Format(time.RFC3339Nano))
-	h.Add("Ce-Topic", e.Topic)
+	h.Add("Ce-Topic", escape(e.Topic))
 	if e.Subject != "" {
 		h.Add("Ce-Subject", escape(e.Subject))
 	}
-	for name, value := range e.Attributes {
+	for _, name := range slices.Sorted(maps.Keys(e.Attributes)) {
 		if name != "traceparent" { // it has a header of its own
-			h.Add("Ce-"+name, escape(value))
+			h.Add("Ce-"+name, escape(e.Attributes[name]))
 		}
 	}
 	h.Add("Content-Type", e.ContentType)
@@ -150,6 +159,8 @@ func structured(e loam.Event, component string) []byte {
 	for name, value := range e.Attributes {
 		m[name] = value
 	}
+	delete(m, "data") // one of the two is set below; neither is an attribute's to say
+	delete(m, "data_base64")
 	m["specversion"], m["id"], m["source"], m["type"] = "1.0", e.ID, e.Source, e.Type
 	m["time"] = e.Time.UTC().Format(time.RFC3339Nano)
 	m["topic"], m["pubsubname"], m["datacontenttype"] = e.Topic, component, e.ContentType

@@ -131,7 +131,7 @@ func (c *capped) Accept() (net.Conn, error) {
 		<-c.slots
 		return nil, err
 	}
-	return &slotConn{Conn: conn, free: sync.OnceFunc(func() { <-c.slots })}, nil
+	return &slotConn{TCPConn: conn.(*net.TCPConn), free: sync.OnceFunc(func() { <-c.slots })}, nil
 }
 
 func (c *capped) Close() error {
@@ -139,12 +139,13 @@ func (c *capped) Close() error {
 	return c.Listener.Close()
 }
 
+// slotConn stays a TCP connection for net/http, which closes one half of it to have a refusal read, and sends files.
 type slotConn struct {
-	net.Conn
+	*net.TCPConn
 	free func()
 }
 
 func (c *slotConn) Close() error {
 	defer c.free()
-	return c.Conn.Close()
+	return c.TCPConn.Close()
 }

@@ -20,6 +20,7 @@ func Timeout(d time.Duration) loam.Policy {
 			req.SetContext(ctx)
 			res, err := next.Serve(req)
 			if err != nil {
+				req.SetContext(whole) // a retry round this one begins anew
 				late := ctx.Err() != nil && whole.Err() == nil
 				cancel()
 				if late && loam.CodeOf(err) != loam.DeadlineExceeded {

@@ -3,6 +3,7 @@
 package nethttp
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -38,32 +39,36 @@ type Options struct {
 func Handler(target loam.Target, o Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		if o.MaxBody > 0 && r.Body != nil {
-			r.Body = http.MaxBytesReader(w, r.Body, o.MaxBody)
-		}
 		req := FromHTTP(r)
 		defer req.Release()
 		status, sent := http.StatusInternalServerError, int64(0)
 		defer func() {
-			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler {
-					panic(p)
-				}
-				o.Log.Error("panic while answering", "request", req.ID, "method", req.Method, "path", req.Path, "panic", p, "stack", string(debug.Stack()))
-				panic(http.ErrAbortHandler) // what was sent cannot be taken back: cut the connection
-			}
+			p := recover()
 			if o.Done != nil {
 				o.Done(req, status, sent, time.Since(start))
 			}
+			if p == nil {
+				return
+			}
+			if p != http.ErrAbortHandler {
+				logPanic(o.Log, req, p)
+			}
+			panic(http.ErrAbortHandler) // what was sent cannot be taken back: cut the connection
 		}()
-		res, err := serve(target, req)
+		res, err := (*loam.Response)(nil), refuse(r, o.MaxBody)
+		if err == nil {
+			if o.MaxBody > 0 && req.Body != nil {
+				req.Body = http.MaxBytesReader(w, req.Body, o.MaxBody)
+			}
+			res, err = serve(target, req, o.Log)
+		}
 		if err != nil {
 			if code := loam.CodeOf(err); code == loam.Internal || code == loam.Unknown || code == loam.DataLoss {
 				o.Log.Error("request failed", "request", req.ID, "method", req.Method, "path", req.Path, "error", err)
 			}
 			res = protocol.ErrorResponse(err, req.ID)
 		}
-		status = max(res.Status, http.StatusOK)
+		status = cmp.Or(res.Status, http.StatusOK)
 		sent, err = send(w, r.Method, res, req.ID)
 		if err != nil && r.Context().Err() == nil {
 			o.Log.Warn("answer broken off", "request", req.ID, "path", req.Path, "error", err)
@@ -72,14 +77,36 @@ func Handler(target loam.Target, o Options) http.Handler {
 	})
 }
 
-// serve calls the target and turns a panic before the answer into an error.
-func serve(target loam.Target, req *loam.Request) (res *loam.Response, err error) {
+// refuse is the error of a request that no target shall see.
+func refuse(r *http.Request, maxBody int64) error {
+	switch {
+	case r.Method == http.MethodConnect:
+		return loam.Errorf(loam.Unimplemented, "request", "CONNECT: this is no forward proxy")
+	case maxBody > 0 && r.ContentLength > maxBody:
+		return loam.Errorf(loam.ResourceExhausted, "request", "a body of %d bytes, at most %d are taken: %w", r.ContentLength, maxBody, &http.MaxBytesError{Limit: maxBody})
+	}
+	return nil
+}
+
+// serve calls the target and turns into an error what cannot be sent: a panic, a status that is none.
+func serve(target loam.Target, req *loam.Request, log *slog.Logger) (res *loam.Response, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			res, err = nil, loam.Errorf(loam.Internal, "serve", "panic: %v\n%s", p, debug.Stack())
+			logPanic(log, req, p)
+			res, err = nil, loam.Errorf(loam.Internal, "serve", "the target panicked")
 		}
 	}()
-	return target.Serve(req)
+	res, err = target.Serve(req)
+	if err == nil && res.Status != 0 && (res.Status < 200 || res.Status > 999) {
+		err = loam.Errorf(loam.Internal, "serve", "the target answered with status %d, which ends no request", res.Status)
+		return nil, errors.Join(err, res.Close())
+	}
+	return res, err
+}
+
+// logPanic keeps the stack, which no stranger should read, for the log. It is called by what recovers.
+func logPanic(log *slog.Logger, req *loam.Request, p any) {
+	log.Error("panic while answering", "request", req.ID, "method", req.Method, "path", req.Path, "panic", p, "stack", string(debug.Stack()))
 }
 
 // FromHTTP makes a request of net/http's. The header Host is the Authority; hop-by-hop fields are left out.
@@ -146,7 +173,8 @@ next:
 
 // send writes an answer and tells how many bytes its body had.
 func send(w http.ResponseWriter, method string, res *loam.Response, id string) (sent int64, err error) {
-	defer func() { err = errors.Join(err, res.Close()) }()
+	defer func() { _ = res.Close() }() // the answer was sent whole by then, or err says that it was not
+	status := cmp.Or(res.Status, http.StatusOK)
 	h := w.Header()
 	for _, f := range res.Header {
 		if name := http.CanonicalHeaderKey(f.Name); !hopByHop(name) && name != "Content-Length" {
@@ -156,34 +184,38 @@ func send(w http.ResponseWriter, method string, res *loam.Response, id string) (
 	if h.Get(RequestID) == "" {
 		h.Set(RequestID, id)
 	}
+	bodiless := status == http.StatusNoContent || status == http.StatusNotModified
+	head := method == http.MethodHead
 	known := res.Length >= 0 && (res.Body != nil || res.Length == 0)
-	if known && res.Status != http.StatusNotModified && res.Status != http.StatusNoContent && (method != http.MethodHead || res.Length > 0) {
+	if !bodiless && (head && res.Length > 0 || !head && known) {
 		h.Set("Content-Length", strconv.FormatInt(res.Length, 10))
 	}
-	w.WriteHeader(max(res.Status, http.StatusOK))
-	if method == http.MethodHead || res.Body == nil {
+	w.WriteHeader(status)
+	switch {
+	case bodiless || head || res.Body == nil:
 		return 0, nil
-	}
-	if known {
+	case known:
 		sent, err = io.Copy(w, res.Body)
 		if err == nil && sent != res.Length {
 			err = io.ErrUnexpectedEOF
 		}
-		return sent, err
-	}
-	if sent, err = stream(w, res.Body); err != nil {
-		return sent, err
+	default:
+		sent, err = stream(w, res.Body)
 	}
 	for _, f := range res.Trailer {
 		h.Add(http.TrailerPrefix+f.Name, f.Value)
 	}
-	return sent, nil
+	return sent, err
 }
 
-// stream copies a body whose end is not known, handing on what there is as it comes.
+// stream copies a body whose end is not known, handing on what there is as it comes: the head first, for a stream of
+// events opens long before the first of them.
 func stream(w http.ResponseWriter, body io.Reader) (sent int64, err error) {
-	buf := make([]byte, 32<<10)
 	flush := http.NewResponseController(w)
+	if err := flush.Flush(); err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 32<<10)
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
@@ -246,9 +278,8 @@ func Upstream(base *url.URL, transport http.RoundTripper) loam.Target {
 		if err != nil {
 			return nil, err
 		}
-		r.Host = req.Authority
 		if host, _, err := net.SplitHostPort(req.Remote); err == nil {
-			r.Header.Add("X-Forwarded-For", host)
+			r.Header.Set("X-Forwarded-For", strings.Join(append(r.Header["X-Forwarded-For"], host), ", "))
 			r.Header.Set("X-Forwarded-Proto", req.Scheme)
 			r.Header.Set("X-Forwarded-Host", req.Authority)
 		}

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"sync"
@@ -30,10 +32,11 @@ const (
 // Command is a program for Loam to start.
 type Command struct {
 	Name  string // of the app
-	Args  []string
+	Args  []string          // a program with a slash that is no absolute path lies in Dir
 	Dir   string
 	Env   map[string]string // beside the process's own
 	Port  int               // to listen on, told to it in PORT; 0: a free one
+	Ready string            // path that answers 2xx to GET once it is ready; empty: it is once it listens
 	Grace time.Duration     // between SIGTERM and SIGKILL; 0: 10s
 }
 
@@ -43,7 +46,9 @@ type Process struct {
 	address string
 	app     *App
 	log     *slog.Logger
-	stop    context.CancelFunc
+	stop    context.CancelFunc // asks the program to end
+	kill    context.CancelFunc // does not ask
+	killed  context.Context
 	done    chan struct{}
 
 	mu       sync.Mutex
@@ -61,14 +66,19 @@ func Start(c Command, log *slog.Logger) (*Process, error) {
 		}
 		c.Port = port
 	}
-	if _, err := exec.LookPath(c.Args[0]); err != nil {
+	program := c.Args[0]
+	if filepath.Base(program) != program && !filepath.IsAbs(program) {
+		program = filepath.Join(c.Dir, program) // as exec.Cmd will look for it
+	}
+	if _, err := exec.LookPath(program); err != nil && !errors.Is(err, exec.ErrDot) {
 		return nil, &loam.Error{Code: loam.NotFound, Op: "app " + strconv.Quote(c.Name), Err: err, Hint: "correct its command, or build it first: loam build"}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.Background())
+	killed, kill := context.WithCancel(context.Background())
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port))
 	p := &Process{
 		command: c, address: address, app: New(address), log: log.With("app", c.Name),
-		stop: cancel, done: make(chan struct{}), ready: make(chan struct{}), state: "starting",
+		stop: stop, kill: kill, killed: killed, done: make(chan struct{}), ready: make(chan struct{}), state: "starting",
 	}
 	go p.keep(ctx)
 	return p, nil
@@ -98,7 +108,7 @@ func (p *Process) State() string {
 // Serve waits until the program listens, then sends it the request.
 func (p *Process) Serve(req *loam.Request) (*loam.Response, error) {
 	p.mu.Lock()
-	ready, state := p.ready, p.state
+	ready := p.ready
 	p.mu.Unlock()
 	select {
 	case <-ready:
@@ -108,9 +118,9 @@ func (p *Process) Serve(req *loam.Request) (*loam.Response, error) {
 		select {
 		case <-ready:
 		case <-req.Context().Done():
-			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it is %s: %w", state, req.Context().Err())
+			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it is %s: %w", p.State(), req.Context().Err())
 		case <-timer.C:
-			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it does not listen on PORT %d; it is %s", p.command.Port, state)
+			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it does not listen on PORT %d; it is %s", p.command.Port, p.State())
 		case <-p.done:
 			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it was stopped")
 		}
@@ -124,8 +134,10 @@ func (p *Process) Close(ctx context.Context) error {
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		<-p.done // its own grace bounds this
+		p.kill()
+		<-p.done
 	}
+	p.kill()
 	return p.app.Close(ctx)
 }
 
@@ -151,12 +163,12 @@ func (p *Process) keep(ctx context.Context) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer close(p.done)
+	defer p.set("stopped", false)
 	wait := restartMin
 	for {
 		started := time.Now()
 		err := p.run(ctx)
 		if ctx.Err() != nil {
-			p.set("stopped", false)
 			return
 		}
 		if time.Since(started) > steadyAfter {
@@ -181,10 +193,11 @@ func (p *Process) run(ctx context.Context) error {
 	c := p.command
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Dir = c.Dir
-	cmd.Env = append(os.Environ(), "PORT="+strconv.Itoa(c.Port), "LOAM_APP="+c.Name)
+	cmd.Env = os.Environ()
 	for name, value := range c.Env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
+	cmd.Env = append(cmd.Env, "PORT="+strconv.Itoa(c.Port), "LOAM_APP="+c.Name) // the last of a name counts
 	out := &lineLog{log: p.log}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = processAttr()
@@ -206,11 +219,14 @@ func (p *Process) run(ctx context.Context) error {
 		_ = signalGroup(cmd.Process.Pid, syscall.SIGTERM) // it may be gone by now; so below
 		select {
 		case <-exited:
+			return
+		case <-p.killed.Done():
 		case <-time.After(cmp.Or(c.Grace, 10*time.Second)):
-			_ = signalGroup(cmd.Process.Pid, syscall.SIGKILL)
 		}
+		_ = signalGroup(cmd.Process.Pid, syscall.SIGKILL)
 	})
 	err := cmd.Wait()
+	_ = signalGroup(cmd.Process.Pid, syscall.SIGKILL) // what it left behind would hold its port
 	close(exited)
 	dead()
 	watching.Wait()
@@ -221,14 +237,12 @@ func (p *Process) run(ctx context.Context) error {
 	return err
 }
 
-// awaitListening polls the port until somebody listens there.
+// awaitListening polls the port until somebody listens there, and answers well where the command says how to ask.
 func (p *Process) awaitListening(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	var d net.Dialer
 	for {
-		if conn, err := d.DialContext(ctx, "tcp", p.address); err == nil {
-			_ = conn.Close()
+		if p.ask(ctx) {
 			p.set("ready", true)
 			return
 		}
@@ -238,6 +252,26 @@ func (p *Process) awaitListening(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+func (p *Process) ask(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if p.command.Ready == "" {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	}
+	req := loam.NewRequest(ctx)
+	defer req.Release()
+	req.Method, req.Scheme, req.Authority, req.Path = http.MethodGet, "http", p.address, p.command.Ready
+	res, err := p.app.Serve(req)
+	if err != nil {
+		return false
+	}
+	return res.Close() == nil && res.Status >= 200 && res.Status < 300
 }
 
 // lineLog writes what a program prints to the log, a line at a time.
