@@ -132,16 +132,16 @@ serve() {
 		kill -0 "$server" 2>/dev/null || { cat "$log" >&2; fail "\"$1\" ended before it served"; }
 		[ -n "$built" ] || ! grep -q '^built ' "$log" || built=$(now)
 		[ -n "$url" ] || url=$(sed -nE 's,^ *(Shop|Open) +(http://[^ ]+).*,\2,p' "$log" | head -1)
-		if [ -n "$url" ] && curl -fsS -o "$dir/page" "$url" 2>/dev/null; then break; fi
+		if [ -n "$url" ] && curl -fsS -m 10 -o "$dir/page" "$url" 2>"$dir/curl.log"; then break; fi
 		sleep 0.1
 	done
-	[ -s "$dir/page" ] || { cat "$log" >&2; fail "\"$1\" printed no line \"Shop URL\" or \"Open URL\" that answers"; }
+	[ -s "$dir/page" ] || { cat "$log" "$dir/curl.log" >&2; fail "\"$1\" printed no line \"Shop URL\" or \"Open URL\" that answers"; }
 	say "first answer from $url after $(since "$started") s, $(since "${built:-$started}") s of it after the build"
 	rm -f "$dir/page"
 
 	try=$(sed -nE 's|^ *Try +(curl .*)|\1|p' "$log" | head -1)
 	[ -n "$try" ] || { cat "$log" >&2; fail "\"$1\" printed no line \"Try curl …\""; }
-	answer=$(bash -c "${try/curl /curl -sS --fail-with-body }") || { cat "$log" >&2; fail "$try: $answer"; }
+	answer=$(bash -c "${try/curl /curl -sS -m 30 --fail-with-body }") || { cat "$log" >&2; fail "$try: $answer"; }
 	say "\$ $try"
 	say "$answer"
 
