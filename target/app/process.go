@@ -31,8 +31,8 @@ const (
 
 // Command is a program for Loam to start.
 type Command struct {
-	Name  string // of the app
-	Args  []string          // a program with a slash that is no absolute path lies in Dir
+	Name  string   // of the app
+	Args  []string // a program with a slash that is no absolute path lies in Dir
 	Dir   string
 	Env   map[string]string // beside the process's own
 	Port  int               // to listen on, told to it in PORT; 0: a free one
