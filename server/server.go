@@ -13,6 +13,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
+	"github.com/loam-run/loam/internal/filelock"
 	"github.com/loam-run/loam/resource"
 	"github.com/loam-run/loam/snapshot"
 	"github.com/loam-run/loam/wasm"
@@ -36,7 +37,6 @@ type Options struct {
 	Admin     string // the admin endpoint's address; "" is any free port of loopback
 	Log       *slog.Logger
 	Grace     time.Duration // for requests under way at the end; 0 is 30s
-	Once      bool          // do not watch for changes
 
 	// Prepare brings a plan's files up to date before they are opened, as loam dev does by building them. It returns
 	// what it could not do, by resource key. nil: the files are as they are.
@@ -57,6 +57,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return &loam.Error{Code: loam.PermissionDenied, Op: "data directory", Err: err, Hint: "choose one that can be written: --data DIR"}
 	}
+	owned, err := filelock.Take(filepath.Join(o.DataDir, "lock"))
+	if err != nil {
+		return &loam.Error{
+			Code: loam.FailedPrecondition, Op: "data directory " + o.DataDir, Err: err,
+			Hint: "end that process, or give this one a data directory of its own: --data DIR",
+		}
+	}
+	defer func() { err = errors.Join(err, owned.Close()) }()
 	host, err := wasm.NewHost(wasm.Options{CacheDir: filepath.Join(o.DataDir, "cache"), Log: o.Log})
 	if err != nil {
 		return err
@@ -78,9 +86,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := s.reload(ctx); err != nil {
 		return err
 	}
-	if o.Once {
-		<-ctx.Done()
-		return nil
+	if err := s.deaf(); err != nil {
+		return err
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -122,6 +129,18 @@ func (s *server) reload(ctx context.Context) error {
 	plan := snapshot.Build(objects, problems, s.plan, snapshot.Env{Factories: s.o.Factories, Embedded: s.embedded(), Address: s.o.Address})
 	s.apply(ctx, plan)
 	return nil
+}
+
+// deaf is why no listener could be opened, if there should be some and there is none: a process that nobody can reach
+// had better say so than run.
+func (s *server) deaf() (err error) {
+	for _, l := range s.listeners {
+		if l.err == nil {
+			return nil
+		}
+		err = l.err
+	}
+	return err
 }
 
 // embedded are the components a capability has while no resource says otherwise: all in one file.
