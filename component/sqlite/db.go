@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -20,7 +21,7 @@ import (
 )
 
 const (
-	queueLength = 4096 // writes waiting for the writer, at most; more wait outside
+	queueLength = 4096 // writes waiting, at most; more wait outside
 	groupSize   = 1024 // writes in one commit, at most, so that none waits long
 )
 
@@ -53,52 +54,58 @@ CREATE TABLE IF NOT EXISTS sequence (space INTEGER NOT NULL, key TEXT NOT NULL, 
 PRAGMA user_version = 1;
 `
 
-// db is one open file: the writer's goroutine and connection, and a pool of readers.
+// db is one open file: the writer's connection, and a pool of readers. There is one writer at a time: whoever finds no
+// other at work becomes it, commits its own change and all that wait, and hands on to one that came meanwhile. So a
+// lonely write costs no switch of goroutines, and many share an fsync.
 //
-// Order of locks: Files.mu, then bus.mu, then consumer.mu. The writer's goroutine takes none but consumer.mu.
+// Order of locks: Files.mu, Settings.mu or block.mu, Pubsub.mu, consumer.mu, db.mu. A change under way takes none.
 type db struct {
-	path      string
-	users     int // guarded by Files.mu
-	now       func() time.Time
-	lock      *os.File
-	readOnly  error // why nothing can be written; nil where it can
-	retention time.Duration
+	path     string
+	users    int // guarded by Files.mu
+	now      func() time.Time
+	lock     *os.File
+	readOnly error // why nothing can be written; nil where it can
 
 	readers *sql.DB
 	writers *sql.DB // of one connection
 	conn    *sql.Conn
 	stmts   map[string]*sql.Stmt // the writer's
 
-	queue   chan *write
+	slots   chan struct{} // one for each write in here
 	stop    chan struct{}
 	stopped sync.WaitGroup
 
-	ends    map[topicName]*logEnd // the writer's
-	epoch   uint64                // counts openings; with version it makes ETags that never come again
-	version uint64                // the writer's
+	mu      sync.Mutex
+	waiting []*write
+	writing bool          // somebody is the writer
+	idle    chan struct{} // made by close where it has to wait for the writer
+
+	group     []*write                // the writer's
+	ends      map[topicName]*logEnd   // the writer's
+	retention map[int64]time.Duration // of each pubsub component that was opened, by its space; the writer's
+	epoch     int64                   // counts openings; with version it makes ETags that never come again
+	version   int64                   // the writer's
 }
 
-// A write is one caller's change on its way through the writer.
+// A write is one caller's change on its way to the disk.
 type write struct {
-	ctx context.Context
 	// apply makes the change. It may run more than once, each time from a clean state. To refuse, it returns a
 	// *loam.Error before it has changed anything; any other error rolls the group back.
 	apply func(*db) error
 	err   error
-	done  chan struct{}
+	turn  chan bool // true: be the writer; false: it is done
 }
 
 func openDB(path string, c Config, now func() time.Time) (*db, error) {
 	d := &db{
-		path: path, now: now, retention: c.Retention, stmts: map[string]*sql.Stmt{}, ends: map[topicName]*logEnd{},
-		queue: make(chan *write, queueLength), stop: make(chan struct{}),
+		path: path, now: now, stmts: map[string]*sql.Stmt{}, ends: map[topicName]*logEnd{}, retention: map[int64]time.Duration{},
+		slots: make(chan struct{}, queueLength), stop: make(chan struct{}),
 	}
 	if err := d.open(); err != nil {
 		err = d.explain("open", err)
 		return nil, errors.Join(err, d.closeFiles())
 	}
 	if d.readOnly == nil {
-		d.stopped.Go(d.writeLoop)
 		d.stopped.Go(func() { d.sweepLoop(c.Sweep) })
 	}
 	return d, nil
@@ -135,7 +142,41 @@ func (d *db) open() (err error) {
 	d.readers.SetMaxOpenConns(8)
 	d.readers.SetMaxIdleConns(8)
 	var n int
-	return d.readers.QueryRow("SELECT count(*) FROM space").Scan(&n)
+	if err := d.readers.QueryRow("SELECT count(*) FROM space").Scan(&n); err != nil {
+		return err
+	}
+	return d.check()
+}
+
+// check looks for damage, where that takes no time worth mention; in a larger file it is found where it is read. A damaged
+// file takes no writes, which could make it worse, and is read where that goes.
+func (d *db) check() error {
+	const most = 16 << 20
+	if i, err := os.Stat(d.path); err != nil || i.Size() > most {
+		return err
+	}
+	var found string
+	err := d.readers.QueryRow("PRAGMA quick_check(1)").Scan(&found)
+	if err == nil && found != "ok" {
+		err = errDamaged{found}
+	}
+	if isDamage(err) {
+		d.readOnly, err = err, nil
+	}
+	return err
+}
+
+// errDamaged is what SQLite's check of a file found.
+type errDamaged struct{ found string }
+
+func (e errDamaged) Error() string { return "the file is damaged: " + e.found }
+
+func isDamage(err error) bool {
+	var s *sqlite.Error
+	if errors.As(err, &s) {
+		return s.Code()&0xff == sqlite3.SQLITE_CORRUPT || s.Code()&0xff == sqlite3.SQLITE_NOTADB
+	}
+	return errors.As(err, new(errDamaged))
 }
 
 func dsn(path string, q url.Values) string {
@@ -143,6 +184,14 @@ func dsn(path string, q url.Values) string {
 }
 
 func (d *db) openWriter() (err error) {
+	// SQLite would make the file for everybody to read; what it makes beside the file, it makes like the file.
+	f, err := os.OpenFile(d.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return err
+	}
 	d.writers, err = sql.Open("sqlite", dsn(d.path, url.Values{
 		"_txlock": {"immediate"},
 		"_pragma": {"journal_mode(wal)", "synchronous(full)", "busy_timeout(5000)", "cache_size(-16384)", "journal_size_limit(67108864)"},
@@ -156,18 +205,23 @@ func (d *db) openWriter() (err error) {
 	}
 	if _, err = d.conn.ExecContext(ctx, "BEGIN IMMEDIATE;"+schema+`
 		INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1; COMMIT`); err != nil {
-		_, rollback := d.conn.ExecContext(ctx, "ROLLBACK")
-		if rollback != nil && isReadOnly(err) {
-			return err // the transaction never began
-		}
+		_, _ = d.conn.ExecContext(ctx, "ROLLBACK") // it may never have begun
 		return err
 	}
 	return d.conn.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'epoch'").Scan(&d.epoch)
 }
 
-// close ends the writer once it has done what waits, then lets go of the file.
+// close waits until what was handed in is done, then lets go of the file.
 func (d *db) close() error {
+	d.mu.Lock()
 	close(d.stop)
+	if d.writing {
+		d.idle = make(chan struct{})
+	}
+	d.mu.Unlock()
+	if d.idle != nil {
+		<-d.idle
+	}
 	d.stopped.Wait()
 	return d.closeFiles()
 }
@@ -192,71 +246,97 @@ func (d *db) closeFiles() error {
 	return errors.Join(errs...)
 }
 
-// write hands a change to the writer and waits until it is on disk, or refused. When ctx ends first the change may or
-// may not happen.
+// write makes a change and returns once it is on disk, or refused. When ctx ends before the writer has come to it, the
+// change does not happen; once the writer has, the wait is for the disk, and what apply refers to is in use.
 func (d *db) write(ctx context.Context, apply func(*db) error) error {
-	w := &write{ctx: ctx, apply: apply, done: make(chan struct{})}
-	if err := d.submit(w); err != nil {
-		return err
-	}
-	select {
-	case <-w.done:
-		return w.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (d *db) submit(w *write) error {
 	if d.readOnly != nil {
 		return d.explain("write", d.readOnly)
 	}
 	select {
-	case <-d.stop:
-		return errClosed
-	default:
-	}
-	select {
-	case d.queue <- w:
-		return nil
-	case <-w.ctx.Done():
-		return w.ctx.Err()
+	case d.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
 	case <-d.stop:
 		return errClosed
 	}
+	defer func() { <-d.slots }()
+
+	w := &write{apply: apply, turn: make(chan bool, 1)}
+	first, err := d.enqueue(w)
+	if err != nil {
+		return err
+	}
+	if !first {
+		lead := false
+		select {
+		case lead = <-w.turn:
+		case <-ctx.Done():
+			if d.giveUp(w) {
+				return ctx.Err()
+			}
+			lead = <-w.turn
+		}
+		if !lead {
+			return w.err
+		}
+	}
+	d.lead(w)
+	return w.err
 }
 
 var errClosed = &loam.Error{Code: loam.Unavailable, Op: "sqlite", Err: errors.New("the component is closed")}
 
-func (d *db) writeLoop() {
-	group := make([]*write, 0, groupSize)
-	for {
-		group = group[:0]
-		select {
-		case w := <-d.queue:
-			group = append(group, w)
-		case <-d.stop:
-			select { // what was handed in before the end is done
-			case w := <-d.queue:
-				group = append(group, w)
-			default:
-				return
-			}
+// enqueue puts w in line and tells whether it is the writer now.
+func (d *db) enqueue(w *write) (first bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.stop:
+		return false, errClosed
+	default:
+	}
+	d.waiting = append(d.waiting, w)
+	first, d.writing = !d.writing, true
+	return first, nil
+}
+
+// giveUp takes w out of line, unless the writer has taken it.
+func (d *db) giveUp(w *write) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i := slices.Index(d.waiting, w)
+	if i < 0 || i == 0 && len(w.turn) > 0 { // or it was made the writer
+		return false
+	}
+	d.waiting = slices.Delete(d.waiting, i, i+1)
+	return true
+}
+
+// lead is the writer's turn: it commits what waits, own first, and hands on.
+func (d *db) lead(own *write) {
+	d.mu.Lock()
+	n := min(len(d.waiting), groupSize)
+	d.group = append(d.group[:0], d.waiting[:n]...)
+	d.waiting = slices.Delete(d.waiting, 0, n)
+	d.mu.Unlock()
+
+	d.commit(d.group)
+	for i, w := range d.group {
+		if w != own {
+			w.turn <- false
 		}
-	fill:
-		for len(group) < groupSize {
-			select {
-			case w := <-d.queue:
-				group = append(group, w)
-			default:
-				break fill
-			}
-		}
-		d.commit(group)
-		for i, w := range group {
-			close(w.done)
-			group[i] = nil
-		}
+		d.group[i] = nil
+	}
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.waiting) > 0 {
+		d.waiting[0].turn <- true
+		return
+	}
+	d.writing = false
+	if d.idle != nil {
+		close(d.idle)
 	}
 }
 
@@ -276,19 +356,17 @@ func (d *db) commit(group []*write) {
 }
 
 func (d *db) tryCommit(group []*write) (err error) {
-	if err := d.exec("BEGIN IMMEDIATE"); err != nil {
-		return err
-	}
 	defer func() {
 		if err != nil {
 			_ = d.exec("ROLLBACK") // SQLite may have rolled back by itself
 			clear(d.ends)
 		}
 	}()
+	if err := d.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
 	for _, w := range group {
-		if w.err = w.ctx.Err(); w.err != nil {
-			continue // nobody waits any more
-		}
+		w.err = nil
 		if err := w.apply(d); err != nil {
 			var refused *loam.Error
 			if !errors.As(err, &refused) {
@@ -334,10 +412,11 @@ func (d *db) row(dest []any, query string, args ...any) (bool, error) {
 	return err == nil, err
 }
 
-// nextVersion is a number that never comes again in this file, not even after a crash.
+// nextVersion is a number that never comes again in this file, not even after a crash: 40 bits count the writes since the
+// file was opened, which at 50,000 a second takes eight months, the rest the openings.
 func (d *db) nextVersion() int64 {
 	d.version++
-	return int64(d.epoch<<32 | d.version)
+	return d.epoch<<40 + d.version
 }
 
 func formatVersion(v int64) string { return strconv.FormatInt(v, 36) }
@@ -401,31 +480,37 @@ func (d *db) sweepLoop(every time.Duration) {
 
 const sweepBatch = 500
 
-// sweep removes up to a batch of each kind of expired thing and tells whether there may be more.
+// sweep removes up to a batch of each kind of expired thing and tells whether there may be more; in the writer.
 func (d *db) sweep() (more bool, err error) {
-	now := d.now()
-	for _, s := range []struct {
-		query  string
-		before int64
-	}{
-		{"DELETE FROM state WHERE (space, key) IN (SELECT space, key FROM state WHERE expires > 0 AND expires <= ? LIMIT 500)", now.UnixMilli()},
-		{"DELETE FROM lease WHERE (space, name) IN (SELECT space, name FROM lease WHERE expires <= ? LIMIT 500)", now.UnixMilli()},
-		{`DELETE FROM event WHERE (topic, seq) IN (SELECT e.topic, e.seq FROM topic t JOIN event e ON e.topic = t.id AND
-			e.seq < (SELECT coalesce(min(seq), 0) + 500 FROM event WHERE topic = t.id) WHERE e.time <= ?)`, now.Add(-d.retention).UnixMilli()},
-	} {
-		st, err := d.stmt(s.query)
+	remove := func(query string, args ...any) error {
+		st, err := d.stmt(query)
 		if err != nil {
-			return false, err
+			return err
 		}
-		r, err := st.ExecContext(context.Background(), s.before)
+		r, err := st.ExecContext(context.Background(), args...)
 		if err != nil {
-			return false, err
+			return err
 		}
 		n, err := r.RowsAffected()
-		if err != nil {
+		more = more || n >= sweepBatch
+		return err
+	}
+	now := d.now()
+	if err := remove("DELETE FROM state WHERE (space, key) IN (SELECT space, key FROM state WHERE expires > 0 AND expires <= ? LIMIT ?)",
+		now.UnixMilli(), sweepBatch); err != nil {
+		return false, err
+	}
+	if err := remove("DELETE FROM lease WHERE (space, name) IN (SELECT space, name FROM lease WHERE expires <= ? LIMIT ?)",
+		now.UnixMilli(), sweepBatch); err != nil {
+		return false, err
+	}
+	for space, retention := range d.retention {
+		// The oldest come first in a log: to look at its first few finds those that are too old.
+		if err := remove(`DELETE FROM event WHERE (topic, seq) IN (SELECT e.topic, e.seq FROM topic t JOIN event e ON e.topic = t.id AND
+			e.seq < (SELECT coalesce(min(seq), 0) + ? FROM event WHERE topic = t.id) WHERE t.space = ? AND e.time <= ?)`,
+			sweepBatch, space, now.Add(-retention).UnixMilli()); err != nil {
 			return false, err
 		}
-		more = more || n >= sweepBatch
 	}
 	return more, nil
 }
@@ -445,7 +530,7 @@ func (d *db) explain(doing string, err error) error {
 	switch {
 	case code == sqlite3.SQLITE_FULL:
 		e.Code, e.Hint = loam.ResourceExhausted, "free some disk space; nothing acknowledged is lost, reads go on, and writes go on by themselves once there is room"
-	case code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB:
+	case isDamage(err):
 		e.Code, e.Hint = loam.DataLoss, "stop loam, keep a copy of the file with its -wal, and restore a backup or run `sqlite3 FILE .recover`"
 	case isReadOnly(err):
 		e.Code, e.Hint = loam.FailedPrecondition, "the file or its folder cannot be written: give the user that runs loam the right to, or mount it read-write; reads go on"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -14,7 +15,16 @@ import (
 // OpenPubsub opens a pubsub component.
 func (f *Files) OpenPubsub(ctx context.Context, name string, c Config) (*Pubsub, error) {
 	s, err := f.openSpace(ctx, "pubsub", name, c)
-	return &Pubsub{space: s, files: f, consumers: map[string]map[string]*consumer{}}, err
+	if err != nil {
+		return nil, err
+	}
+	if s.readOnly == nil {
+		err = s.write(ctx, func(d *db) error { d.retention[s.id] = c.Retention; return nil })
+		if err != nil {
+			return nil, errors.Join(err, f.release(s))
+		}
+	}
+	return &Pubsub{space: s, files: f, consumers: map[string]map[string]*consumer{}}, nil
 }
 
 // Pubsub is a pubsub.Driver: a log for each topic, and for each consumer group what it has finished of it.

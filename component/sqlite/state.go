@@ -59,8 +59,8 @@ func (s *State) Get(ctx context.Context, keys []string) ([]state.Item, error) {
 func (s *State) List(ctx context.Context, prefix, after string, limit int) (items []state.Item, err error) {
 	query, args := "SELECT key, value, etag, expires FROM state WHERE space = ? AND (expires = 0 OR expires > ?) AND key > ? AND key >= ?",
 		[]any{s.id, s.now().UnixMilli(), after, prefix}
-	if end := prefixEnd(prefix); end != nil {
-		query += " AND CAST(key AS BLOB) < ?"
+	if end := prefixEnd(prefix); end != "" {
+		query += " AND key < ?"
 		args = append(args, end)
 	}
 	err = s.rows(ctx, func(r *sql.Rows) error {
@@ -71,16 +71,16 @@ func (s *State) List(ctx context.Context, prefix, after string, limit int) (item
 	return items, err
 }
 
-// prefixEnd is the first byte string behind all that begin with prefix; nil where there is none.
-func prefixEnd(prefix string) []byte {
+// prefixEnd is the first string, in byte order, behind all that begin with prefix; empty where there is none.
+func prefixEnd(prefix string) string {
 	end := []byte(prefix)
 	for i := len(end) - 1; i >= 0; i-- {
 		if end[i] < 0xff {
 			end[i]++
-			return end[:i+1]
+			return string(end[:i+1])
 		}
 	}
-	return nil
+	return ""
 }
 
 func scanItem(r *sql.Rows) (state.Item, error) {
