@@ -61,7 +61,7 @@ func isClean(path string) bool {
 	if path == "" || path[0] != '/' {
 		return false
 	}
-	for i := 0; i < len(path); i++ {
+	for i := range len(path) {
 		switch path[i] {
 		case '/':
 			rest := path[i+1:]

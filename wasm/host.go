@@ -111,7 +111,7 @@ func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config
 	c = c.withDefaults()
 	m := newModule(h, name, c)
 	refuse := func(hint, format string, args ...any) (*Module, error) {
-		m.close()
+		_ = m.close() // the first error is the one to tell
 		return nil, &loam.Error{Code: loam.InvalidArgument, Op: m.op(), Err: fmt.Errorf(format, args...), Hint: hint}
 	}
 	if err := checkMagic(binary); err != nil {
@@ -149,7 +149,7 @@ func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config
 	}
 	first, err := m.instantiate(ctx)
 	if err != nil {
-		m.close()
+		_ = m.close() // the first error is the one to tell
 		return nil, err
 	}
 	m.put(first)

@@ -109,14 +109,6 @@ func (o *Options) setDefaults() {
 	}
 }
 
-func cmpOr[T comparable](v, or T) T {
-	var zero T
-	if v == zero {
-		return or
-	}
-	return v
-}
-
 // Subscribe delivers events to handle until ctx ends and the deliveries under way are done. An event is finished when
 // handle returns nil, or an error whose chain has a method Drop() bool that says true; any other error has it delivered
 // again after a while that grows, or sent to the dead letter topic.

@@ -29,8 +29,11 @@ func (c checkCmd) Run(ctx context.Context, o out) error {
 		return err
 	}
 	printProblems(o, problems)
-	warnings := 0
+	warnings, resources := 0, 0
 	for _, s := range plan.Statuses {
+		if s.File != "" { // the Gateway that there is by default was not declared
+			resources++
+		}
 		for _, w := range s.Warnings {
 			w.File = relative(w.File)
 			fmt.Fprintf(o, "%s %v\n", paint(o, yellow, "warning:"), w)
@@ -38,10 +41,10 @@ func (c checkCmd) Run(ctx context.Context, o out) error {
 		}
 	}
 	if len(problems) > 0 {
-		fmt.Fprintf(o, "%s in %s\n", count(len(problems), "problem"), count(len(plan.Statuses), "resource"))
+		fmt.Fprintf(o, "%s in %s\n", count(len(problems), "problem"), count(resources, "resource"))
 		return silent{}
 	}
-	fmt.Fprintf(o, "%s, no problems", count(len(plan.Statuses), "resource"))
+	fmt.Fprintf(o, "%s, no problems", count(resources, "resource"))
 	if warnings > 0 {
 		fmt.Fprintf(o, ", %s", count(warnings, "warning"))
 	}

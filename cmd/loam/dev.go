@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -160,7 +159,7 @@ func (p *project) changed(s admin.Status) {
 	}
 	if b := broken.String(); b != p.broken {
 		p.broken = b
-		io.WriteString(p.out, b)
+		fmt.Fprint(p.out, b)
 	}
 	if p.welcome || len(s.URLs) == 0 {
 		return

@@ -121,18 +121,14 @@ func (p *Pubsub) take(ctx context.Context, t *topic, g *group) (pubsub.Delivery,
 			return pubsub.Delivery{}, false
 		}
 		p.m.mu.Lock()
-		news, due := t.news, (<-chan time.Time)(nil)
+		news, wait := t.news, time.Hour // with no retry due, a look in vain now and then
 		if len(g.retries) > 0 {
-			wait := g.retries[0].due.Sub(p.m.now())
-			if wait <= 0 {
+			if wait = g.retries[0].due.Sub(p.m.now()); wait <= 0 {
 				d := g.retries[0].Delivery
 				g.retries = slices.Delete(g.retries, 0, 1)
 				p.m.mu.Unlock()
 				return d, true
 			}
-			timer := time.NewTimer(wait)
-			defer timer.Stop()
-			due = timer.C
 		}
 		if g.next < len(t.log) {
 			e := t.log[g.next]
@@ -142,11 +138,13 @@ func (p *Pubsub) take(ctx context.Context, t *topic, g *group) (pubsub.Delivery,
 			return pubsub.Delivery{Event: e, Attempt: 1}, true
 		}
 		p.m.mu.Unlock()
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-news:
-		case <-due:
+		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 

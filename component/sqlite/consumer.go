@@ -75,17 +75,16 @@ func (c *consumer) take(ctx context.Context) (int64, pubsub.Delivery, error) {
 		if err != nil || attempt > 0 {
 			return e.seq, pubsub.Delivery{Event: e.event, Attempt: attempt}, err
 		}
-		timer := (<-chan time.Time)(nil)
-		if wait > 0 {
-			t := time.NewTimer(wait)
-			defer t.Stop()
-			timer = t.C
+		if wait <= 0 {
+			wait = time.Hour // with no retry due, a look in vain now and then
 		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-news:
-		case <-timer:
+		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 

@@ -79,7 +79,7 @@ func Go(ctx context.Context, job Job) error {
 	if err != nil {
 		return failed(err, "")
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }() // an empty folder left behind harms nobody
 	built := filepath.Join(temp, filepath.Base(out))
 
 	args := []string{"build", "-o", built}

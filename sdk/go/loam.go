@@ -22,7 +22,7 @@ import (
 // logged. A nil response with a nil error is 204.
 type HandlerFunc func(*Request) (*Response, error)
 
-// ErrDrop, wrapped in what an event handler returns, says that the event can never be handled: it is logged and not
+// ErrDrop says, wrapped in what an event handler returns, that the event can never be handled: it is logged and not
 // delivered again.
 var ErrDrop = errors.New("event dropped")
 

@@ -37,8 +37,9 @@ func main() {
 	flag.DurationVar(&c.patience, "patience", 2*time.Minute, "how long to wait for the shop, all in all")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
-	defer cancel()
-	if err := c.shop(ctx, os.Stdout); err != nil {
+	err := c.shop(ctx, os.Stdout)
+	cancel()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "customer:", err)
 		os.Exit(1)
 	}
