@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/loam-run/loam/resource"
 )
@@ -21,16 +23,23 @@ import (
 const maxFile = 4<<20 + 1
 
 // A Provider reads a fixed list of files and folders. Its methods may be called from many goroutines.
-type Provider struct{ paths []string }
+type Provider struct {
+	paths []string
+
+	// loaded is the digest of what the first Load was about to read: what changed between it and Watch is a change too.
+	loaded [sha256.Size]byte
+	once   sync.Once
+}
 
 // New makes a provider of paths: files, and folders that are searched for *.yaml, *.yml and *.json with their
 // subfolders, in byte order. Left out are folders named build, node_modules, testdata or vendor, files and folders that
 // begin with a dot or underscore, and JSON that holds no "apiVersion", which other tools leave in the same folders.
-func New(paths []string) *Provider { return &Provider{paths} }
+func New(paths []string) *Provider { return &Provider{paths: paths} }
 
 // Load reads every file anew. What is wrong with a file, be it that it cannot be read, is a problem of that file; the
 // error is ctx's.
 func (p *Provider) Load(ctx context.Context) (objects []*resource.Object, problems []resource.Problem, err error) {
+	p.once.Do(func() { p.loaded = p.print() })
 	files, _, problems := p.find()
 	for _, f := range files {
 		if err := ctx.Err(); err != nil {

@@ -27,10 +27,10 @@ func (p *Provider) Watch(ctx context.Context, changed func()) error {
 	}
 	defer w.Close() // nothing to lose
 	written := p.follow(w)
-	last := p.print()
-	var first time.Time // of the changes that are not told yet
-	settled := time.NewTimer(time.Hour)
-	settled.Stop()
+	p.once.Do(func() { p.loaded = p.print() })
+	last := p.loaded
+	var first time.Time             // of the changes that are not told yet
+	settled := time.NewTimer(quiet) // for what changed before the folders were watched
 	defer settled.Stop()
 	for {
 		select {
