@@ -131,7 +131,11 @@ func binary(req *loam.Request, e loam.Event) {
 			h.Add("Ce-"+name, escape(e.Attributes[name]))
 		}
 	}
-	h.Add("Content-Type", e.ContentType)
+	contentType := e.ContentType
+	if strings.ContainsFunc(contentType, func(c rune) bool { return c < ' ' || c > '~' }) {
+		contentType = "application/octet-stream" // no header could hold it, and no escape is defined for it
+	}
+	h.Add("Content-Type", contentType)
 }
 
 // escape writes what a header cannot hold by percent signs (section 3.1.3.2).
