@@ -49,10 +49,10 @@ func TestBinary(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := got{"POST", "/on/order", "e1", string(created.Data), loam.Header{
-		{"Ce-Specversion", "1.0"}, {"Ce-Id", "e1"}, {"Ce-Source", "orders"}, {"Ce-Type", "OrderCreated"},
-		{"Ce-Time", "2026-11-21T06:00:00.000000005Z"}, {"Ce-Topic", "orders"},
-		{"Ce-Subject", "order%207%20%22%E2%82%AC%22%20100%25"}, {"Ce-attempted", "no"}, {"Ce-zone", "eu%20west"},
-		{"Content-Type", "application/json"}, {"X-Request-Id", "e1"}, {"Traceparent", "00-ab-cd-01"}, {"Ce-Attempt", "3"},
+		{Name: "Ce-Specversion", Value: "1.0"}, {Name: "Ce-Id", Value: "e1"}, {Name: "Ce-Source", Value: "orders"}, {Name: "Ce-Type", Value: "OrderCreated"},
+		{Name: "Ce-Time", Value: "2026-11-21T06:00:00.000000005Z"}, {Name: "Ce-Topic", Value: "orders"},
+		{Name: "Ce-Subject", Value: "order%207%20%22%E2%82%AC%22%20100%25"}, {Name: "Ce-attempted", Value: "no"}, {Name: "Ce-zone", Value: "eu%20west"},
+		{Name: "Content-Type", Value: "application/json"}, {Name: "X-Request-Id", Value: "e1"}, {Name: "Traceparent", Value: "00-ab-cd-01"}, {Name: "Ce-Attempt", Value: "3"},
 	}, int64(len(created.Data))}
 	if diff := cmp.Diff(want, g, cmp.AllowUnexported(got{})); diff != "" {
 		t.Error(diff)

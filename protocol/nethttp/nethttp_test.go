@@ -135,7 +135,7 @@ func TestAnswers(t *testing.T) {
 		"/nocontent": func() (*loam.Response, error) { return &loam.Response{Status: 204, Length: 3, Body: last}, nil },
 		"/unchanged": func() (*loam.Response, error) { return &loam.Response{Status: 304, Length: 3, Body: last}, nil },
 		"/sized": func() (*loam.Response, error) {
-			return &loam.Response{Length: 3, Body: last, Header: loam.Header{{"set-cookie", "a"}, {"Connection", "x"}, {"Content-Length", "99"}, {"SET-COOKIE", "b"}}}, nil
+			return &loam.Response{Length: 3, Body: last, Header: loam.Header{{Name: "set-cookie", Value: "a"}, {Name: "Connection", Value: "x"}, {Name: "Content-Length", Value: "99"}, {Name: "SET-COOKIE", Value: "b"}}}, nil
 		},
 		"/unsized":  func() (*loam.Response, error) { return &loam.Response{Length: -1, Body: last}, nil },
 		"/status":   func() (*loam.Response, error) { return &loam.Response{Status: 101, Length: 3, Body: last}, nil },
@@ -212,7 +212,7 @@ func (w lockedWriter) Write(b []byte) (int, error) {
 // A stream's head comes before its first byte, and each part when it was written, not when the next one is.
 func TestStream(t *testing.T) {
 	pr, pw := io.Pipe()
-	res := &loam.Response{Length: -1, Body: pr, Header: loam.Header{{"Content-Type", "text/event-stream"}}}
+	res := &loam.Response{Length: -1, Body: pr, Header: loam.Header{{Name: "Content-Type", Value: "text/event-stream"}}}
 	s := serveTarget(t, func(*loam.Request) (*loam.Response, error) { return res, nil }, Options{})
 	got, err := s.Client().Get(s.URL)
 	if err != nil {
@@ -226,7 +226,7 @@ func TestStream(t *testing.T) {
 			t.Fatal(line, err)
 		}
 	}
-	res.Trailer = loam.Header{{"X-Sum", "6"}}
+	res.Trailer = loam.Header{{Name: "X-Sum", Value: "6"}}
 	pw.Close()
 	if _, err := lines.ReadString('\n'); err != io.EOF {
 		t.Fatal(err)
