@@ -36,11 +36,11 @@ func TestCodeOf(t *testing.T) {
 }
 
 func TestErrorWords(t *testing.T) {
-	for want, err := range map[string]error{
-		`state.Get "a": not found`:                 &loam.Error{Code: loam.NotFound, Op: `state.Get "a"`},
-		`state.Get "a": not found: EOF`:            loam.Errorf(loam.NotFound, `state.Get "a"`, "%w", io.EOF),
-		"internal":                                 &loam.Error{Code: loam.Internal, Hint: "not printed"},
-		"code 99":                                  &loam.Error{Code: 99},
+	for want, err := range map[string]*loam.Error{
+		`state.Get "a": not found`:      {Code: loam.NotFound, Op: `state.Get "a"`},
+		`state.Get "a": not found: EOF`: loam.Errorf(loam.NotFound, `state.Get "a"`, "%w", io.EOF),
+		"internal":                      {Code: loam.Internal, Hint: "not printed"},
+		"code 99":                       {Code: 99},
 		"op: unauthenticated: it: unavailable: no": loam.Errorf(loam.Unauthenticated, "op", "it: %w", loam.Errorf(loam.Unavailable, "", "no")),
 	} {
 		if got := err.Error(); got != want {

@@ -53,7 +53,7 @@ func FuzzHeader(f *testing.F) {
 			op, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 			name, value, _ := strings.Cut(rest, " ")
 			if name == "" || strings.ContainsFunc(name, func(c rune) bool {
-				return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_')
+				return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", c)
 			}) {
 				continue // net/http canonicalises tokens only
 			}

@@ -50,7 +50,7 @@ func Handler(target loam.Target, o Options) http.Handler {
 			if p == nil {
 				return
 			}
-			if p != http.ErrAbortHandler {
+			if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 				logPanic(o.Log, req, p)
 			}
 			panic(http.ErrAbortHandler) // what was sent cannot be taken back: cut the connection
@@ -285,7 +285,7 @@ func Upstream(base *url.URL, transport http.RoundTripper) loam.Target {
 		}
 		got, err := transport.RoundTrip(r)
 		if err != nil {
-			return nil, upstreamError(op, req.Context(), err)
+			return nil, upstreamError(req.Context(), op, err)
 		}
 		res := &loam.Response{Status: got.StatusCode, Length: got.ContentLength, Body: &upstreamBody{got, nil}}
 		res.Body.(*upstreamBody).to = res
@@ -337,7 +337,7 @@ func toHTTP(req *loam.Request, base *url.URL) (*http.Request, error) {
 }
 
 // upstreamError classifies what a transport says.
-func upstreamError(op string, ctx context.Context, err error) error {
+func upstreamError(ctx context.Context, op string, err error) error {
 	var timeout net.Error
 	e := &loam.Error{Code: loam.Unavailable, Op: op, Err: err}
 	var large *http.MaxBytesError
