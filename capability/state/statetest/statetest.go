@@ -1,0 +1,227 @@
+// Package statetest is what every driver of the state capability must do. A component's own test calls Run.
+package statetest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/capability/state"
+)
+
+// Run tests the drivers that open returns: each call an empty one. The driver's clock must be time.Now's.
+func Run(t *testing.T, open func(t *testing.T) state.Driver) {
+	for name, test := range map[string]func(*testing.T, state.Driver){
+		"get what was put":     getWhatWasPut,
+		"delete":               remove,
+		"bulk":                 bulk,
+		"conditions":           conditions,
+		"all or nothing":       allOrNothing,
+		"life ends":            lifeEnds,
+		"list":                 list,
+		"concurrent increment": concurrentIncrement,
+		"values are copies":    valuesAreCopies,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+	}
+}
+
+func apply(t *testing.T, d state.Driver, ops ...state.Op) []string {
+	t.Helper()
+	etags, err := d.Apply(t.Context(), ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return etags
+}
+
+func get(t *testing.T, d state.Driver, key string) state.Item {
+	t.Helper()
+	items, err := d.Get(t.Context(), []string{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return items[0]
+}
+
+func getWhatWasPut(t *testing.T, d state.Driver) {
+	if it := get(t, d, "k"); it.ETag != "" || it.Key != "k" || it.Value != nil {
+		t.Errorf("a key that is not there: %+v", it)
+	}
+	for _, value := range []string{"one", "", "\x00\xff not UTF-8", strings.Repeat("large", 100_000)} {
+		etag := apply(t, d, state.Op{Key: "k", Value: []byte(value)})[0]
+		it := get(t, d, "k")
+		if string(it.Value) != value || it.ETag != etag || etag == "" || !it.Expires.IsZero() {
+			t.Errorf("put %d bytes with ETag %q, got %d bytes with %q", len(value), etag, len(it.Value), it.ETag)
+		}
+	}
+}
+
+func remove(t *testing.T, d state.Driver) {
+	first := apply(t, d, state.Op{Key: "k", Value: []byte("x")})[0]
+	if etag := apply(t, d, state.Op{Key: "k", Delete: true})[0]; etag != "" {
+		t.Errorf("a delete has the ETag %q", etag)
+	}
+	if it := get(t, d, "k"); it.ETag != "" {
+		t.Errorf("still there: %+v", it)
+	}
+	apply(t, d, state.Op{Key: "k", Delete: true}) // what is not there can be deleted
+	if again := apply(t, d, state.Op{Key: "k", Value: []byte("x")})[0]; again == first {
+		t.Errorf("the ETag %q came again", first)
+	}
+}
+
+func bulk(t *testing.T, d state.Driver) {
+	var ops []state.Op
+	for i := range 500 {
+		ops = append(ops, state.Op{Key: fmt.Sprint(i), Value: fmt.Append(nil, i)})
+	}
+	apply(t, d, ops...)
+	items, err := d.Get(t.Context(), []string{"499", "nothing", "0", "499"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, it := range items {
+		got = append(got, it.Key+"="+string(it.Value))
+	}
+	if want := []string{"499=499", "nothing=", "0=0", "499=499"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func conditions(t *testing.T, d state.Driver) {
+	refused := func(want loam.Code, op state.Op) {
+		t.Helper()
+		before := get(t, d, op.Key)
+		_, err := d.Apply(t.Context(), []state.Op{op})
+		if loam.CodeOf(err) != want || !strings.Contains(fmt.Sprint(err), op.Key) {
+			t.Errorf("%+v: %v, want %v naming the key", op, err, want)
+		}
+		if after := get(t, d, op.Key); after.ETag != before.ETag {
+			t.Errorf("%+v: refused, and changed the item", op)
+		}
+	}
+	refused(loam.Aborted, state.Op{Key: "k", Value: []byte("x"), IfMatch: "no such"})
+	first := apply(t, d, state.Op{Key: "k", Value: []byte("1"), IfAbsent: true})[0]
+	refused(loam.AlreadyExists, state.Op{Key: "k", Value: []byte("x"), IfAbsent: true})
+	second := apply(t, d, state.Op{Key: "k", Value: []byte("2"), IfMatch: first})[0]
+	refused(loam.Aborted, state.Op{Key: "k", Value: []byte("x"), IfMatch: first})
+	refused(loam.Aborted, state.Op{Key: "k", Delete: true, IfMatch: first})
+	apply(t, d, state.Op{Key: "k", Delete: true, IfMatch: second})
+	refused(loam.Aborted, state.Op{Key: "k", Delete: true, IfMatch: second})
+}
+
+func allOrNothing(t *testing.T, d state.Driver) {
+	apply(t, d, state.Op{Key: "b", Value: []byte("before")})
+	_, err := d.Apply(t.Context(), []state.Op{
+		{Key: "a", Value: []byte("x")}, {Key: "b", Value: []byte("x")}, {Key: "b2", Delete: true}, {Key: "c", Value: []byte("x"), IfMatch: "wrong"},
+	})
+	if loam.CodeOf(err) != loam.Aborted {
+		t.Errorf("%v, want aborted", err)
+	}
+	if get(t, d, "a").ETag != "" || string(get(t, d, "b").Value) != "before" || get(t, d, "c").ETag != "" {
+		t.Error("a refused transaction left something behind")
+	}
+}
+
+func lifeEnds(t *testing.T, d state.Driver) {
+	apply(t, d, state.Op{Key: "short", Value: []byte("x"), TTL: 30 * time.Millisecond}, state.Op{Key: "long", Value: []byte("x"), TTL: time.Hour})
+	if it := get(t, d, "long"); time.Until(it.Expires) < 59*time.Minute || time.Until(it.Expires) > time.Hour {
+		t.Errorf("it expires at %v", it.Expires)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for get(t, d, "short").ETag != "" {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not expire")
+		}
+	}
+	apply(t, d, state.Op{Key: "short", Value: []byte("y"), IfAbsent: true}) // gone is gone
+	if it := get(t, d, "short"); string(it.Value) != "y" || !it.Expires.IsZero() {
+		t.Errorf("written anew: %+v", it)
+	}
+}
+
+func list(t *testing.T, d state.Driver) {
+	l, ok := d.(state.Lister)
+	if !ok {
+		t.Log("not a Lister")
+		return
+	}
+	for _, k := range []string{"a/1", "a/2", "a/3", "a/é", "a\xff", "b/1", "a"} {
+		apply(t, d, state.Op{Key: k, Value: []byte("x")})
+	}
+	apply(t, d, state.Op{Key: "a/gone", Value: []byte("x"), TTL: time.Millisecond})
+	for deadline := time.Now().Add(10 * time.Second); get(t, d, "a/gone").ETag != "" && time.Now().Before(deadline); {
+	}
+	for _, c := range []struct {
+		prefix, after string
+		limit         int
+		want          []string
+	}{
+		{"a/", "", 10, []string{"a/1", "a/2", "a/3", "a/é"}},
+		{"a/", "a/1", 2, []string{"a/2", "a/3"}},
+		{"a", "", 10, []string{"a", "a/1", "a/2", "a/3", "a/é", "a\xff"}},
+		{"", "a\xff", 10, []string{"b/1"}},
+		{"c", "", 10, nil},
+		{"a/", "b", 10, nil},
+	} {
+		items, err := l.List(t.Context(), c.prefix, c.after, c.limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, it := range items {
+			got = append(got, it.Key)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("List(%q, %q, %d) = %q, want %q", c.prefix, c.after, c.limit, got, c.want)
+		}
+	}
+}
+
+func concurrentIncrement(t *testing.T, d state.Driver) {
+	const workers, rounds = 8, 25
+	var working sync.WaitGroup
+	for range workers {
+		working.Go(func() {
+			for range rounds {
+				for {
+					items, err := d.Get(context.Background(), []string{"n"})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					op := state.Op{Key: "n", Value: append(items[0].Value, '1'), IfMatch: items[0].ETag, IfAbsent: items[0].ETag == ""}
+					_, err = d.Apply(context.Background(), []state.Op{op})
+					if code := loam.CodeOf(err); code == loam.Aborted || code == loam.AlreadyExists {
+						continue
+					}
+					if err != nil {
+						t.Error(err)
+					}
+					break
+				}
+			}
+		})
+	}
+	working.Wait()
+	if n := len(get(t, d, "n").Value); n != workers*rounds {
+		t.Errorf("%d increments are there, of %d", n, workers*rounds)
+	}
+}
+
+func valuesAreCopies(t *testing.T, d state.Driver) {
+	value := []byte("mine")
+	apply(t, d, state.Op{Key: "k", Value: value})
+	copy(value, "his!")
+	copy(get(t, d, "k").Value, "hers")
+	if got := get(t, d, "k").Value; string(got) != "mine" {
+		t.Errorf("somebody's buffer was kept: %q", got)
+	}
+}
