@@ -1,7 +1,8 @@
 // Command store measures durable writes: state writes and publishes a second by 1, 16 and 256 writers, for the embedded
-// default and for what one would use instead, on the same disk in the same run. Rounds are interleaved, so that a disk
-// that changes its mind does so for all; what is printed is the median of the rounds. Every contender has the write on
-// disk (fsync) before it answers.
+// default and for what one would use instead, on the same disk in the same run. Every contender has the write on disk
+// (fsync) before it answers, and begins each round with nothing stored. Within a round they take turns of a few dozen
+// milliseconds, so that a disk that changes its mind does so for all. What is printed is the median of the rounds, of
+// rates in the table and of a round's ratios in the goals.
 //
 //	go run -C bench ./store
 //
@@ -17,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"text/tabwriter"
@@ -26,7 +28,7 @@ import (
 func main() {
 	dir := flag.String("dir", ".tmp", "folder on the disk to measure; a memory file system would measure nothing")
 	rounds := flag.Int("rounds", 5, "interleaved rounds; the median counts")
-	length := flag.Duration("time", 700*time.Millisecond, "length of one measurement")
+	length := flag.Duration("time", 600*time.Millisecond, "length of each measurement")
 	flag.Parse()
 	if err := run(context.Background(), os.Stdout, *dir, *rounds, *length); err != nil {
 		fmt.Fprintln(os.Stderr, "store:", err)
@@ -69,56 +71,79 @@ func run(ctx context.Context, out io.Writer, dir string, rounds int, length time
 	}
 	defer os.RemoveAll(tmp)
 
-	perSecond := map[measurement][]float64{}
+	rates := map[measurement][]float64{} // one for each round
 	for round := range rounds {
 		for _, w := range writers {
 			for _, kind := range kinds {
-				for i := range contenders {
-					c := contenders[(i+round)%len(contenders)] // nobody always comes first
-					rate, err := measureFresh(ctx, filepath.Join(tmp, "store"), c.open, kind, w, length)
-					if err != nil {
-						return fmt.Errorf("%s, %s: %w", c.name, kind, err)
-					}
-					m := measurement{c.name, kind, w}
-					perSecond[m] = append(perSecond[m], rate)
+				got, err := compare(ctx, tmp, kind, w, length)
+				if err != nil {
+					return err
+				}
+				for i, rate := range got {
+					m := measurement{contenders[i].name, kind, w}
+					rates[m] = append(rates[m], rate)
 				}
 			}
 		}
 		fmt.Fprintf(out, "round %d of %d\n", round+1, rounds)
 	}
-	report(out, func(m measurement) float64 {
-		all := slices.Sorted(slices.Values(perSecond[m]))
-		return all[len(all)/2]
-	})
+	report(out, rates)
 	return nil
 }
 
-// measureFresh measures a contender that begins with nothing, so that nobody pays for having stored more before.
-func measureFresh(ctx context.Context, dir string, open func(string) (contender, error), kind string, writers int, length time.Duration) (rate float64, err error) {
-	c, err := open(dir)
-	if err != nil {
-		return 0, err
+const turns = 16 // of each contender in a round
+
+// compare measures every contender, by turns, and returns the writes a second of each.
+func compare(ctx context.Context, dir, kind string, writers int, length time.Duration) (rates []float64, err error) {
+	var does []func(context.Context, int, int) error
+	for i, c := range contenders {
+		dir := filepath.Join(dir, strconv.Itoa(i))
+		opened, err := c.open(dir)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.name, err)
+		}
+		defer func() { err = errors.Join(err, opened.close(), os.RemoveAll(dir)) }()
+		do := opened.state
+		if kind == "publish" {
+			do = opened.publish
+		}
+		does = append(does, do)
+		if _, _, err := measure(ctx, writers, 0, warmUp, do); err != nil {
+			return nil, fmt.Errorf("%s, %s: %w", c.name, kind, err)
+		}
 	}
-	defer func() { err = errors.Join(err, c.close(), os.RemoveAll(dir)) }()
-	do := c.state
-	if kind == "publish" {
-		do = c.publish
+	done, took := make([]int64, len(does)), make([]time.Duration, len(does))
+	for turn := range turns {
+		for j := range does {
+			i := (j + turn) % len(does) // nobody always comes first
+			n, t, err := measure(ctx, writers, length/turns, 0, does[i])
+			if err != nil {
+				return nil, fmt.Errorf("%s, %s: %w", contenders[i].name, kind, err)
+			}
+			done[i] += n
+			took[i] += t
+		}
 	}
-	if _, err := measure(ctx, writers, length/5, do); err != nil { // files grow at first
-		return 0, err
+	for i := range does {
+		rates = append(rates, float64(done[i])/took[i].Seconds())
 	}
-	return measure(ctx, writers, length, do)
+	return rates, nil
 }
 
-// measure lets writers write for a while and returns how many writes a second were done.
-func measure(ctx context.Context, writers int, length time.Duration, do func(ctx context.Context, writer, n int) error) (float64, error) {
+// warmUp is how many writes come before a measurement: files that grow cost more than files that are written anew, and
+// every log here is recycled by then.
+const warmUp = 1500
+
+// measure lets writers write for a while, and least times in all, and returns how many writes were done in
+// what time.
+func measure(ctx context.Context, writers int, length time.Duration, least int64, do func(ctx context.Context, writer, n int) error) (int64, time.Duration, error) {
 	var done atomic.Int64
 	var failed atomic.Pointer[error]
 	var all sync.WaitGroup
 	start := time.Now()
 	for w := range writers {
 		all.Go(func() {
-			for n := 0; time.Since(start) < length; n++ {
+			for n := 0; time.Since(start) < length || done.Load() < least; n++ {
 				if err := do(ctx, w, n); err != nil {
 					failed.Store(&err)
 					return
@@ -129,12 +154,16 @@ func measure(ctx context.Context, writers int, length time.Duration, do func(ctx
 	}
 	all.Wait()
 	if err := failed.Load(); err != nil {
-		return 0, *err
+		return 0, 0, *err
 	}
-	return float64(done.Load()) / time.Since(start).Seconds(), nil
+	return done.Load(), time.Since(start), nil
 }
 
-func report(out io.Writer, median func(measurement) float64) {
+func median(all []float64) float64 {
+	return slices.Sorted(slices.Values(all))[len(all)/2]
+}
+
+func report(out io.Writer, rates map[measurement][]float64) {
 	fmt.Fprintf(out, "\nDurable writes a second, values of %d bytes\n\n", valueSize)
 	t := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\t")
@@ -148,7 +177,7 @@ func report(out io.Writer, median func(measurement) float64) {
 		fmt.Fprintf(t, "%s\t", c.name)
 		for _, kind := range kinds {
 			for _, w := range writers {
-				fmt.Fprintf(t, "%.0f\t", median(measurement{c.name, kind, w}))
+				fmt.Fprintf(t, "%.0f\t", median(rates[measurement{c.name, kind, w}]))
 			}
 		}
 		fmt.Fprintln(t)
@@ -163,7 +192,11 @@ func report(out io.Writer, median func(measurement) float64) {
 		}{
 			{1, plain, 1}, {16, fsync, 2}, {256, fsync, 6}, {16, jetStream, 1}, {256, jetStream, 1},
 		} {
-			ratio := median(measurement{loam, kind, g.writers}) / median(measurement{g.peer, kind, g.writers})
+			ratios := slices.Clone(rates[measurement{loam, kind, g.writers}])
+			for round, peer := range rates[measurement{g.peer, kind, g.writers}] {
+				ratios[round] /= peer
+			}
+			ratio := median(ratios)
 			verdict := "ok"
 			if ratio < g.least {
 				verdict = "short"

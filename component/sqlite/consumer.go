@@ -20,6 +20,7 @@ const fetchSize = 64
 // log that is worked off in order costs one small update for many events.
 type consumer struct {
 	bus         *Pubsub
+	name        string // of the topic
 	id, topic   int64
 	subscribers int // guarded by Pubsub.mu
 
@@ -122,7 +123,7 @@ func (c *consumer) pick(ctx context.Context) (e logEntry, attempt int, wait time
 // fill reads on in the log.
 func (c *consumer) fill(ctx context.Context) error {
 	for len(c.buffer) == 0 {
-		found, err := c.read(ctx, c.next, 1<<62, fetchSize)
+		found, err := c.read(ctx, c.next, 1<<40-1, fetchSize)
 		if err != nil || len(found) == 0 {
 			return err
 		}
@@ -144,18 +145,18 @@ func (c *consumer) read(ctx context.Context, from, to int64, limit int) (found [
 		var ms int64
 		var attributes []byte
 		v := &e.event
-		if err := r.Scan(&e.seq, &v.ID, &v.Source, &v.Type, &v.Subject, &ms, &v.ContentType, &attributes, &v.Data, &v.Topic); err != nil {
+		if err := r.Scan(&e.seq, &v.ID, &v.Source, &v.Type, &v.Subject, &ms, &v.ContentType, &attributes, &v.Data); err != nil {
 			return err
 		}
-		v.Time = time.UnixMilli(ms)
+		e.seq -= place(c.topic, 0)
+		v.Time, v.Topic = time.UnixMilli(ms), c.name
 		found = append(found, e)
 		if attributes == nil {
 			return nil
 		}
 		return json.Unmarshal(attributes, &found[len(found)-1].event.Attributes)
-	}, `SELECT e.seq, e.id, e.source, e.type, e.subject, e.time, e.content_type, e.attributes, e.data, t.name
-		FROM event e JOIN topic t ON t.id = e.topic WHERE e.topic = ? AND e.seq BETWEEN ? AND ? ORDER BY e.seq LIMIT ?`,
-		c.topic, from, to, limit)
+	}, `SELECT place, id, source, type, subject, time, content_type, attributes, data
+		FROM event WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?`, place(c.topic, from), place(c.topic, to), limit)
 	return found, err
 }
 

@@ -51,6 +51,9 @@ func (p *Pubsub) Publish(ctx context.Context, events []loam.Event) error {
 // A logEnd is where a topic's next event goes. The writer keeps them, and forgets them when a commit fails.
 type logEnd struct{ topic, next int64 }
 
+// place is where an event lies: its topic's number, and its own in that topic from 1 on.
+func place(topic, seq int64) int64 { return topic<<40 + seq }
+
 type topicName struct {
 	space int64
 	name  string
@@ -70,9 +73,9 @@ func (p *Pubsub) append(events []loam.Event) error {
 				return err
 			}
 		}
-		if err := p.exec(`INSERT INTO event (topic, seq, id, source, type, subject, time, content_type, attributes, data)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			end.topic, end.next, e.ID, e.Source, e.Type, e.Subject, e.Time.UnixMilli(), e.ContentType, attributes, e.Data); err != nil {
+		if err := p.exec(`INSERT INTO event (place, id, source, type, subject, time, content_type, attributes, data)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			place(end.topic, end.next), e.ID, e.Source, e.Type, e.Subject, e.Time.UnixMilli(), e.ContentType, attributes, e.Data); err != nil {
 			return err
 		}
 		end.next++
@@ -91,7 +94,7 @@ func (p *Pubsub) logEnd(name string) (*logEnd, error) {
 	end := &logEnd{}
 	// A consumer's cursor counts too: retention may have emptied the log behind it.
 	_, err := p.row([]any{&end.topic, &end.next}, `SELECT t.id, 1 + max(
-		coalesce((SELECT max(seq) FROM event WHERE topic = t.id), 0),
+		coalesce((SELECT max(place) - (t.id << 40) FROM event WHERE place > t.id << 40 AND place < (t.id + 1) << 40), 0),
 		coalesce((SELECT max(cursor) FROM consumer WHERE topic = t.id), 0)) FROM topic t WHERE space = ? AND name = ?`, p.id, name)
 	if err == nil {
 		p.ends[key] = end
@@ -159,7 +162,7 @@ func (p *Pubsub) join(ctx context.Context, sub pubsub.Subscription) (*consumer, 
 		return c, nil
 	}
 	c := &consumer{
-		bus: p, subscribers: 1, inflight: map[int64]struct{}{}, skip: map[int64]struct{}{},
+		bus: p, name: sub.Topic, subscribers: 1, inflight: map[int64]struct{}{}, skip: map[int64]struct{}{},
 		news: make(chan struct{}), closing: make(chan struct{}),
 	}
 	// The row is made by the writer, and read back beside it.
