@@ -186,6 +186,15 @@ func dsn(path string, q url.Values) string {
 }
 
 func (d *db) openWriter() error {
+	// SQLite would open a file that it may not write all the same, and leave files beside it that nobody may write.
+	// One that is not there yet it would make for everybody to read.
+	f, err := os.OpenFile(d.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return err
+	}
 	if err := d.conn.open(dsn(d.path, url.Values{
 		"vfs":     {vfs},
 		"_pragma": {"journal_mode(wal)", "synchronous(full)", "busy_timeout(5000)", "cache_size(-16384)", "journal_size_limit(67108864)"},
@@ -197,7 +206,7 @@ func (d *db) openWriter() error {
 		_ = d.conn.script("ROLLBACK") // it may never have begun
 		return err
 	}
-	_, err := d.row([]any{&d.epoch}, "SELECT value FROM meta WHERE key = 'epoch'")
+	_, err = d.row([]any{&d.epoch}, "SELECT value FROM meta WHERE key = 'epoch'")
 	return err
 }
 
