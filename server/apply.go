@@ -330,7 +330,7 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 				t := app.New(a.Address)
 				return newVersion(snapshot.Hash(a), t, t.Close), nil
 			}
-			p, err := app.Start(app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port}, s.o.Log)
+			p, err := app.Start(app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port, Ready: a.Health}, s.o.Log)
 			if err != nil {
 				return nil, err
 			}

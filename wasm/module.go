@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,7 +130,7 @@ func (m *Module) readBody(req *loam.Request) ([]byte, error) {
 	}
 	limit := m.config.MaxRequest
 	tooLarge := &loam.Error{
-		Code: loam.InvalidArgument, Op: m.op(), Err: fmt.Errorf("the request's body is larger than %d bytes", limit),
+		Code: loam.InvalidArgument, Op: m.op(), Err: fmt.Errorf("the request's body is larger than %d bytes: %w", limit, &http.MaxBytesError{Limit: limit}), // the edge knows it: 413
 	}
 	if req.Length > limit {
 		return nil, tooLarge

@@ -186,3 +186,12 @@ func TestCapabilities(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a header cannot hold comes by percent signs; what only looks so stays as it is.
+func TestEventAttributes(t *testing.T) {
+	r := &Request{Header: Header{{"Ce-Specversion", "1.0"}, {"Ce-Id", "1"}, {"Ce-Subject", "order%207%20%E2%82%AC"}, {"Ce-Reason", "100%"}}}
+	e, ok := r.Event()
+	if !ok || e.ID != "1" || e.Subject != "order 7 €" || e.Attributes["reason"] != "100%" {
+		t.Errorf("%+v, %t", e, ok)
+	}
+}

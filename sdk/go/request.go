@@ -193,25 +193,30 @@ func (r *Request) Event() (Event, bool) {
 		if len(f.Name) < 4 || !strings.EqualFold(f.Name[:3], "ce-") {
 			continue
 		}
+		// What a header cannot hold comes by percent signs (CloudEvents 1.0, HTTP binding, section 3.1.3.2).
+		value, err := url.PathUnescape(f.Value)
+		if err != nil {
+			value = f.Value
+		}
 		switch name := strings.ToLower(f.Name[3:]); name {
 		case "specversion":
 		case "id":
-			e.ID = f.Value
+			e.ID = value
 		case "source":
-			e.Source = f.Value
+			e.Source = value
 		case "type":
-			e.Type = f.Value
+			e.Type = value
 		case "subject":
-			e.Subject = f.Value
+			e.Subject = value
 		case "topic":
-			e.Topic = f.Value
+			e.Topic = value
 		case "time":
-			e.Time, _ = time.Parse(time.RFC3339Nano, f.Value)
+			e.Time, _ = time.Parse(time.RFC3339Nano, value)
 		default:
 			if e.Attributes == nil {
 				e.Attributes = make(map[string]string)
 			}
-			e.Attributes[name] = f.Value
+			e.Attributes[name] = value
 		}
 	}
 	return e, true
