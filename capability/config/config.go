@@ -4,6 +4,7 @@ package config
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -108,8 +109,8 @@ func Methods(find func(component string) (*Config, error)) loam.Methods {
 			var res api.ConfigGetResponse
 			for _, it := range items {
 				out := api.ConfigItem{Key: it.Key, Value: it.Value, Version: it.Version}
-				for name, value := range it.Metadata {
-					out.Metadata = append(out.Metadata, api.Attribute{Name: name, Value: value})
+				for _, name := range slices.Sorted(maps.Keys(it.Metadata)) {
+					out.Metadata = append(out.Metadata, api.Attribute{Name: name, Value: it.Metadata[name]})
 				}
 				res.Items = append(res.Items, out)
 			}

@@ -8,10 +8,14 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	mrand "math/rand/v2"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api"
@@ -22,6 +26,9 @@ const (
 	MaxTopic  = 256     // bytes
 	MaxData   = 4 << 20 // bytes
 	MaxEvents = 1000
+
+	MaxAttributes = 64
+	MaxAttribute  = 4096 // bytes
 )
 
 // A Bus is one component's topics.
@@ -43,6 +50,9 @@ func (b *Bus) Prepare(caller *loam.Caller, events []loam.Event) error {
 		e := &events[i]
 		if err := checkTopic("pubsub.Publish", e.Topic); err != nil {
 			return err
+		}
+		if err := checkAttributes(e); err != nil {
+			return &loam.Error{Code: loam.InvalidArgument, Op: "pubsub.Publish " + strconv.Quote(e.Topic), Err: err}
 		}
 		if len(e.Data) > MaxData {
 			return loam.Errorf(loam.InvalidArgument, "pubsub.Publish "+strconv.Quote(e.Topic), "an event of %d bytes: at most %d", len(e.Data), MaxData)
@@ -78,6 +88,34 @@ func (b *Bus) Publish(ctx context.Context, caller *loam.Caller, events []loam.Ev
 		return err
 	}
 	return b.driver.Publish(ctx, events)
+}
+
+// reserved are CloudEvents' own attributes, and those that carriers add: an extension of that name would be taken for it.
+var reserved = []string{
+	"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data", "data_base64", "topic", "pubsubname",
+}
+
+// checkAttributes tells whether an event's attributes are such as every carrier can write: a header of HTTP is one line.
+func checkAttributes(e *loam.Event) error {
+	if len(e.Attributes) > MaxAttributes {
+		return fmt.Errorf("%d attributes: at most %d", len(e.Attributes), MaxAttributes)
+	}
+	for _, a := range [...]struct{ name, value string }{
+		{"id", e.ID}, {"source", e.Source}, {"type", e.Type}, {"subject", e.Subject}, {"content type", e.ContentType},
+	} {
+		if len(a.value) > MaxAttribute || strings.ContainsFunc(a.value, unicode.IsControl) {
+			return fmt.Errorf("%s %.40q: at most %d bytes, without control characters", a.name, a.value, MaxAttribute)
+		}
+	}
+	for name, value := range e.Attributes {
+		if name == "" || len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789") != "" || slices.Contains(reserved, name) {
+			return fmt.Errorf("attribute %.80q: a name takes lower case letters and digits, at most 64, and is none of CloudEvents' own", name)
+		}
+		if len(value) > MaxAttribute {
+			return fmt.Errorf("attribute %s of %d bytes: at most %d", name, len(value), MaxAttribute)
+		}
+	}
+	return nil
 }
 
 func checkTopic(op, topic string) error {
@@ -145,7 +183,8 @@ func (b *Bus) Subscribe(ctx context.Context, o Options, handle func(ctx context.
 // deadLetter is the event as it is given up, saying where it comes from and why. Attribute names are CloudEvents':
 // lower case letters and digits.
 func deadLetter(e loam.Event, o Options, err error) loam.Event {
-	attributes := map[string]string{"deadlettertopic": o.Topic, "deadlettergroup": o.Group, "deadletterreason": err.Error()}
+	reason := err.Error()
+	attributes := map[string]string{"deadlettertopic": o.Topic, "deadlettergroup": o.Group, "deadletterreason": reason[:min(len(reason), MaxAttribute)]}
 	for k, v := range e.Attributes {
 		attributes[k] = v
 	}

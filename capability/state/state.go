@@ -4,6 +4,7 @@ package state
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/loam-run/loam"
@@ -48,7 +49,8 @@ func (s *Store) Get(ctx context.Context, caller *loam.Caller, keys ...string) ([
 }
 
 // List returns up to limit items whose key begins with prefix and is greater than after, in byte order. It needs a
-// grant for the prefix itself. A limit of 0 is the most there may be, MaxOps.
+// grant for all of them: one that names the prefix, or a shorter one, with an asterisk. A limit of 0 is the most there
+// may be, MaxOps.
 func (s *Store) List(ctx context.Context, caller *loam.Caller, prefix, after string, limit int) ([]Item, error) {
 	if limit == 0 {
 		limit = MaxOps
@@ -56,7 +58,7 @@ func (s *Store) List(ctx context.Context, caller *loam.Caller, prefix, after str
 	if limit < 0 || limit > MaxOps || len(prefix) > MaxKey || len(after) > MaxKey {
 		return nil, loam.Errorf(loam.InvalidArgument, "state.List "+strconv.Quote(prefix), "a limit is 0 to %d, a prefix at most %d bytes", MaxOps, MaxKey)
 	}
-	if err := caller.Check("state", s.name, prefix, false); err != nil {
+	if err := caller.Check("state", s.name, prefix+"*", false); err != nil { // no grant of one key alone matches that
 		return nil, err
 	}
 	l, ok := s.driver.(Lister)
@@ -92,10 +94,10 @@ func (s *Store) Apply(ctx context.Context, caller *loam.Caller, ops []Op, bus Bu
 		return s.driver.Apply(ctx, ops)
 	}
 	o, ok := s.driver.(Outbox)
-	if !ok || !o.SharesCommit(bus.PubsubDriver()) {
+	if !ok || bus == nil || !o.SharesCommit(bus.PubsubDriver()) {
 		return nil, &loam.Error{
 			Code: loam.FailedPrecondition, Op: "state.Apply",
-			Err:  loam.Errorf(loam.FailedPrecondition, "", "state component %q cannot publish in its own commit to that pubsub component", s.name),
+			Err:  fmt.Errorf("state component %q cannot publish in its own commit to that pubsub component", s.name),
 			Hint: "use state and pubsub components of one store, such as the embedded default's, or publish after the transaction",
 		}
 	}

@@ -1,0 +1,28 @@
+package all
+
+import (
+	"slices"
+	"testing"
+)
+
+// Each capability comes in each technology, and no type twice.
+func TestFactories(t *testing.T) {
+	var types []string
+	for _, f := range Factories() {
+		types = append(types, f.Type)
+		if err := f.Check(nil); err != nil {
+			t.Errorf("%s does not do without metadata: %v", f.Type, err)
+		}
+	}
+	var want []string
+	for _, technology := range []string{"memory", "sqlite"} {
+		for _, capability := range []string{"config", "lock", "pubsub", "sequence", "state"} {
+			want = append(want, capability+"."+technology)
+		}
+	}
+	slices.Sort(types)
+	slices.Sort(want)
+	if !slices.Equal(types, want) {
+		t.Errorf("the binary has %q, want %q", types, want)
+	}
+}
