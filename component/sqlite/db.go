@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS state (
 	space INTEGER NOT NULL, key TEXT NOT NULL, value BLOB, etag INTEGER NOT NULL, expires INTEGER NOT NULL,
 	PRIMARY KEY (space, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS state_expires ON state (expires) WHERE expires > 0;
-CREATE TABLE IF NOT EXISTS topic (id INTEGER PRIMARY KEY, space INTEGER NOT NULL, name TEXT NOT NULL, UNIQUE (space, name));
+CREATE TABLE IF NOT EXISTS topic (
+	id INTEGER PRIMARY KEY, space INTEGER NOT NULL, name TEXT NOT NULL, last INTEGER NOT NULL DEFAULT 0, UNIQUE (space, name));
 CREATE TABLE IF NOT EXISTS event (
 	place INTEGER PRIMARY KEY, id TEXT NOT NULL, source TEXT NOT NULL, type TEXT NOT NULL, subject TEXT NOT NULL,
 	time INTEGER NOT NULL, content_type TEXT NOT NULL, attributes TEXT, data BLOB);
@@ -132,7 +133,7 @@ func (d *db) open() (err error) {
 		q.Del("vfs")
 		q.Set("mode", "ro")
 		if _, err := os.Stat(d.path); err != nil {
-			return err
+			return d.readOnly // there is nothing to read either
 		}
 		if wal, err := os.Stat(d.path + "-wal"); err != nil || wal.Size() == 0 {
 			q.Set("immutable", "1") // a WAL database in a folder that cannot be written has no other way in
@@ -197,7 +198,7 @@ func (d *db) openWriter() error {
 	}
 	if err := d.conn.open(dsn(d.path, url.Values{
 		"vfs":     {vfs},
-		"_pragma": {"journal_mode(wal)", "synchronous(full)", "busy_timeout(5000)", "cache_size(-16384)", "journal_size_limit(67108864)"},
+		"_pragma": {"journal_mode(wal)", "synchronous(full)", "fullfsync(1)", "busy_timeout(5000)", "cache_size(-16384)", "journal_size_limit(67108864)"},
 	})); err != nil {
 		return err
 	}
@@ -465,6 +466,13 @@ func (d *db) sweep() (more bool, err error) {
 		return false, err
 	}
 	for space, retention := range d.retention {
+		// The number of an event that goes must not come again: consumers have notes of it.
+		if _, err := d.conn.exec(`UPDATE topic AS t
+			SET last = (SELECT max(place) FROM event WHERE place > t.id << 40 AND place < (t.id + 1) << 40) - (t.id << 40)
+			WHERE t.space = ? AND t.last < (SELECT max(place) FROM event WHERE place > t.id << 40 AND place < (t.id + 1) << 40) - (t.id << 40)`,
+			[]any{space}); err != nil {
+			return false, err
+		}
 		// The oldest come first in a log: to look at its first few finds those that are too old.
 		if err := remove(`DELETE FROM event WHERE place IN (SELECT e.place FROM topic t JOIN event e ON e.place > t.id << 40 AND
 			e.place < (SELECT min(place) + ? FROM event WHERE place > t.id << 40 AND place < (t.id + 1) << 40)
@@ -494,7 +502,7 @@ func (d *db) explain(doing string, err error) error {
 	case isDamage(err):
 		e.Code, e.Hint = loam.DataLoss, "stop loam, keep a copy of the file with its -wal, and restore a backup or run `sqlite3 FILE .recover`"
 	case isReadOnly(err):
-		e.Code, e.Hint = loam.FailedPrecondition, "the file or its folder cannot be written: give the user that runs loam the right to, or mount it read-write; reads go on"
+		e.Code, e.Hint = loam.FailedPrecondition, "the file or its folder cannot be written: give the user that runs loam the right to, or mount it read-write; what is there can be read"
 	case code == sqlite3.SQLITE_BUSY:
 		e.Hint = "another program holds the file's lock: end it"
 	case code == sqlite3.SQLITE_IOERR:

@@ -265,3 +265,35 @@ func TestCorrupt(t *testing.T) {
 		t.Errorf("after it was restored: %v", err)
 	}
 }
+
+// A folder that cannot be written and holds no file: nothing to read, and a clear word about it.
+func TestNowhere(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New().OpenState(t.Context(), "s", Config{Path: filepath.Join(dir, "file", "loam.db"), Sweep: time.Hour})
+	if err == nil || loam.CodeOf(err) == loam.Unknown {
+		t.Errorf("open below what is no folder: %v", err)
+	}
+}
+
+// What is stored is the owner's to read, and nobody else's.
+func TestFileModes(t *testing.T) {
+	dir := t.TempDir()
+	s := opened(t, filepath.Join(dir, "loam.db"))
+	defer closed(t, s)
+	if _, err := s.Apply(t.Context(), []state.Op{{Key: "secret"}}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) < 3 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v (%v)", f.Name(), info.Mode(), err)
+		}
+	}
+}

@@ -92,10 +92,10 @@ func (p *Pubsub) logEnd(name string) (*logEnd, error) {
 		return nil, err
 	}
 	end := &logEnd{}
-	// A consumer's cursor counts too: retention may have emptied the log behind it.
-	_, err := p.row([]any{&end.topic, &end.next}, `SELECT t.id, 1 + max(
-		coalesce((SELECT max(place) - (t.id << 40) FROM event WHERE place > t.id << 40 AND place < (t.id + 1) << 40), 0),
-		coalesce((SELECT max(cursor) FROM consumer WHERE topic = t.id), 0)) FROM topic t WHERE space = ? AND name = ?`, p.id, name)
+	// Retention may have emptied the log; it leaves the last number behind.
+	_, err := p.row([]any{&end.topic, &end.next}, `SELECT t.id, 1 + max(t.last,
+		coalesce((SELECT max(place) - (t.id << 40) FROM event WHERE place > t.id << 40 AND place < (t.id + 1) << 40), 0))
+		FROM topic t WHERE t.space = ? AND t.name = ?`, p.id, name)
 	if err == nil {
 		p.ends[key] = end
 	}
