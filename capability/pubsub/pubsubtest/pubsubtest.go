@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) pubsub.Driver) {
 		"the end waits":            theEndWaits,
 		"dead letter":              deadLetter,
 		"out of order is no twice": outOfOrderIsNoTwice,
+		"retries in order of time": retriesInOrderOfTime,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -310,4 +311,26 @@ func outOfOrderIsNoTwice(t *testing.T, d pubsub.Driver) {
 		t.Errorf("%s came again", got[0])
 	}
 	nothing(t, ids)
+}
+
+// Of events that wait for another attempt, the one that is due first comes first, whatever their order was; and they do
+// not hold up the rest.
+func retriesInOrderOfTime(t *testing.T, d pubsub.Driver) {
+	after := map[string]time.Duration{"000": 150 * time.Millisecond, "001": 50 * time.Millisecond, "002": 100 * time.Millisecond}
+	again, first := make(chan string, 10), make(chan string, 10)
+	subscribe(t, d, "g", 1, func(_ context.Context, d pubsub.Delivery) pubsub.Verdict {
+		if d.Attempt > 1 {
+			again <- d.Event.ID
+			return pubsub.Verdict{}
+		}
+		first <- d.Event.ID
+		return pubsub.Verdict{Retry: after[d.Event.ID] > 0, After: after[d.Event.ID]}
+	})
+	publish(t, d, numbered(5)...)
+	if got := take(t, first, 5); !slices.Equal(got, numbered(5)) {
+		t.Errorf("first came %q", got)
+	}
+	if got := take(t, again, 3); !slices.Equal(got, []string{"001", "002", "000"}) {
+		t.Errorf("again came %q", got)
+	}
 }

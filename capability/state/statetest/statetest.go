@@ -26,6 +26,9 @@ func Run(t *testing.T, open func(t *testing.T) state.Driver) {
 		"list":                 list,
 		"concurrent increment": concurrentIncrement,
 		"values are copies":    valuesAreCopies,
+		"keys of any bytes":    keysOfAnyBytes,
+		"nothing half seen":    nothingHalfSeen,
+		"an ended context":     anEndedContext,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -223,5 +226,73 @@ func valuesAreCopies(t *testing.T, d state.Driver) {
 	copy(get(t, d, "k").Value, "hers")
 	if got := get(t, d, "k").Value; string(got) != "mine" {
 		t.Errorf("somebody's buffer was kept: %q", got)
+	}
+}
+
+func keysOfAnyBytes(t *testing.T, d state.Driver) {
+	keys := []string{"a", "a\x00b", "a\x00", "\x00", "\xff\xfe", "ä", "%_", "' OR 1=1 --", strings.Repeat("k", state.MaxKey)}
+	for _, k := range keys {
+		apply(t, d, state.Op{Key: k, Value: []byte("value of " + k)})
+	}
+	items, err := d.Get(t.Context(), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, it := range items {
+		if it.Key != keys[i] || string(it.Value) != "value of "+keys[i] {
+			t.Errorf("key %q came back as %q with %q", keys[i], it.Key, it.Value)
+		}
+	}
+	if l, ok := d.(state.Lister); ok {
+		items, err := l.List(t.Context(), "a", "", 10)
+		if err != nil || len(items) != 3 || items[1].Key != "a\x00" || items[2].Key != "a\x00b" {
+			t.Errorf("List: %+v, %v", items, err)
+		}
+	}
+}
+
+// nothingHalfSeen moves money between two accounts from many sides: whoever reads both at once sees the same sum.
+func nothingHalfSeen(t *testing.T, d state.Driver) {
+	apply(t, d, state.Op{Key: "x", Value: []byte("500")}, state.Op{Key: "y", Value: []byte("500")})
+	read := func() (etags [2]string, x, y int) {
+		items, err := d.Get(context.Background(), []string{"x", "y"})
+		if err != nil {
+			t.Error(err)
+			return etags, 0, 0
+		}
+		if _, err := fmt.Sscan(string(items[0].Value)+" "+string(items[1].Value), &x, &y); err != nil || x+y != 1000 {
+			t.Errorf("half a transaction: %q and %q", items[0].Value, items[1].Value)
+		}
+		return [2]string{items[0].ETag, items[1].ETag}, x, y
+	}
+	var working sync.WaitGroup
+	for range 8 {
+		working.Go(func() {
+			for done := 0; done < 10 && !t.Failed(); {
+				etags, x, y := read()
+				_, err := d.Apply(context.Background(), []state.Op{
+					{Key: "x", Value: fmt.Append(nil, x-1), IfMatch: etags[0]}, {Key: "y", Value: fmt.Append(nil, y+1), IfMatch: etags[1]},
+				})
+				if err == nil {
+					done++
+				} else if loam.CodeOf(err) != loam.Aborted {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	working.Wait()
+	if _, x, y := read(); x != 420 || y != 580 {
+		t.Errorf("after 80 transfers of 1 from 500 to 500: %d and %d", x, y)
+	}
+}
+
+// anEndedContext may stop a write or not; what the driver says of it is true.
+func anEndedContext(t *testing.T, d state.Driver) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := d.Apply(ctx, []state.Op{{Key: "k", Value: []byte("x")}})
+	if there := get(t, d, "k").ETag != ""; there != (err == nil) || err != nil && loam.CodeOf(err) != loam.Canceled {
+		t.Errorf("Apply said %v, and the key is there: %t", err, there)
 	}
 }
