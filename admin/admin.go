@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol"
 	"github.com/loam-run/loam/protocol/nethttp"
 )
 
@@ -55,6 +56,8 @@ type Server interface {
 	Status() Status
 	// Target is a function or app by kind and name, nil where there is none.
 	Target(kind, name string) loam.Target
+	// Backup writes a copy of a component's store, as it is at one moment, to a new file at path.
+	Backup(ctx context.Context, component, path string) error
 }
 
 // Options of Listen.
@@ -91,7 +94,7 @@ func Listen(ctx context.Context, o Options, s Server) (*Endpoint, error) {
 	}
 	e := &Endpoint{
 		http: &http.Server{
-			Handler: authorized(token, handler(s, o.Log)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+			Handler: authorized(token, handler(s, o.DataDir, o.Log)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 			ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		},
 		files:   []string{filepath.Join(o.DataDir, tokenFile), filepath.Join(o.DataDir, addressFile)},
@@ -143,7 +146,7 @@ func authorized(token string, next http.Handler) http.Handler {
 	})
 }
 
-func handler(s Server, log *slog.Logger) http.Handler {
+func handler(s Server, dataDir string, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -159,12 +162,33 @@ func handler(s Server, log *slog.Logger) http.Handler {
 		prefix := "/v1/invoke/" + r.PathValue("kind") + "/" + r.PathValue("name")
 		http.StripPrefix(prefix, nethttp.Handler(t, nethttp.Options{Log: log, MaxBody: 64 << 20})).ServeHTTP(w, r)
 	})
+	mux.HandleFunc("GET /v1/backup/{component}", func(w http.ResponseWriter, r *http.Request) {
+		if err := sendBackup(w, r, s, dataDir); err != nil {
+			log.Error("backup failed", "component", r.PathValue("component"), "error", err)
+			http.Error(w, err.Error(), protocol.HTTPStatus(loam.CodeOf(err))) // of no effect once the copy is being sent
+		}
+	})
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	return mux
+}
+
+// sendBackup makes a copy in the data directory, which is on the disk that has room for it if any has, and sends it.
+func sendBackup(w http.ResponseWriter, r *http.Request, s Server, dataDir string) (err error) {
+	dir, err := os.MkdirTemp(dataDir, "backup-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "copy")
+	if err := s.Backup(r.Context(), r.PathValue("component"), path); err != nil {
+		return err
+	}
+	http.ServeFile(w, r, path)
+	return nil
 }
 
 // contact is how the CLI finds a process.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,20 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 // Invoke sends a request to a function or app, past all routes. The caller closes the body.
 func (c *Client) Invoke(ctx context.Context, kind, name, method, path string, header http.Header, body io.Reader) (*http.Response, error) {
 	return c.do(ctx, method, "/v1/invoke/"+kind+"/"+name+path, header, body)
+}
+
+// Backup copies a component's store, as it is at one moment, to w.
+func (c *Client) Backup(ctx context.Context, component string, w io.Writer) (int64, error) {
+	res, err := c.do(ctx, http.MethodGet, "/v1/backup/"+url.PathEscape(component), nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10)) // only to tell why
+		return 0, fmt.Errorf("backup: %s", strings.TrimSpace(string(b)))
+	}
+	return io.Copy(w, res.Body)
 }
 
 func (c *Client) do(ctx context.Context, method, path string, header http.Header, body io.Reader) (*http.Response, error) {

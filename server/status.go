@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -15,6 +17,7 @@ import (
 type current struct {
 	status  admin.Status
 	targets map[snapshot.TargetRef]*handle
+	backups map[string]func(ctx context.Context, path string) error // by component
 }
 
 // Status tells how every resource is.
@@ -39,9 +42,28 @@ func (s *server) Target(kind, name string) loam.Target {
 	return nil
 }
 
+// Backup copies a component's store.
+func (s *server) Backup(ctx context.Context, component, path string) error {
+	c := s.status.Load()
+	if c == nil || c.backups[component] == nil {
+		return &loam.Error{
+			Code: loam.NotFound, Op: fmt.Sprintf("backup of %q", component), Err: errors.New("no open component of that name has a store of its own to copy"),
+			Hint: "see loam get component; default is the embedded store",
+		}
+	}
+	return c.backups[component](ctx, path)
+}
+
 // publish puts together what admin tells of the present generation, and says so where it changed.
 func (s *server) publish() {
-	c := &current{status: admin.Status{Version: s.o.Version, PID: os.Getpid(), Started: s.started}, targets: map[snapshot.TargetRef]*handle{}}
+	c := &current{status: admin.Status{Version: s.o.Version, PID: os.Getpid(), Started: s.started}, targets: map[snapshot.TargetRef]*handle{}, backups: map[string]func(context.Context, string) error{}}
+	for key, x := range s.components {
+		if b, ok := x.driver.(interface {
+			Backup(ctx context.Context, path string) error
+		}); ok {
+			c.backups[key.name] = b.Backup
+		}
+	}
 	for ref, h := range s.targets {
 		c.targets[ref] = h
 	}
