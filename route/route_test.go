@@ -209,7 +209,8 @@ func slow(rules []Rule, req *loam.Request, path string) string {
 				if wild && len(host) > maxHost {
 					continue
 				}
-				if h != "" && (host != h || host == "" || host[0] == '.') && !(wild && strings.HasSuffix(host, suffix) && len(host) > len(suffix)) {
+				under := wild && strings.HasSuffix(host, suffix) && len(host) > len(suffix)
+				if h != "" && (host != h || host == "" || host[0] == '.') && !under {
 					continue
 				}
 				rank := []int{len(h), 0, 0, 0, len(m.Headers), len(m.Query), -order}

@@ -304,7 +304,7 @@ func TestCapabilityCall(t *testing.T) {
 		"state.Get": func(_ context.Context, c *loam.Caller, in []byte) ([]byte, error) {
 			var req api.StateGetRequest
 			if err := req.ParseProto(in); err != nil || c != caller {
-				return nil, fmt.Errorf("%v from %v", err, c)
+				return nil, fmt.Errorf("%w from %v", err, c)
 			}
 			resp := api.StateGetResponse{Items: []api.StateItem{{Key: req.Keys[0]}}}
 			if v, ok := stored[req.Keys[0]]; ok {

@@ -114,6 +114,12 @@ func TestFullDisk(t *testing.T) {
 	n, err := fill(t, s, 0)
 	acts(t, "write to a full disk", err, loam.ResourceExhausted)
 	holds(t, s, n)
+	closed(t, s)
+
+	s = opened(t, filepath.Join(dir, "loam.db")) // a restart does not make room, and does not need any to read
+	holds(t, s, n)
+	_, err = s.Apply(t.Context(), []state.Op{{Key: fmt.Sprint(n), Value: value(n)}})
+	acts(t, "write to a disk that was full from the start", err, loam.ResourceExhausted)
 	if err := resize("16m"); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +179,7 @@ func TestReadOnly(t *testing.T) {
 // runAsNobody runs this test once more as a user with no rights of root's.
 func runAsNobody(t *testing.T) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "loam-readonly-")
+	dir, err := os.MkdirTemp("", "loam-readonly-") //nolint:usetesting // a folder that nobody can get into: t.TempDir's is root's alone
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,10 @@ func (p *Provider) Watch(ctx context.Context, changed func()) error {
 			if e.Op&^(fsnotify.Write|fsnotify.Chmod) == 0 && !isResource(e.Name) && !written[filepath.Clean(e.Name)] {
 				continue // somebody's log or database beside the resources
 			}
-		case <-w.Errors: // an overflow of events, or a folder that went: both end in looking anew
+		case _, ok := <-w.Errors: // an overflow of events, or a folder that went: both end in looking anew
+			if !ok {
+				return fmt.Errorf("watch files: the watcher ended")
+			}
 		case <-settled.C:
 			first = time.Time{}
 			written = p.follow(w)

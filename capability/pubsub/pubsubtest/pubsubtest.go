@@ -244,8 +244,8 @@ func theEndWaits(t *testing.T, d pubsub.Driver) {
 	<-inside
 	cancel()
 	select {
-	case <-ended:
-		t.Error("Subscribe returned while a handler was at work")
+	case err := <-ended:
+		t.Errorf("Subscribe returned %v while a handler was at work", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(release)
