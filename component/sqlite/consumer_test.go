@@ -232,6 +232,59 @@ func TestEmptiedLogGoesOn(t *testing.T) {
 	}
 }
 
+// Verdicts that cannot be written wait until they can. Where the end comes first, it says so, and the events come again.
+func TestVerdictsThatCannotBeWritten(t *testing.T) {
+	p := openBus(t, filepath.Join(t.TempDir(), "loam.db"))
+	defer closeBus(t, p)
+	rename := func(from, to string) {
+		t.Helper()
+		if err := p.write(t.Context(), func(d *db) error { return d.exec("ALTER TABLE " + from + " RENAME TO " + to) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cursor := func() (n int) {
+		t.Helper()
+		if err := p.readers.QueryRow("SELECT cursor FROM consumer").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	publish(t, p, 0, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	handled, ended := make(chan string), make(chan error, 1)
+	subscribe := func() {
+		ended <- p.Subscribe(ctx, pubsub.Subscription{Topic: "t", Group: "g", InFlight: 1}, func(_ context.Context, d pubsub.Delivery) pubsub.Verdict {
+			handled <- d.Event.ID
+			return pubsub.Verdict{}
+		})
+	}
+	go subscribe()
+	<-handled
+	rename("consumer", "elsewhere")
+	<-handled
+	<-handled
+	rename("elsewhere", "consumer")
+	for deadline := time.Now().Add(20 * time.Second); cursor() != 3; {
+		if time.Now().After(deadline) {
+			t.Fatalf("the cursor stays at %d", cursor())
+		}
+	}
+	rename("consumer", "elsewhere")
+	publish(t, p, 3, 4)
+	<-handled
+	cancel()
+	if err := <-ended; loam.CodeOf(err) != loam.Unavailable {
+		t.Errorf("a subscription whose last verdict is lost ends with %v", err)
+	}
+	rename("elsewhere", "consumer")
+	consume(t, p, 1, 1, func(d pubsub.Delivery) pubsub.Verdict {
+		if d.Event.ID != "3" {
+			t.Errorf("%s came again", d.Event.ID)
+		}
+		return pubsub.Verdict{}
+	})
+}
+
 // A subscription of a closed component ends with an error that says so.
 func TestSubscribeClosed(t *testing.T) {
 	p := openBus(t, filepath.Join(t.TempDir(), "loam.db"))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -61,7 +62,8 @@ PRAGMA user_version = 1;
 // other at work becomes it, commits its own change and all that wait, and hands on to one that came meanwhile. So a
 // lonely write costs no switch of goroutines, and many share an fsync.
 //
-// Order of locks: Files.mu, Settings.mu or block.mu, Pubsub.mu, consumer.mu, db.mu. A change under way takes none.
+// Order of locks: Files.mu, Settings.mu or block.mu, Pubsub.mu, consumer.mu, db.mu. A change under way holds none of
+// them, and takes only the last.
 type db struct {
 	path     string
 	users    int // guarded by Files.mu
@@ -81,11 +83,13 @@ type db struct {
 	writing bool          // somebody is the writer
 	idle    chan struct{} // made by close where it has to wait for the writer
 
-	group     []*write                // the writer's
-	ends      map[topicName]*logEnd   // the writer's
-	retention map[int64]time.Duration // of each pubsub component that was opened, by its space; the writer's
-	epoch     int64                   // counts openings; with version it makes ETags that never come again
-	version   int64                   // the writer's
+	retention map[int64]time.Duration // of each pubsub component that was opened, by its space; guarded by mu
+
+	// The writer's.
+	group   []*write
+	ends    map[topicName]*logEnd
+	epoch   int64 // counts openings; with version it makes ETags that never come again; 0 until the first transaction
+	version int64
 }
 
 // A write is one caller's change on its way to the disk.
@@ -202,12 +206,22 @@ func (d *db) openWriter() error {
 	})); err != nil {
 		return err
 	}
-	if err := d.conn.script("BEGIN IMMEDIATE;" + schema + `
-		INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1; COMMIT`); err != nil {
-		_ = d.conn.script("ROLLBACK") // it may never have begun
+	err = d.tryCommit(nil)
+	if isFull(err) {
+		return nil // what is there can be read, and the first write for which there is room begins what could not begin now
+	}
+	return err
+}
+
+// begin begins a transaction, and with the first one an epoch.
+func (d *db) begin() error {
+	if err := d.exec("BEGIN IMMEDIATE"); err != nil || d.epoch > 0 {
 		return err
 	}
-	_, err = d.row([]any{&d.epoch}, "SELECT value FROM meta WHERE key = 'epoch'")
+	if err := d.conn.script(schema + "INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"); err != nil {
+		return err
+	}
+	_, err := d.row([]any{&d.epoch}, "SELECT value FROM meta WHERE key = 'epoch'")
 	return err
 }
 
@@ -348,13 +362,15 @@ func (d *db) commit(group []*write) {
 }
 
 func (d *db) tryCommit(group []*write) (err error) {
+	epoch := d.epoch
 	defer func() {
 		if err != nil {
 			_ = d.exec("ROLLBACK") // SQLite may have rolled back by itself
+			d.epoch = epoch
 			clear(d.ends)
 		}
 	}()
-	if err := d.exec("BEGIN IMMEDIATE"); err != nil {
+	if err := d.begin(); err != nil {
 		return err
 	}
 	for _, w := range group {
@@ -465,7 +481,10 @@ func (d *db) sweep() (more bool, err error) {
 		now.UnixMilli(), sweepBatch); err != nil {
 		return false, err
 	}
-	for space, retention := range d.retention {
+	d.mu.Lock()
+	retentions := maps.Clone(d.retention)
+	d.mu.Unlock()
+	for space, retention := range retentions {
 		// The number of an event that goes must not come again: consumers have notes of it.
 		if _, err := d.conn.exec(`UPDATE topic AS t
 			SET last = (SELECT max(place) FROM event WHERE place > t.id << 40 AND place < (t.id + 1) << 40) - (t.id << 40)
@@ -497,7 +516,7 @@ func (d *db) explain(doing string, err error) error {
 		code = s.Code() & 0xff
 	}
 	switch {
-	case code == sqlite3.SQLITE_FULL:
+	case isFull(err):
 		e.Code, e.Hint = loam.ResourceExhausted, "free some disk space; nothing acknowledged is lost, reads go on, and writes go on by themselves once there is room"
 	case isDamage(err):
 		e.Code, e.Hint = loam.DataLoss, "stop loam, keep a copy of the file with its -wal, and restore a backup or run `sqlite3 FILE .recover`"
@@ -509,6 +528,11 @@ func (d *db) explain(doing string, err error) error {
 		e.Hint = "the disk reported an error: look at the system's log and the disk's health; what was acknowledged is kept"
 	}
 	return e
+}
+
+func isFull(err error) bool {
+	var s *sqlite.Error
+	return errors.As(err, &s) && s.Code()&0xff == sqlite3.SQLITE_FULL
 }
 
 func isReadOnly(err error) bool {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,22 +115,31 @@ func TestFullDisk(t *testing.T) {
 	n, err := fill(t, s, 0)
 	acts(t, "write to a full disk", err, loam.ResourceExhausted)
 	holds(t, s, n)
-	closed(t, s)
-
-	s = opened(t, filepath.Join(dir, "loam.db")) // a restart does not make room, and does not need any to read
-	holds(t, s, n)
-	_, err = s.Apply(t.Context(), []state.Op{{Key: fmt.Sprint(n), Value: value(n)}})
-	acts(t, "write to a disk that was full from the start", err, loam.ResourceExhausted)
 	if err := resize("16m"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Apply(t.Context(), []state.Op{{Key: fmt.Sprint(n), Value: value(n)}}); err != nil {
 		t.Errorf("write once there is room: %v", err)
 	}
-	holds(t, s, n+1)
 	closed(t, s)
+
+	// A start needs no room to read, and writes go on by themselves once there is some.
+	filler := filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
 	s = opened(t, filepath.Join(dir, "loam.db"))
 	defer closed(t, s)
+	holds(t, s, n+1)
+	op := []state.Op{{Key: "new", Value: value(0)}}
+	_, err = s.Apply(t.Context(), op)
+	acts(t, "write to a disk that was full from the start", err, loam.ResourceExhausted)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Apply(t.Context(), op); err != nil {
+		t.Errorf("write once there is room: %v", err)
+	}
 	holds(t, s, n+1)
 }
 

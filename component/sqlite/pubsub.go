@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"sync"
 	"time"
 
@@ -18,12 +17,9 @@ func (f *Files) OpenPubsub(ctx context.Context, name string, c Config) (*Pubsub,
 	if err != nil {
 		return nil, err
 	}
-	if s.readOnly == nil {
-		err = s.write(ctx, func(d *db) error { d.retention[s.id] = c.Retention; return nil })
-		if err != nil {
-			return nil, errors.Join(err, f.release(s))
-		}
-	}
+	s.db.mu.Lock()
+	s.retention[s.id] = c.Retention
+	s.db.mu.Unlock()
 	return &Pubsub{space: s, files: f, consumers: map[string]map[string]*consumer{}}, nil
 }
 
