@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"strings"
 	"sync"
 
 	"github.com/loam-run/loam/capability/config"
@@ -32,10 +31,7 @@ func (s *Settings) Close() error { return s.files.release(s.space) }
 func (s *Settings) Get(ctx context.Context, keys []string) (items []config.Item, err error) {
 	query, args := "SELECT key, value, version, metadata FROM config WHERE space = ?", []any{s.id}
 	if len(keys) > 0 {
-		query += " AND key IN (?" + strings.Repeat(", ?", len(keys)-1) + ")"
-		for _, k := range keys {
-			args = append(args, k)
-		}
+		query, args = in(query+" AND key", args, keys)
 	}
 	err = s.rows(ctx, func(r *sql.Rows) error {
 		var it config.Item

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,7 +73,8 @@ type db struct {
 	readOnly error // why nothing can be written; nil where it can
 
 	readers *sql.DB
-	conn    conn // the writer's
+	reads   sync.Map // the readers' prepared statements: *sql.Stmt by query
+	conn    conn     // the writer's
 
 	slots   chan struct{} // one for each write in here
 	stop    chan struct{}
@@ -242,6 +244,10 @@ func (d *db) close() error {
 
 func (d *db) closeFiles() error {
 	var errs []error
+	d.reads.Range(func(_, s any) bool {
+		errs = append(errs, s.(*sql.Stmt).Close())
+		return true
+	})
 	if d.readers != nil {
 		errs = append(errs, d.readers.Close())
 	}
@@ -406,9 +412,25 @@ func (d *db) nextVersion() int64 {
 
 func formatVersion(v int64) string { return strconv.FormatInt(v, 36) }
 
-// rows reads with a reader's connection and calls each for every row.
+// rows reads with a reader's connection and calls each for every row. It keeps the query prepared, so there must not be
+// many. It looks at ctx once: to watch it would cost more than the read, which is short.
 func (d *db) rows(ctx context.Context, each func(*sql.Rows) error, query string, args ...any) error {
-	rows, err := d.readers.QueryContext(ctx, query, args...)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, ok := d.reads.Load(query)
+	if !ok {
+		made, err := d.readers.Prepare(query)
+		if err != nil {
+			return d.explain("read", err)
+		}
+		if s, ok = d.reads.LoadOrStore(query, made); ok {
+			if err := made.Close(); err != nil {
+				return d.explain("read", err)
+			}
+		}
+	}
+	rows, err := s.(*sql.Stmt).Query(args...)
 	if err != nil {
 		return d.explain("read", err)
 	}
@@ -422,6 +444,19 @@ func (d *db) rows(ctx context.Context, each func(*sql.Rows) error, query string,
 		return d.explain("read", err)
 	}
 	return nil
+}
+
+// in adds keys to a query and its arguments as a list. It repeats the last to fill up a power of two: so few queries
+// differ.
+func in(query string, args []any, keys []string) (string, []any) {
+	n := 1
+	for n < len(keys) {
+		n *= 2
+	}
+	for i := range n {
+		args = append(args, keys[min(i, len(keys)-1)])
+	}
+	return query + " IN (?" + strings.Repeat(", ?", n-1) + ")", args
 }
 
 // spaceID finds or makes the number of a component's share.

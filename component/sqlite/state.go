@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"strings"
 	"time"
 
 	"github.com/loam-run/loam"
@@ -29,21 +28,12 @@ func (s *State) Close() error { return s.files.release(s.space) }
 func (s *State) Get(ctx context.Context, keys []string) ([]state.Item, error) {
 	items := make([]state.Item, len(keys))
 	at := make(map[string]int, len(keys))
-	args := make([]any, 0, len(keys)+2)
-	args = append(args, s.id, s.now().UnixMilli())
 	for i, k := range keys {
 		items[i].Key = k
-		if _, again := at[k]; !again {
-			args = append(args, k)
-			at[k] = i
-		}
+		at[k] = i
 	}
-	query := "SELECT key, value, etag, expires FROM state WHERE space = ? AND (expires = 0 OR expires > ?) AND key "
-	if len(args) == 3 {
-		query += "= ?"
-	} else {
-		query += "IN (?" + strings.Repeat(", ?", len(args)-3) + ")"
-	}
+	query, args := in("SELECT key, value, etag, expires FROM state WHERE space = ? AND (expires = 0 OR expires > ?) AND key",
+		[]any{s.id, s.now().UnixMilli()}, keys)
 	err := s.rows(ctx, func(r *sql.Rows) error {
 		it, err := scanItem(r)
 		items[at[it.Key]] = it
