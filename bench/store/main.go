@@ -26,14 +26,23 @@ import (
 )
 
 func main() {
-	dir := flag.String("dir", ".tmp", "folder on the disk to measure; a memory file system would measure nothing")
-	rounds := flag.Int("rounds", 5, "interleaved rounds; the median counts")
-	length := flag.Duration("time", 600*time.Millisecond, "length of each measurement")
+	var b bench
+	flag.StringVar(&b.dir, "dir", ".tmp", "folder on the disk to measure; a memory file system would measure nothing")
+	flag.IntVar(&b.rounds, "rounds", 5, "how often to measure; the median counts")
+	flag.DurationVar(&b.length, "time", 600*time.Millisecond, "length of each measurement")
+	flag.Int64Var(&b.warmUp, "warm-up", 1500, "writes before each measurement: files that grow cost more than files that are written anew, and every log here is recycled by then")
 	flag.Parse()
-	if err := run(context.Background(), os.Stdout, *dir, *rounds, *length); err != nil {
+	if err := b.run(context.Background(), os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "store:", err)
 		os.Exit(1)
 	}
+}
+
+type bench struct {
+	dir    string
+	rounds int
+	length time.Duration
+	warmUp int64
 }
 
 // A contender is something that stores. state and publish each make one write durable and may be called by many
@@ -61,21 +70,21 @@ type measurement struct {
 	writers         int
 }
 
-func run(ctx context.Context, out io.Writer, dir string, rounds int, length time.Duration) (err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+func (b bench) run(ctx context.Context, out io.Writer) (err error) {
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(dir, "store-")
+	tmp, err := os.MkdirTemp(b.dir, "store-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 
 	rates := map[measurement][]float64{} // one for each round
-	for round := range rounds {
+	for round := range b.rounds {
 		for _, w := range writers {
 			for _, kind := range kinds {
-				got, err := compare(ctx, tmp, kind, w, length)
+				got, err := b.compare(ctx, tmp, kind, w)
 				if err != nil {
 					return err
 				}
@@ -85,7 +94,7 @@ func run(ctx context.Context, out io.Writer, dir string, rounds int, length time
 				}
 			}
 		}
-		fmt.Fprintf(out, "round %d of %d\n", round+1, rounds)
+		fmt.Fprintf(out, "round %d of %d\n", round+1, b.rounds)
 	}
 	report(out, rates)
 	return nil
@@ -94,7 +103,7 @@ func run(ctx context.Context, out io.Writer, dir string, rounds int, length time
 const turns = 16 // of each contender in a round
 
 // compare measures every contender, by turns, and returns the writes a second of each.
-func compare(ctx context.Context, dir, kind string, writers int, length time.Duration) (rates []float64, err error) {
+func (b bench) compare(ctx context.Context, dir, kind string, writers int) (rates []float64, err error) {
 	var does []func(context.Context, int, int) error
 	for i, c := range contenders {
 		dir := filepath.Join(dir, strconv.Itoa(i))
@@ -108,7 +117,7 @@ func compare(ctx context.Context, dir, kind string, writers int, length time.Dur
 			do = opened.publish
 		}
 		does = append(does, do)
-		if _, _, err := measure(ctx, writers, 0, warmUp, do); err != nil {
+		if _, _, err := measure(ctx, writers, 0, b.warmUp, do); err != nil {
 			return nil, fmt.Errorf("%s, %s: %w", c.name, kind, err)
 		}
 	}
@@ -116,7 +125,7 @@ func compare(ctx context.Context, dir, kind string, writers int, length time.Dur
 	for turn := range turns {
 		for j := range does {
 			i := (j + turn) % len(does) // nobody always comes first
-			n, t, err := measure(ctx, writers, length/turns, 0, does[i])
+			n, t, err := measure(ctx, writers, b.length/turns, 0, does[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", contenders[i].name, kind, err)
 			}
@@ -129,10 +138,6 @@ func compare(ctx context.Context, dir, kind string, writers int, length time.Dur
 	}
 	return rates, nil
 }
-
-// warmUp is how many writes come before a measurement: files that grow cost more than files that are written anew, and
-// every log here is recycled by then.
-const warmUp = 1500
 
 // measure lets writers write for a while, and least times in all, and returns how many writes were done in
 // what time.
