@@ -42,7 +42,9 @@ type server struct {
 	targets       map[snapshot.TargetRef]*handle
 	listeners     map[string]*socket
 	subscriptions map[string]*subscription
-	ending        sync.WaitGroup // old versions that finish their calls
+	ending        sync.WaitGroup // old versions that finish their calls, and new ones being compiled
+	life          context.Context
+	die           context.CancelFunc
 	digests       map[string]digest
 
 	open   atomic.Pointer[opened]  // the components that capability calls find
@@ -54,6 +56,7 @@ func newServer(o Options, host *wasm.Host) *server {
 		o: o, started: time.Now(), host: host, components: map[componentKey]*component{}, targets: map[snapshot.TargetRef]*handle{},
 		listeners: map[string]*socket{}, subscriptions: map[string]*subscription{}, digests: map[string]digest{},
 	}
+	s.life, s.die = context.WithCancel(context.Background())
 	s.open.Store(&opened{})
 	s.methods = loam.Methods{}
 	for _, m := range []loam.Methods{
@@ -291,6 +294,9 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 			if old := h.current.Swap(v); old != nil {
 				s.endLater(old.end, strings.ToLower(ref.Kind), ref.Name)
 			}
+			if v.improve != nil {
+				s.ending.Go(func() { v.improve(h) })
+			}
 		})
 	}
 	for _, f := range plan.Functions {
@@ -304,14 +310,7 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 			if err != nil {
 				return nil, err
 			}
-			fn, err := function.New(ctx, s.host, f.Name, module, wasm.Config{
-				ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Timeout: f.Timeout, Memory: f.Memory, Concurrency: f.Concurrency,
-				Caller: &loam.Caller{Name: f.Name, Grants: f.Grants}, Methods: s.methods,
-			})
-			if err != nil {
-				return nil, err
-			}
-			return newVersion(snapshot.Hash(f)+sum, fn, fn.Close), nil
+			return s.startFunction(ctx, snapshot.Hash(f)+sum, module, f)
 		})
 	}
 	for _, a := range plan.Apps {
@@ -353,6 +352,40 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 			delete(s.digests, path)
 		}
 	}
+}
+
+// startFunction makes a version of a function; where quick is wanted, one that is interpreted, which a compiled one
+// takes over from as soon as it is there.
+func (s *server) startFunction(ctx context.Context, hash string, module []byte, f snapshot.Function) (*version, error) {
+	config := wasm.Config{
+		ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Timeout: f.Timeout, Memory: f.Memory, Concurrency: f.Concurrency,
+		Caller: &loam.Caller{Name: f.Name, Grants: f.Grants}, Methods: s.methods, Interpret: s.o.Quick,
+	}
+	fn, err := function.New(ctx, s.host, f.Name, module, config)
+	if err != nil {
+		return nil, err
+	}
+	v := newVersion(hash, fn, fn.Close)
+	if !config.Interpret {
+		return v, nil
+	}
+	config.Interpret = false
+	v.improve = func(h *handle) {
+		compiled, err := function.New(s.life, s.host, f.Name, module, config)
+		if err != nil {
+			if s.life.Err() == nil {
+				s.o.Log.Error("not compiled, it is interpreted from now on", "function", f.Name, "error", err)
+			}
+			return
+		}
+		better := newVersion(hash, compiled, compiled.Close)
+		if h.current.CompareAndSwap(v, better) {
+			s.endLater(v.end, "function", f.Name)
+		} else { // a further change, or the end, came first
+			s.endLater(better.end, "function", f.Name)
+		}
+	}
+	return v, nil
 }
 
 // A digest is a file's content as it was when it was last looked at.
@@ -520,6 +553,7 @@ func (s *server) subscribe(w snapshot.Subscription, bus *pubsub.Bus) *subscripti
 // close ends all that runs, in the order that loses nothing: no new requests, then no new deliveries, then the targets,
 // then what they call.
 func (s *server) close(ctx context.Context) error {
+	s.die()
 	var ends sync.WaitGroup
 	end := func(f func(context.Context) error, kind, name string) {
 		ends.Go(func() {

@@ -38,6 +38,10 @@ type Options struct {
 	Log       *slog.Logger
 	Grace     time.Duration // for requests under way at the end; 0 is 30s
 
+	// Quick serves a function that is new or changed at once, by interpreting it, and makes its native code meanwhile.
+	// It is for who waits for each change, as with loam dev.
+	Quick bool
+
 	// Prepare brings a plan's files up to date before they are opened, as loam dev does by building them. It returns
 	// what it could not do, by resource key. nil: the files are as they are.
 	Prepare func(ctx context.Context, p *snapshot.Plan) map[string]error

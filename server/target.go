@@ -23,6 +23,9 @@ type version struct {
 	close  func(context.Context) error
 	state  func() string // how it is, for status; nil: ready
 
+	// improve puts a better version of the same in its place, once there is one; nil: this is the best.
+	improve func(*handle)
+
 	calls   atomic.Int64 // calls under way; closing is added once it shall end
 	idle    chan struct{}
 	emptied sync.Once

@@ -128,7 +128,11 @@ func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config
 
 	// A runtime of its own: the memory limit is one of the runtime, and closing it leaves nothing behind. The compiled
 	// code is in the cache that all share. CoreFeaturesV2 leaves exception handling off, which wazero 1.12 gets wrong.
-	m.runtime = wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().
+	engine := wazero.NewRuntimeConfigCompiler()
+	if c.Interpret {
+		engine = wazero.NewRuntimeConfigInterpreter()
+	}
+	m.runtime = wazero.NewRuntimeWithConfig(ctx, engine.
 		WithCompilationCache(h.cache).
 		WithCoreFeatures(wasmapi.CoreFeaturesV2).
 		WithMemoryLimitPages(pages(c.Memory)).

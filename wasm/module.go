@@ -35,6 +35,7 @@ type Config struct {
 	Queue       int               // requests that may wait beyond those; default 16 times as many
 	MaxRequest  int64             // bytes of a request's body; default 16 MiB
 	MaxResponse int64             // bytes of a response's body; default 16 MiB
+	Interpret   bool              // make no native code: ready in a tenth of the time, and many times slower from then on
 	Methods     loam.Methods      // the capability calls it may make
 	Caller      *loam.Caller      // as whom
 }

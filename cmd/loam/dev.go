@@ -20,7 +20,7 @@ import (
 
 // sourcePoll is how often sources are looked at. A look costs a stat for each file of the module; a reload stays well
 // under a second.
-const sourcePoll = 200 * time.Millisecond
+const sourcePoll = 100 * time.Millisecond
 
 type devCmd struct {
 	Dir string `arg:"" default:"." type:"path" help:"The project: a folder or file with resources (.)."`
@@ -44,7 +44,7 @@ func (c devCmd) Run(ctx context.Context, o out) error {
 	opts := c.options([]string{c.Dir})
 	opts.Log = c.logger(o.err, "text")
 	p := &project{Provider: opts.Provider, out: o, built: map[string]built{}}
-	opts.Provider, opts.Prepare, opts.Changed = p, p.prepare, p.changed
+	opts.Provider, opts.Prepare, opts.Changed, opts.Quick = p, p.prepare, p.changed, true
 	return server.Run(ctx, opts)
 }
 
