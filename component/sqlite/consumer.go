@@ -155,8 +155,8 @@ func (c *consumer) read(ctx context.Context, from, to int64, limit int) (found [
 			return nil
 		}
 		return json.Unmarshal(attributes, &found[len(found)-1].event.Attributes)
-	}, `SELECT place, id, source, type, subject, time, content_type, attributes, data
-		FROM event WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?`, place(c.topic, from), place(c.topic, to), limit)
+	}, `SELECT place, id, source, coalesce(type, ?), subject, time, coalesce(content_type, ?), attributes, data
+		FROM event WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?`, c.name, usualType, place(c.topic, from), place(c.topic, to), limit)
 	return found, err
 }
 

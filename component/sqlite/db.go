@@ -31,7 +31,8 @@ const (
 const vfs = "unix-excl"
 
 // schema holds every capability's tables. Most are WITHOUT ROWID: their keys are how they are read, and one tree costs a
-// write half of two. An event's key is one number, its place, since SQLite appends to that at the least cost.
+// write half of two. An event's key is one number, its place, since SQLite appends to that at the least cost; a type that
+// is the topic's name and a content type that is JSON, which most are, are stored as NULL.
 const schema = `
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS space (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -42,8 +43,8 @@ CREATE INDEX IF NOT EXISTS state_expires ON state (expires) WHERE expires > 0;
 CREATE TABLE IF NOT EXISTS topic (
 	id INTEGER PRIMARY KEY, space INTEGER NOT NULL, name TEXT NOT NULL, last INTEGER NOT NULL DEFAULT 0, UNIQUE (space, name));
 CREATE TABLE IF NOT EXISTS event (
-	place INTEGER PRIMARY KEY, id TEXT NOT NULL, source TEXT NOT NULL, type TEXT NOT NULL, subject TEXT NOT NULL,
-	time INTEGER NOT NULL, content_type TEXT NOT NULL, attributes TEXT, data BLOB);
+	place INTEGER PRIMARY KEY, id TEXT NOT NULL, source TEXT NOT NULL, type TEXT, subject TEXT NOT NULL,
+	time INTEGER NOT NULL, content_type TEXT, attributes TEXT, data BLOB);
 CREATE TABLE IF NOT EXISTS consumer (id INTEGER PRIMARY KEY, topic INTEGER NOT NULL, name TEXT NOT NULL, cursor INTEGER NOT NULL, UNIQUE (topic, name));
 CREATE TABLE IF NOT EXISTS done (consumer INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (consumer, seq)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS retry (

@@ -71,12 +71,23 @@ func (p *Pubsub) append(events []loam.Event) error {
 		}
 		if err := p.exec(`INSERT INTO event (place, id, source, type, subject, time, content_type, attributes, data)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			place(end.topic, end.next), e.ID, e.Source, e.Type, e.Subject, e.Time.UnixMilli(), e.ContentType, attributes, e.Data); err != nil {
+			place(end.topic, end.next), e.ID, e.Source, unless(e.Topic, e.Type), e.Subject, e.Time.UnixMilli(), unless(usualType, e.ContentType), attributes, e.Data); err != nil {
 			return err
 		}
 		end.next++
 	}
 	return nil
+}
+
+// usualType is the content type that most events have.
+const usualType = "application/json"
+
+// unless is text as it is stored, NULL where it is the usual one.
+func unless(usual, text string) any {
+	if text == usual {
+		return nil
+	}
+	return text
 }
 
 func (p *Pubsub) logEnd(name string) (*logEnd, error) {

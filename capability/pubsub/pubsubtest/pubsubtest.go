@@ -113,12 +113,13 @@ func wholeEvents(t *testing.T, d pubsub.Driver) {
 		Attributes: map[string]string{"traceparent": "00-1", "x": "ü"}, Data: []byte("\x00data\xff"),
 	}
 	bare := loam.Event{ID: "2", Topic: "t", Time: time.UnixMilli(0)}
-	if err := d.Publish(t.Context(), []loam.Event{sent, bare}); err != nil {
+	usual := loam.Event{ID: "3", Source: "orders", Type: "t", ContentType: "application/json", Topic: "t", Time: time.UnixMilli(1), Data: []byte("{}")}
+	if err := d.Publish(t.Context(), []loam.Event{sent, bare, usual}); err != nil {
 		t.Fatal(err)
 	}
-	got := make(chan pubsub.Delivery, 2)
+	got := make(chan pubsub.Delivery, 3)
 	subscribe(t, d, "g", 1, func(_ context.Context, d pubsub.Delivery) pubsub.Verdict { got <- d; return pubsub.Verdict{} })
-	for _, want := range []loam.Event{sent, bare} {
+	for _, want := range []loam.Event{sent, bare, usual} {
 		select {
 		case x := <-got:
 			e := x.Event
