@@ -1,8 +1,8 @@
 // Command store measures durable writes: state writes and publishes a second by 1, 16 and 256 writers, for the embedded
 // default and for what one would use instead, on the same disk in the same run. Every contender has the write on disk
 // (fsync) before it answers, and begins each round with nothing stored. Within a round they take turns of a few dozen
-// milliseconds, so that a disk that changes its mind does so for all. What is printed is the median of the rounds, of
-// rates in the table and of a round's ratios in the goals.
+// milliseconds, so that a disk that changes its mind does so for all. What is printed is the median of all turns: of the
+// rates in the table, and in the goals of the ratios of turns that followed each other.
 //
 //	go run -C bench ./store
 //
@@ -80,7 +80,7 @@ func (b bench) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 
-	rates := map[measurement][]float64{} // one for each round
+	rates := map[measurement][]float64{} // one for each turn
 	for round := range b.rounds {
 		for _, w := range writers {
 			for _, kind := range kinds {
@@ -88,9 +88,9 @@ func (b bench) run(ctx context.Context, out io.Writer) (err error) {
 				if err != nil {
 					return err
 				}
-				for i, rate := range got {
-					m := measurement{contenders[i].name, kind, w}
-					rates[m] = append(rates[m], rate)
+				for i, c := range contenders {
+					m := measurement{c.name, kind, w}
+					rates[m] = append(rates[m], got[i]...)
 				}
 			}
 		}
@@ -102,8 +102,8 @@ func (b bench) run(ctx context.Context, out io.Writer) (err error) {
 
 const turns = 16 // of each contender in a round
 
-// compare measures every contender, by turns, and returns the writes a second of each.
-func (b bench) compare(ctx context.Context, dir, kind string, writers int) (rates []float64, err error) {
+// compare measures every contender, by turns, and returns the writes a second of each in each turn.
+func (b bench) compare(ctx context.Context, dir, kind string, writers int) (rates [][]float64, err error) {
 	var does []func(context.Context, int, int) error
 	for i, c := range contenders {
 		dir := filepath.Join(dir, strconv.Itoa(i))
@@ -121,20 +121,16 @@ func (b bench) compare(ctx context.Context, dir, kind string, writers int) (rate
 			return nil, fmt.Errorf("%s, %s: %w", c.name, kind, err)
 		}
 	}
-	done, took := make([]int64, len(does)), make([]time.Duration, len(does))
+	rates = make([][]float64, len(does))
 	for turn := range turns {
 		for j := range does {
 			i := (j + turn) % len(does) // nobody always comes first
-			n, t, err := measure(ctx, writers, b.length/turns, 0, does[i])
+			n, took, err := measure(ctx, writers, b.length/turns, 0, does[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", contenders[i].name, kind, err)
 			}
-			done[i] += n
-			took[i] += t
+			rates[i] = append(rates[i], float64(n)/took.Seconds())
 		}
-	}
-	for i := range does {
-		rates = append(rates, float64(done[i])/took[i].Seconds())
 	}
 	return rates, nil
 }
@@ -198,8 +194,8 @@ func report(out io.Writer, rates map[measurement][]float64) {
 			{1, plain, 1}, {16, fsync, 2}, {256, fsync, 6}, {16, jetStream, 1}, {256, jetStream, 1},
 		} {
 			ratios := slices.Clone(rates[measurement{loam, kind, g.writers}])
-			for round, peer := range rates[measurement{g.peer, kind, g.writers}] {
-				ratios[round] /= peer
+			for turn, peer := range rates[measurement{g.peer, kind, g.writers}] {
+				ratios[turn] /= peer
 			}
 			ratio := median(ratios)
 			verdict := "ok"
