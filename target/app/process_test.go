@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 		signal.Ignore(syscall.SIGTERM)
 		serve()
 	case "deaf": // never listens
-		time.Sleep(time.Hour) // with nothing to wait for, Go's runtime would end it
+		<-time.After(time.Hour) // with nothing to wait for, Go's runtime would end it
 	case "supervisor": // plays Loam, until it is killed
 		p, err := Start(Command{Name: "orphan", Args: os.Args[:1], Env: map[string]string{"LOAM_TEST_APP": "serve"}}, slog.New(slog.DiscardHandler))
 		if err != nil {
