@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -89,7 +90,7 @@ func CodeOf(err error) Code {
 			return Unknown // an error is never a success, whatever it calls itself
 		}
 		return e.Code
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return DeadlineExceeded
 	case errors.Is(err, context.Canceled):
 		return Canceled

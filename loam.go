@@ -5,6 +5,7 @@ package loam
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"slices"
@@ -108,8 +109,8 @@ func equalFold(a, b string) bool {
 	return true
 }
 
-// A Request is one message on its way to a target. It belongs to one goroutine at a time. Its strings may stand in
-// a buffer that is used again after Release: what outlives the request is cloned.
+// A Request is one message on its way to a target. It belongs to one task at a time. Its strings may stand in a buffer
+// that is used again after Release: what outlives the request is cloned.
 type Request struct {
 	Method    string // GET, POST, …
 	Scheme    string // http or https
@@ -119,47 +120,136 @@ type Request struct {
 	Header    Header
 	Body      io.ReadCloser // nil: there is none
 	Length    int64         // of the body in bytes; -1: not known before its end
+	Trailer   Header        // whole once Body was read to its end
 
 	ID     string  // names this request in logs, and in the header x-request-id; never empty past a listener
 	Remote string  // address of the peer that sent it, "" for an event
 	Caller *Caller // who asks, and what it may reach; nil: a stranger from outside
+	Peer   *Peer   // what the connection it came in on proved; nil: nothing
 
-	ctx context.Context
+	Route  string // the name of the route that matched, for logs and metrics
+	Target string // what it was sent to, the last one where it was tried again
+
+	task     Task
+	end      context.CancelFunc // of a task that was made here
+	deadline time.Time
+	ctx      context.Context // of task and deadline; made when somebody asks
+	done     context.CancelFunc
+}
+
+// A Peer is what is known of who sent a request beyond its address.
+type Peer struct {
+	ServerName string              // that the client asked for by TLS (SNI)
+	Protocol   string              // that was agreed on by TLS (ALPN)
+	Chain      []*x509.Certificate // the client's certificate and those above it, verified; empty: it showed none
 }
 
 var requests = sync.Pool{New: func() any { return new(Request) }}
 
-// NewRequest takes an empty request from the pool. ctx ends when nobody waits for the answer any more; its
-// deadline is the request's.
+// NewRequest takes an empty request from the pool, for the calling goroutine. ctx ends when nobody waits for the answer
+// any more; its deadline is the request's.
 func NewRequest(ctx context.Context) *Request {
 	r := requests.Get().(*Request)
-	r.ctx = ctx
+	r.task, r.end = NewTask(ctx)
+	r.deadline, _ = ctx.Deadline()
 	return r
 }
 
-// Release closes the body and gives the request back to the pool. Only who called NewRequest calls it, once, after
-// the response's body was closed.
-func (r *Request) Release() {
+// Begin empties the request for a new message that task serves. Who keeps requests for reuse calls it, and End after
+// each message.
+func (r *Request) Begin(task Task) { r.task = task }
+
+// End closes the body and empties the request. Its header keeps its room.
+func (r *Request) End() {
 	if r.Body != nil {
 		_ = r.Body.Close() // what could not be read is the peer's loss; nobody waits for it
 	}
-	h := r.Header[:cap(r.Header)]
+	if r.done != nil {
+		r.done()
+	}
+	if r.end != nil {
+		r.end()
+	}
+	h, t := r.Header[:cap(r.Header)], r.Trailer[:0]
 	clear(h)
-	*r = Request{Header: h[:0]}
+	*r = Request{Header: h[:0], Trailer: t}
+}
+
+// Release ends the request and gives it back to the pool. Only who called NewRequest calls it, once, after the
+// response's body was closed.
+func (r *Request) Release() {
+	r.End()
 	requests.Put(r)
 }
 
-// Context is the request's life: it ends with the deadline, or when the caller is gone.
+// Clone makes a request like r, without its body, that task may serve longer than r lives.
+func (r *Request) Clone(task Task) *Request {
+	c := requests.Get().(*Request)
+	head := c.Header
+	*c = Request{
+		Method: strings.Clone(r.Method), Scheme: r.Scheme, Authority: strings.Clone(r.Authority), Path: strings.Clone(r.Path),
+		RawQuery: strings.Clone(r.RawQuery), ID: strings.Clone(r.ID), Remote: strings.Clone(r.Remote), Caller: r.Caller, Peer: r.Peer,
+		Route: r.Route, Target: r.Target, task: task, deadline: r.deadline,
+	}
+	for _, f := range r.Header {
+		head = append(head, Field{strings.Clone(f.Name), strings.Clone(f.Value)})
+	}
+	c.Header = head
+	return c
+}
+
+// Task is what serves the request: where its code waits.
+func (r *Request) Task() Task {
+	if r.task == nil {
+		r.task, r.end = NewTask(context.Background())
+	}
+	return r.task
+}
+
+// SetTask hands the request to another task.
+func (r *Request) SetTask(t Task) {
+	r.forget()
+	r.task = t
+}
+
+// Deadline is when nobody waits for the answer any more; zero: there is none.
+func (r *Request) Deadline() time.Time { return r.deadline }
+
+// SetDeadline moves it. It binds the whole exchange, the response's body too. Contexts handed out before end.
+func (r *Request) SetDeadline(t time.Time) {
+	if !r.deadline.Equal(t) {
+		r.forget()
+		r.deadline = t
+	}
+}
+
+func (r *Request) forget() {
+	if r.done != nil {
+		r.done()
+	}
+	r.ctx, r.done = nil, nil
+}
+
+// Context is the request's life for code that takes a context: it ends with the deadline, when the caller is gone, and
+// with the request. It costs allocations; code of the data path uses Task and Deadline.
 func (r *Request) Context() context.Context {
 	if r.ctx == nil {
-		return context.Background()
+		if r.deadline.IsZero() {
+			r.ctx, r.done = context.WithCancel(r.Task().Context())
+		} else {
+			r.ctx, r.done = context.WithDeadline(r.Task().Context(), r.deadline)
+		}
 	}
 	return r.ctx
 }
 
-// SetContext replaces the request's context; a policy uses it to narrow the deadline. The context given must
-// descend from the present one.
-func (r *Request) SetContext(ctx context.Context) { r.ctx = ctx }
+// SetContext replaces the request's context. The context given must descend from the present one.
+func (r *Request) SetContext(ctx context.Context) {
+	if d, ok := ctx.Deadline(); ok {
+		r.deadline = d
+	}
+	r.ctx, r.done = ctx, nil
+}
 
 // A Response is a target's answer. Who receives it reads Body to its end or calls Close.
 type Response struct {
@@ -168,10 +258,17 @@ type Response struct {
 	Body    io.ReadCloser // nil: there is none
 	Length  int64         // of the body in bytes; -1: not known before its end
 	Trailer Header        // whole once Body was read to its end
+
+	// Tunnel is the target's end of a connection that leaves HTTP with this answer: a 101, or a 2xx to CONNECT. The edge
+	// carries bytes both ways from then on and closes it. nil: the answer is an ordinary one.
+	Tunnel io.ReadWriteCloser
 }
 
 // Close closes the body where there is one.
 func (r *Response) Close() error {
+	if r.Tunnel != nil {
+		return r.Tunnel.Close()
+	}
 	if r.Body == nil {
 		return nil
 	}
