@@ -1388,6 +1388,341 @@ func (m *SequenceNextResponse) ParseProto(b []byte) error {
 	return nil
 }
 
+// InvokeCallRequest asks another function, or the app, by name. Whatever it answers is the response, a 500 too: an error
+// is a call that was not answered. Called with the caller's name, it reads and writes with its own grants.
+type InvokeCallRequest struct {
+	Target    string // name of the function or app
+	Method    string // empty: GET, with a body POST
+	Path      string // with its query; empty: /
+	Headers   []Header
+	Body      []byte
+	TimeoutMs int64 // 0: as long as the caller itself has
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *InvokeCallRequest) AppendProto(b []byte) []byte {
+	if m.Target != "" {
+		b = append(b, 10)
+		b = appendString(b, m.Target)
+	}
+	if m.Method != "" {
+		b = append(b, 18)
+		b = appendString(b, m.Method)
+	}
+	if m.Path != "" {
+		b = append(b, 26)
+		b = appendString(b, m.Path)
+	}
+	for i := range m.Headers {
+		b = append(b, 34)
+		b = appendMessage(b, m.Headers[i].AppendProto)
+	}
+	if len(m.Body) > 0 {
+		b = append(b, 42)
+		b = appendBytes(b, m.Body)
+	}
+	if m.TimeoutMs != 0 {
+		b = append(b, 48)
+		b = appendVarint(b, uint64(m.TimeoutMs))
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *InvokeCallRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return wireError("InvokeCallRequest", err)
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			m.Target = string(f.data)
+		case 18:
+			m.Method = string(f.data)
+		case 26:
+			m.Path = string(f.data)
+		case 34:
+			var x Header
+			err = x.ParseProto(f.data)
+			if err != nil {
+				return wireError("InvokeCallRequest.Headers", err)
+			}
+			m.Headers = append(m.Headers, x)
+		case 42:
+			m.Body = f.data
+		case 48:
+			m.TimeoutMs = int64(f.num)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4, 5, 6:
+				return wireError("InvokeCallRequest", errWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// InvokeCallResponse is a message of the contract.
+type InvokeCallResponse struct {
+	Status  uint32
+	Headers []Header
+	Body    []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *InvokeCallResponse) AppendProto(b []byte) []byte {
+	if m.Status != 0 {
+		b = append(b, 8)
+		b = appendVarint(b, uint64(m.Status))
+	}
+	for i := range m.Headers {
+		b = append(b, 18)
+		b = appendMessage(b, m.Headers[i].AppendProto)
+	}
+	if len(m.Body) > 0 {
+		b = append(b, 26)
+		b = appendBytes(b, m.Body)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *InvokeCallResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return wireError("InvokeCallResponse", err)
+		}
+		b = rest
+		switch f.tag {
+		case 8:
+			m.Status = uint32(f.num)
+		case 18:
+			var x Header
+			err = x.ParseProto(f.data)
+			if err != nil {
+				return wireError("InvokeCallResponse.Headers", err)
+			}
+			m.Headers = append(m.Headers, x)
+		case 26:
+			m.Body = f.data
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3:
+				return wireError("InvokeCallResponse", errWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// SecretGetRequest is a message of the contract.
+type SecretGetRequest struct {
+	Component string
+	Name      string
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *SecretGetRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = appendString(b, m.Component)
+	}
+	if m.Name != "" {
+		b = append(b, 18)
+		b = appendString(b, m.Name)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *SecretGetRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return wireError("SecretGetRequest", err)
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			m.Component = string(f.data)
+		case 18:
+			m.Name = string(f.data)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2:
+				return wireError("SecretGetRequest", errWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// SecretGetResponse is a message of the contract.
+type SecretGetResponse struct {
+	Value []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *SecretGetResponse) AppendProto(b []byte) []byte {
+	if len(m.Value) > 0 {
+		b = append(b, 10)
+		b = appendBytes(b, m.Value)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *SecretGetResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return wireError("SecretGetResponse", err)
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			m.Value = f.data
+		default:
+			switch f.tag >> 3 {
+			case 1:
+				return wireError("SecretGetResponse", errWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// HttpSendRequest goes out to a host that was granted. Redirects are answers like all others.
+type HttpSendRequest struct {
+	Method    string // empty: GET, with a body POST
+	Url       string // absolute; http or https
+	Headers   []Header
+	Body      []byte
+	TimeoutMs int64 // 0: as long as the caller itself has
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *HttpSendRequest) AppendProto(b []byte) []byte {
+	if m.Method != "" {
+		b = append(b, 10)
+		b = appendString(b, m.Method)
+	}
+	if m.Url != "" {
+		b = append(b, 18)
+		b = appendString(b, m.Url)
+	}
+	for i := range m.Headers {
+		b = append(b, 26)
+		b = appendMessage(b, m.Headers[i].AppendProto)
+	}
+	if len(m.Body) > 0 {
+		b = append(b, 34)
+		b = appendBytes(b, m.Body)
+	}
+	if m.TimeoutMs != 0 {
+		b = append(b, 40)
+		b = appendVarint(b, uint64(m.TimeoutMs))
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *HttpSendRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return wireError("HttpSendRequest", err)
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			m.Method = string(f.data)
+		case 18:
+			m.Url = string(f.data)
+		case 26:
+			var x Header
+			err = x.ParseProto(f.data)
+			if err != nil {
+				return wireError("HttpSendRequest.Headers", err)
+			}
+			m.Headers = append(m.Headers, x)
+		case 34:
+			m.Body = f.data
+		case 40:
+			m.TimeoutMs = int64(f.num)
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3, 4, 5:
+				return wireError("HttpSendRequest", errWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// HttpSendResponse is a message of the contract.
+type HttpSendResponse struct {
+	Status  uint32
+	Headers []Header
+	Body    []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *HttpSendResponse) AppendProto(b []byte) []byte {
+	if m.Status != 0 {
+		b = append(b, 8)
+		b = appendVarint(b, uint64(m.Status))
+	}
+	for i := range m.Headers {
+		b = append(b, 18)
+		b = appendMessage(b, m.Headers[i].AppendProto)
+	}
+	if len(m.Body) > 0 {
+		b = append(b, 26)
+		b = appendBytes(b, m.Body)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *HttpSendResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return wireError("HttpSendResponse", err)
+		}
+		b = rest
+		switch f.tag {
+		case 8:
+			m.Status = uint32(f.num)
+		case 18:
+			var x Header
+			err = x.ParseProto(f.data)
+			if err != nil {
+				return wireError("HttpSendResponse.Headers", err)
+			}
+			m.Headers = append(m.Headers, x)
+		case 26:
+			m.Body = f.data
+		default:
+			switch f.tag >> 3 {
+			case 1, 2, 3:
+				return wireError("HttpSendResponse", errWireType)
+			}
+		}
+	}
+	return nil
+}
+
 // Empty is the response of a method that has nothing to say.
 type Empty struct {
 }
