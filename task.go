@@ -34,7 +34,8 @@ type Task interface {
 	Yield()
 	// Go starts another task beside this one, on the same loop. fn ends before the engine does.
 	Go(fn func(Task)) Task
-	// Shard is which of the engine's loops runs the task, from 0: state that is split by it is never contended for.
+	// Shard is which of the engine's loops runs the task, from 1; 0: none, the task is a goroutine. State that is split by
+	// it is not contended for, and a Conn made in one shard is of no use in another.
 	Shard() int
 }
 

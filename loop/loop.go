@@ -32,7 +32,8 @@ var ErrStopped = &loam.Error{Code: loam.Unavailable, Op: "loop", Err: errors.New
 
 // An Engine runs tasks and the connections they wait for.
 type Engine interface {
-	// Shards is how many loops there are, at least 1: Task.Shard is below it.
+	// Shards is what every Task.Shard is below: 1 more than there are loops, since tasks that are goroutines (of events,
+	// of the admin endpoint) have shard 0. The goroutine engine has that one only.
 	Shards() int
 	// Listen opens a socket ("tcp" or "unix") and begins a session for each connection that comes in. Every loop of the
 	// engine accepts for itself.
