@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -154,7 +155,17 @@ func (d *decoder) resource(n *yaml.Node) []*Object {
 	d.mapping(n, head.Elem(), "")
 	meta := head.Elem().FieldByName("Metadata").Interface().(metadata)
 	o.Name, o.Labels, o.Annotations = meta.Name, meta.Labels, meta.Annotations
-	if k.spec != nil {
+	switch {
+	case k.spec == nil:
+	case k.inline:
+		o.Spec = k.spec()
+		for i, spec := 0, reflect.ValueOf(o.Spec).Elem(); i < spec.NumField(); i++ {
+			if f := spec.Type().Field(i); f.IsExported() {
+				spec.Field(i).Set(head.Elem().FieldByName(f.Name))
+			}
+		}
+		complete(o)
+	default:
 		o.Spec = head.Elem().FieldByName("Spec").Addr().Interface()
 		if k.scopes {
 			o.Scopes = head.Elem().FieldByName("Scopes").Interface().([]string)
@@ -239,7 +250,7 @@ func (d *decoder) kind(n, version, name *yaml.Node) kind {
 		d.problem(version, "apiVersion", fmt.Sprintf("%s has no version %q here", name.Value, version.Value), "write "+strings.Join(versions, " or "))
 	case slices.IndexFunc(kinds, func(k kind) bool { return k.apiVersion == version.Value }) < 0:
 		d.problem(version, "apiVersion", fmt.Sprintf("there is no apiVersion %q", version.Value),
-			meant(version.Value, []string{loamV1alpha1, daprV1alpha1, daprV2alpha1, gatewayV1}, "it is one of "))
+			meant(version.Value, []string{loamV1alpha1, daprV1alpha1, daprV2alpha1, gatewayV1, coreV1}, "it is one of "))
 	}
 	if found != nil { // the fields of another version are still worth a look
 		return found[0]
@@ -268,6 +279,16 @@ func headType(k kind) reflect.Type {
 	}
 	if k.spec == nil {
 		return reflect.StructOf(append(fields, field("Spec", reflect.TypeFor[any](), `yaml:"spec"`), field("Scopes", reflect.TypeFor[any](), `yaml:"scopes"`)))
+	}
+	if k.inline {
+		for i, spec := 0, reflect.TypeOf(k.spec()).Elem(); i < spec.NumField(); i++ {
+			f := spec.Field(i)
+			if !f.IsExported() { // StructOf makes no unexported fields, and this one only carries a tag
+				f = field("Later", f.Type, f.Tag)
+			}
+			fields = append(fields, field(f.Name, f.Type, f.Tag))
+		}
+		return reflect.StructOf(fields)
 	}
 	fields = append(fields, field("Spec", reflect.TypeOf(k.spec()).Elem(), `yaml:"spec" need:"spec:"`))
 	if k.scopes {
@@ -300,6 +321,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, tag reflect.
 		return true, d.duration(n, v, path)
 	case Bytes:
 		return true, d.bytes(n, v, path)
+	case Percent:
+		return true, d.percent(n, v, path)
 	case Text:
 		if n.Kind != yaml.ScalarNode {
 			return true, d.wrong(n, path, "text")
@@ -308,6 +331,14 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, tag reflect.
 		return true, true
 	}
 	switch v.Kind() {
+	case reflect.Pointer:
+		p := reflect.New(v.Type().Elem())
+		if p.Elem().Kind() == reflect.Struct {
+			fillIn(p.Elem())
+		}
+		v.Set(p)
+		d.nodes-- // it is counted as what it points to
+		return d.value(n, p.Elem(), path, tag)
 	case reflect.Struct:
 		if n.Kind != yaml.MappingNode {
 			return true, d.wrong(n, path, "a mapping")
@@ -325,6 +356,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, tag reflect.
 		return true, d.strings(n, v, path)
 	case reflect.Int:
 		return true, d.int(n, v, path, tag)
+	case reflect.Float64:
+		return true, d.float(n, v, path)
+	case reflect.Bool:
+		return true, d.bool(n, v, path)
 	case reflect.String:
 		return true, d.text(n, v, path, tag)
 	}
@@ -390,6 +425,41 @@ func (d *decoder) int(n *yaml.Node, v reflect.Value, path string, tag reflect.St
 	return true
 }
 
+// float reads a number that is finite.
+func (d *decoder) float(n *yaml.Node, v reflect.Value, path string) bool {
+	f, err := strconv.ParseFloat(strings.ReplaceAll(n.Value, "_", ""), 64)
+	if t := n.ShortTag(); n.Kind != yaml.ScalarNode || t != "!!int" && t != "!!float" || err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+		d.problem(n, path, "must be a number, but is "+describe(n), "write one such as 0.5")
+		return false
+	}
+	v.SetFloat(f)
+	return true
+}
+
+func (d *decoder) percent(n *yaml.Node, v reflect.Value, path string) bool {
+	if number, ok := strings.CutSuffix(n.Value, "%"); ok {
+		d.problem(n, path, "must be a number, but is "+describe(n), "write "+strings.TrimSpace(number))
+		return false
+	}
+	if !d.float(n, v, path) {
+		return false
+	}
+	if f := v.Float(); f < 0 || f > 100 {
+		d.problem(n, path, n.Value+" is not between 0 and 100", "write a share in percent, such as 5")
+		return false
+	}
+	return true
+}
+
+func (d *decoder) bool(n *yaml.Node, v reflect.Value, path string) bool {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" {
+		d.problem(n, path, "must be true or false, but is "+describe(n), "write true or false")
+		return false
+	}
+	v.SetBool(strings.EqualFold(n.Value, "true"))
+	return true
+}
+
 func (d *decoder) duration(n *yaml.Node, v reflect.Value, path string) bool {
 	t, err := time.ParseDuration(n.Value)
 	if err == nil && n.Kind == yaml.ScalarNode && (n.ShortTag() == "!!str" || t == 0) {
@@ -449,9 +519,9 @@ func (d *decoder) strings(n *yaml.Node, v reflect.Value, path string) bool {
 	for key, item := range d.pairs(n, path) {
 		at := join(path, key.Value)
 		d.object.places[at] = place{item.Line + d.line, item.Column}
-		var text string
-		_, ok := d.value(item, reflect.ValueOf(&text).Elem(), at, "")
-		m.SetMapIndex(reflect.ValueOf(key.Value), reflect.ValueOf(text))
+		text := reflect.New(v.Type().Elem()).Elem()
+		_, ok := d.value(item, text, at, "")
+		m.SetMapIndex(reflect.ValueOf(key.Value), text)
 		well = well && ok
 	}
 	v.Set(m)

@@ -1,13 +1,20 @@
 package resource
 
-import "time"
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+)
 
 // The groups and versions Loam reads.
 const (
-	loamV1alpha1 = "loam.dev/v1alpha1"
-	daprV1alpha1 = "dapr.io/v1alpha1"
-	daprV2alpha1 = "dapr.io/v2alpha1"
-	gatewayV1    = "gateway.networking.k8s.io/v1"
+	loamV1alpha1    = "loam.dev/v1alpha1"
+	daprV1alpha1    = "dapr.io/v1alpha1"
+	daprV2alpha1    = "dapr.io/v2alpha1"
+	gatewayV1       = "gateway.networking.k8s.io/v1"
+	gatewayV1alpha2 = "gateway.networking.k8s.io/v1alpha2"
+	gatewayV1alpha3 = "gateway.networking.k8s.io/v1alpha3"
+	coreV1          = "v1"
 )
 
 // A kind is one row of the table of what a document can be.
@@ -16,22 +23,34 @@ type kind struct {
 	name       string
 	spec       func() any // a new, empty spec
 	scopes     bool       // may carry Dapr's scopes
+	inline     bool       // its fields stand beside metadata, not below spec
 }
 
-// kinds is the table: a new kind is a row here and a type below, its defaults and its checks.
+// kinds is the table: a new kind is a row here and a type, its defaults and its checks.
 var kinds = []kind{
-	{loamV1alpha1, "Function", func() any { return new(Function) }, false},
-	{loamV1alpha1, "App", func() any { return new(App) }, false},
-	{gatewayV1, "Gateway", func() any { return new(Gateway) }, false},
-	{gatewayV1, "HTTPRoute", func() any { return new(HTTPRoute) }, false},
-	{daprV1alpha1, "Component", func() any { return new(Component) }, true},
-	{daprV2alpha1, "Subscription", func() any { return new(Subscription) }, true},
-	{daprV1alpha1, "Subscription", func() any { return new(subscriptionV1) }, true},
+	{apiVersion: loamV1alpha1, name: "Function", spec: func() any { return new(Function) }},
+	{apiVersion: loamV1alpha1, name: "App", spec: func() any { return new(App) }},
+	{apiVersion: loamV1alpha1, name: "Service", spec: func() any { return new(Service) }},
+	{apiVersion: loamV1alpha1, name: "Policy", spec: func() any { return new(Policy) }},
+	{apiVersion: gatewayV1, name: "Gateway", spec: func() any { return new(Gateway) }},
+	{apiVersion: gatewayV1, name: "HTTPRoute", spec: func() any { return new(HTTPRoute) }},
+	{apiVersion: gatewayV1, name: "GRPCRoute", spec: func() any { return new(GRPCRoute) }},
+	{apiVersion: gatewayV1, name: "TLSRoute", spec: func() any { return new(TLSRoute) }},
+	{apiVersion: gatewayV1alpha3, name: "TLSRoute", spec: func() any { return new(TLSRoute) }},
+	{apiVersion: gatewayV1alpha2, name: "TLSRoute", spec: func() any { return new(TLSRoute) }},
+	{apiVersion: gatewayV1, name: "TCPRoute", spec: func() any { return new(TCPRoute) }},
+	{apiVersion: gatewayV1alpha2, name: "TCPRoute", spec: func() any { return new(TCPRoute) }},
+	{apiVersion: daprV1alpha1, name: "Component", spec: func() any { return new(Component) }, scopes: true},
+	{apiVersion: daprV2alpha1, name: "Subscription", spec: func() any { return new(Subscription) }, scopes: true},
+	{apiVersion: daprV1alpha1, name: "Subscription", spec: func() any { return new(subscriptionV1) }, scopes: true},
+	{apiVersion: coreV1, name: "Secret", spec: func() any { return new(Secret) }, inline: true},
+	{apiVersion: coreV1, name: "ConfigMap", spec: func() any { return new(ConfigMap) }, inline: true},
 }
 
 // Tags of the types below. yaml: the field's name. need: it must be there, and this is what to write. enum: the
 // values it takes. later: on a blank field, names of fields that the standard has and Loam does not do yet.
-// quoted: a number may stand in quotes, because Dapr's metadata are strings.
+// quoted: a number may stand in quotes, because Dapr's metadata are strings. What is a pointer is nil where it was not
+// written.
 
 // A Function is code that runs as Wasm inside the process.
 type Function struct {
@@ -126,94 +145,43 @@ type subscriptionV1 struct {
 	Metadata        SubscriptionMetadata `yaml:"metadata"`
 }
 
-// A Gateway says where to listen, as Kubernetes' Gateway API declares it.
-type Gateway struct {
-	_                struct{}   `later:"infrastructure,backendTLS,tls,allowedListeners"`
-	GatewayClassName string     `yaml:"gatewayClassName"` // for clusters; Loam serves every Gateway it is given
-	Listeners        []Listener `yaml:"listeners" need:"listeners: [{name: http, port: 8080}]"`
-	Addresses        []Address  `yaml:"addresses"`
-}
-
-// A Listener is one port of a Gateway.
-type Listener struct {
-	_        struct{} `later:"tls,allowedRoutes"`
-	Name     string   `yaml:"name" need:"name: http"`
-	Hostname string   `yaml:"hostname"` // "" any; *.example.com a suffix
-	Port     int      `yaml:"port" need:"port: 8080"`
-	Protocol string   `yaml:"protocol" enum:"HTTP" later:"HTTPS,TLS,TCP,UDP"`
-}
-
-// An Address is where a Gateway's ports are opened.
-type Address struct {
-	Type  string `yaml:"type" enum:"IPAddress" later:"Hostname,NamedAddress"`
-	Value string `yaml:"value" need:"value: 127.0.0.1"`
-}
-
-// An HTTPRoute sends requests to functions and apps, as Kubernetes' Gateway API declares it.
-type HTTPRoute struct {
-	_          struct{}    `later:"useDefaultGateways"`
-	ParentRefs []ParentRef `yaml:"parentRefs"` // none: the Gateway named default, or the only one
-	Hostnames  []string    `yaml:"hostnames"`
-	Rules      []HTTPRule  `yaml:"rules" need:"rules: [{backendRefs: [{kind: Function, name: orders}]}]"`
-}
-
-// A ParentRef attaches a route to a Gateway.
-type ParentRef struct {
-	_           struct{} `later:"namespace"`
-	Group       string   `yaml:"group" enum:"gateway.networking.k8s.io"`
-	Kind        string   `yaml:"kind" enum:"Gateway" later:"Service,ListenerSet"`
-	Name        string   `yaml:"name" need:"name: default"`
-	SectionName string   `yaml:"sectionName"` // one listener of it
-	Port        int      `yaml:"port"`        // its listeners of that port
-}
-
-// An HTTPRule sends what any of Matches accepts to BackendRefs by weight.
-type HTTPRule struct {
-	_           struct{}     `later:"filters,retry,sessionPersistence"`
-	Name        string       `yaml:"name"`
-	Matches     []HTTPMatch  `yaml:"matches"` // none: everything
-	BackendRefs []BackendRef `yaml:"backendRefs" need:"backendRefs: [{kind: Function, name: orders}]"`
-	Timeouts    Timeouts     `yaml:"timeouts"`
-}
-
-// An HTTPMatch accepts a request that has all it names.
-type HTTPMatch struct {
-	Path        PathMatch    `yaml:"path"`
-	Method      string       `yaml:"method" enum:"GET,HEAD,POST,PUT,DELETE,CONNECT,OPTIONS,TRACE,PATCH"`
-	Headers     []ValueMatch `yaml:"headers"`
-	QueryParams []ValueMatch `yaml:"queryParams"`
-}
-
-// A PathMatch accepts paths.
-type PathMatch struct {
-	Type  string `yaml:"type" enum:"Exact,PathPrefix,RegularExpression"`
-	Value string `yaml:"value"`
-}
-
-// A ValueMatch accepts a header or query parameter by its value.
-type ValueMatch struct {
-	Type  string `yaml:"type" enum:"Exact,RegularExpression"`
-	Name  string `yaml:"name" need:"name: version"`
-	Value string `yaml:"value" need:"value: beta"`
-}
-
-// A BackendRef names a function or app and its share of the requests.
-type BackendRef struct {
-	_      struct{} `later:"filters,namespace,port"`
-	Group  string   `yaml:"group" enum:"loam.dev"`
-	Kind   string   `yaml:"kind" enum:"Function,App" later:"Service"`
-	Name   string   `yaml:"name" need:"name: orders"`
-	Weight int      `yaml:"weight"` // among those of the rule; 0: none
-}
-
-// Timeouts of a rule's requests.
-type Timeouts struct {
-	_       struct{}      `later:"backendRequest"`
-	Request time.Duration `yaml:"request"` // 0: none but the target's own
-}
-
 // Bytes is an amount of memory, written as a Kubernetes quantity (128Mi).
 type Bytes int64
 
 // Text is a string that may be written as a number or boolean too.
 type Text string
+
+// Percent is a share from 0 to 100.
+type Percent float64
+
+// A Secret holds a certificate and its key, as Kubernetes declares it.
+type Secret struct {
+	_          struct{}             `later:"immutable"`
+	Type       string               `yaml:"type" enum:"kubernetes.io/tls,Opaque"`
+	Data       map[string]Sensitive `yaml:"data"`       // base64: tls.crt, tls.key, ca.crt
+	StringData map[string]Sensitive `yaml:"stringData"` // as it is; it wins over Data, which complete decodes into it
+}
+
+// A ConfigMap holds the certificates of authorities below ca.crt, as Kubernetes declares it.
+type ConfigMap struct {
+	_    struct{}          `later:"immutable,binaryData"`
+	Data map[string]string `yaml:"data"`
+}
+
+// Sensitive is text that is printed nowhere. What it encodes to is a digest, so that a change of it still shows.
+type Sensitive string
+
+// String hides the text.
+func (Sensitive) String() string { return "[redacted]" }
+
+// GoString hides the text.
+func (Sensitive) GoString() string { return "[redacted]" }
+
+// MarshalText hides the text and tells it from another.
+func (s Sensitive) MarshalText() ([]byte, error) {
+	if s == "" {
+		return nil, nil
+	}
+	sum := sha256.Sum256([]byte(s))
+	return fmt.Appendf(nil, "[redacted %x]", sum[:8]), nil
+}

@@ -16,7 +16,7 @@ type Object struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Scopes      []string // names of the functions and apps it is for, as Dapr has it; empty: all
-	Spec        any      // *Function, *App, *Component, *Subscription, *HTTPRoute or *Gateway
+	Spec        any      // a pointer to the type of its kind: *Function, *HTTPRoute, …
 	File        string   // as it was given to Decode
 	Line        int      // where the document's first key stands
 

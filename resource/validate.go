@@ -343,8 +343,8 @@ func (c *check) route(r *HTTPRoute) {
 		if len(rule.BackendRefs) > 0 && sum == 0 && !c.has(at+"backendRefs") {
 			c.add(at+"backendRefs", "every weight is 0, so that the rule sends to nobody", "give one of them a weight")
 		}
-		if rule.Timeouts.Request < 0 {
-			c.add(at+"timeouts.request", rule.Timeouts.Request.String()+" is below 0", "write one such as 30s, or 0s for none")
+		if t := rule.Timeouts.Request; t != nil && *t < 0 {
+			c.add(at+"timeouts.request", t.String()+" is below 0", "write one such as 30s, or 0s for none")
 		}
 	}
 }

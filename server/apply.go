@@ -438,7 +438,11 @@ func (s *server) applyListeners(ctx context.Context, plan *snapshot.Plan) {
 	}
 	tables := map[string]*route.Table{}
 	for _, l := range plan.Listeners {
-		t, err := route.Compile(rules[l.Name])
+		var all []route.Rule
+		for _, section := range l.Sections {
+			all = append(all, rules[section.Name]...)
+		}
+		t, err := route.Compile(all)
 		if err != nil {
 			s.failures["Gateway/"+l.Gateway] = err // Build let a rule through that does not compile
 			continue
@@ -488,8 +492,8 @@ func (s *server) backend(r snapshot.Route, b snapshot.Backend) loam.Target {
 		})
 	}
 	var t loam.Target = s.targets[b.TargetRef]
-	if r.Timeout > 0 {
-		t = policy.Timeout(r.Timeout)(t)
+	if r.Policy.Timeout != nil && r.Policy.Timeout.Request > 0 {
+		t = policy.Timeout(r.Policy.Timeout.Request)(t)
 	}
 	return t
 }

@@ -14,7 +14,10 @@ import (
 // A Plan is what a set of resources comes to. It is immutable.
 type Plan struct {
 	Listeners     []Listener
-	Routes        []Route
+	Routes        []Route  // of requests
+	Streams       []Stream // of connections
+	Services      []Service
+	Policies      []TargetPolicy // what holds for a function, app or service whoever asks it
 	Functions     []Function
 	Apps          []App
 	Components    []Component
@@ -24,34 +27,185 @@ type Plan struct {
 	good map[string]*resource.Object // the last version of each that held together, by key
 }
 
-// A Listener is a socket to open.
+// A Listener is a socket to open. It has one Section for each listener of its Gateway that shares its port. A connection
+// belongs to a section by its protocol and, for TLS, by the server name it asks for; a request by its host: to the
+// section of the most specific Hostname that takes it, and to no other (the standard's listener isolation).
 type Listener struct {
-	Name    string // its Gateway and listener: "default/http"
-	Gateway string
-	Address string // host:port
+	Name        string // the first section's, and its address where its Gateway has several
+	Gateway     string
+	Address     string // host:port
+	Connections Connections
+	Sections    []Section // of protocol TCP: one; else of HTTP, HTTPS and TLS
 }
 
-// A Route is one rule of an HTTPRoute at one listener.
+// A Section is one listener of a Gateway. Two sockets have the same where the Gateway has two addresses.
+type Section struct {
+	Name     string // its Gateway and listener: "default/http"
+	Protocol string // HTTP, HTTPS, TLS or TCP
+	Hostname string // "" any; "*.example.com" what ends so
+	Port     int
+	TLS      *ServerTLS // of HTTPS and TLS
+}
+
+// ServerTLS is how a section speaks TLS.
+type ServerTLS struct {
+	Passthrough  bool          // it does not: connections go on to a TLSRoute's backend as they are
+	Certificates []Certificate // at least one, but for Passthrough; the first that fits the name asked for
+	ClientCA     []Authority   // none: clients are asked for no certificate
+	ClientAuth   string        // of ClientCA: require a certificate that verifies, or accept any ("request")
+	MinVersion   string        // 1.2 or 1.3
+}
+
+// The values of ServerTLS.ClientAuth.
+const (
+	ClientAuthRequire = "require" // AllowValidOnly
+	ClientAuthRequest = "request" // AllowInsecureFallback: who verifies it is told, who does not is served too
+)
+
+// A Certificate and its key, in two files or in memory.
+type Certificate struct {
+	Name     string             // for logs: "Secret/shop-tls" or the file
+	CertFile string             // joined to the folder of the file that declares it
+	KeyFile  string             // likewise
+	CertPEM  string             // in place of CertFile
+	KeyPEM   resource.Sensitive // in place of KeyFile
+}
+
+// An Authority is certificates that others are verified by.
+type Authority struct {
+	Name string
+	File string // joined to the folder of the file that declares it
+	PEM  string // in place of File
+}
+
+// Connections bounds what clients may hold of a listener; 0: the listener's own default.
+type Connections struct {
+	Max           int           // at once
+	MaxStreams    int           // at once on one connection of HTTP/2
+	HeaderBytes   int64         // of a request
+	HeaderCount   int           // fields of a request
+	HeaderTimeout time.Duration // to send a request's header
+	IdleTimeout   time.Duration // between two requests
+	MinRate       int64         // bytes a second of a body on its way in
+}
+
+// A Route is one rule of an HTTPRoute or GRPCRoute at one section.
 type Route struct {
-	Name     string // "HTTPRoute/shop rules[0]"
-	Listener string // Name of it
+	Name     string // for logs and metrics: "HTTPRoute/shop rules[0]", or "HTTPRoute/shop/checkout" where the rule has a name
+	Kind     string // HTTPRoute; GRPCRoute: what is broken answers with gRPC's UNAVAILABLE in place of 500
+	Listener string // Name of its Section
 	Hosts    []string
 	Matches  []route.Match
-	Timeout  time.Duration // 0: the target's own
+	Policy   Policy // for whichever backend, round its own
+	Session  *Session
+	Backends []Backend // none: Policy.Redirect answers
+}
+
+// A Session sends a client to the backend and endpoint it was sent to before.
+type Session struct {
+	Name      string        // of the cookie or header
+	Header    bool          // in a header, in place of a cookie
+	Lifetime  time.Duration // 0: as long as the client keeps it
+	Permanent bool          // the cookie outlives the browser, for Lifetime
+}
+
+// A Stream is what a TCPRoute or TLSRoute does at one section with connections.
+type Stream struct {
+	Name     string   // "TLSRoute/db rules[0]", or "TLSRoute/db/main" where the rule has a name
+	Kind     string   // TCPRoute or TLSRoute
+	Listener string   // Name of its Section
+	Hosts    []string // server names of a TLSRoute
 	Backends []Backend
 }
 
 // A Backend is a target by name and its share of a route's requests.
 type Backend struct {
 	TargetRef
+	Subset map[string]string // of a service: only endpoints with all of these labels
 	Weight int
-	Broken string // why there is no such target: it answers 500, as the Gateway API asks
+	Policy Policy // within the route's: what holds for this backend, that of its target included
+	Broken string // why there is no such target: it answers 500, as the Gateway API asks, and refuses connections
 }
 
-// A TargetRef names a function or app.
+// A TargetRef names a function, app or service.
 type TargetRef struct {
-	Kind string // Function or App
+	Kind string // Function, App or Service
 	Name string
+}
+
+// A Service is endpoints to find and balance requests between.
+type Service struct {
+	Name         string
+	Endpoints    []Endpoint // known; none: by DNS or Registry
+	DNS          *DNS
+	Registry     string // name that endpoints are registered by
+	Protocol     string // http, h2c, grpc or tcp
+	TLS          *ClientTLS
+	LoadBalancer LoadBalancer
+	SlowStart    time.Duration // a new endpoint comes to its full share in; 0: at once
+	Active       *ActiveHealth
+	Passive      *PassiveHealth
+	Pool         Pool
+}
+
+// An Endpoint is one address of a service.
+type Endpoint struct {
+	Address string // host:port
+	Weight  int
+	Labels  map[string]string
+}
+
+// DNS finds endpoints by name.
+type DNS struct {
+	Name    string
+	Port    int
+	Refresh time.Duration
+}
+
+// ClientTLS is how endpoints are spoken to in TLS.
+type ClientTLS struct {
+	CA          *Authority   // nil: the system's
+	Certificate *Certificate // nil: none is shown
+	ServerName  string       // "": the endpoint's host
+	Insecure    bool         // nothing is verified
+}
+
+// A LoadBalancer picks an endpoint.
+type LoadBalancer struct {
+	Algorithm string // least-request, round-robin, random, peak-ewma, ring-hash or maglev
+	Hash      string // of ring-hash and maglev: header, cookie, query or source
+	HashName  string // of the header, cookie or query parameter
+}
+
+// ActiveHealth asks endpoints how they are.
+type ActiveHealth struct {
+	Type      string // http, grpc or tcp
+	Path      string // of http
+	Service   string // of grpc
+	Interval  time.Duration
+	Timeout   time.Duration
+	Healthy   int   // good answers that bring it back
+	Unhealthy int   // bad ones that take it out
+	Status    []int // good ones of http; none: 200 to 299
+}
+
+// PassiveHealth takes endpoints out for what requests see of them.
+type PassiveHealth struct {
+	ConsecutiveErrors int     // 0: not counted
+	Ratio             float64 // of errors in Interval, from 0 to 1; 0: not counted
+	MinRequests       int     // in Interval, before Ratio counts
+	Interval          time.Duration
+	Ejection          time.Duration
+	MaxEjected        float64 // share of the endpoints, from 0 to 1
+}
+
+// Pool bounds the connections to one endpoint.
+type Pool struct {
+	MaxConnections int
+	MaxIdle        int
+	IdleTimeout    time.Duration
+	ConnectTimeout time.Duration
+	MaxPending     int // requests that wait for a connection
 }
 
 // A Function is Wasm to run.
@@ -111,7 +265,7 @@ type Status struct {
 	File     string
 	Line     int
 	Ready    bool
-	Reason   string             // Ready, or Invalid, Duplicate, Unresolved or Conflict
+	Reason   string             // Ready, or why not: one of the constants in build.go, those of the Gateway API among them
 	Problems []resource.Problem // why it is not ready
 	Warnings []resource.Problem // what is odd about one that is
 	Previous bool               // not ready, but its last good version still serves

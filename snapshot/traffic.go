@@ -20,7 +20,7 @@ type listener struct {
 	section  string
 	port     int
 	hostname string
-	socket   string // Name of the plan's Listener
+	socket   string // Name of the plan's Section
 }
 
 // gateway opens a socket for each port at each address; listeners of one port share theirs and differ by hostname.
@@ -35,8 +35,9 @@ func (b *builder) gateway(o *resource.Object, s *resource.Gateway) {
 		}
 		for _, a := range s.Addresses {
 			address := net.JoinHostPort(a.Value, strconv.Itoa(l.Port))
+			section := Section{Name: o.Name + "/" + l.Name, Protocol: l.Protocol, Hostname: l.Hostname, Port: l.Port}
 			if i := slices.IndexFunc(sockets, func(s Listener) bool { return s.Address == address }); i >= 0 {
-				ls = append(ls, listener{l.Name, l.Port, l.Hostname, sockets[i].Name})
+				sockets[i].Sections = append(sockets[i].Sections, section)
 				continue
 			}
 			if i := slices.IndexFunc(b.plan.Listeners, func(s Listener) bool { return overlap(s.Address, address) }); i >= 0 {
@@ -48,9 +49,9 @@ func (b *builder) gateway(o *resource.Object, s *resource.Gateway) {
 			if len(s.Addresses) > 1 {
 				name += " " + a.Value
 			}
-			sockets = append(sockets, Listener{Name: name, Gateway: o.Name, Address: address})
-			ls = append(ls, listener{l.Name, l.Port, l.Hostname, name})
+			sockets = append(sockets, Listener{Name: name, Gateway: o.Name, Address: address, Sections: []Section{section}})
 		}
+		ls = append(ls, listener{l.Name, l.Port, l.Hostname, o.Name + "/" + l.Name})
 	}
 	if len(b.faults.problems) > 0 {
 		return
@@ -74,7 +75,7 @@ func (b *builder) implicitGateway() {
 			return
 		}
 	}
-	l := Listener{Name: "default/http", Gateway: "default", Address: cmp.Or(b.env.Address, "127.0.0.1:8080")}
+	l := Listener{Name: "default/http", Gateway: "default", Address: cmp.Or(b.env.Address, "127.0.0.1:8080"), Sections: []Section{{Name: "default/http", Protocol: "HTTP"}}}
 	b.plan.Listeners = append(b.plan.Listeners, l)
 	b.gateways["default"] = []listener{{section: "http", socket: l.Name}}
 	b.plan.Statuses = append(b.plan.Statuses, Status{Key: "Gateway/default", Ready: true, Reason: ready})
@@ -88,7 +89,10 @@ func (b *builder) route(o *resource.Object, s *resource.HTTPRoute, tolerant bool
 	ids := map[string]string{}
 	dead, alive := 0, 0
 	for i, rule := range s.Rules {
-		r := Route{Name: fmt.Sprintf("%s rules[%d]", o.Key(), i), Timeout: rule.Timeouts.Request}
+		r := Route{Name: fmt.Sprintf("%s rules[%d]", o.Key(), i), Kind: o.Kind}
+		if t := rule.Timeouts.Request; t != nil {
+			r.Policy.Timeout = &Timeout{Request: *t}
+		}
 		for j, ref := range rule.BackendRefs {
 			backend := Backend{TargetRef: TargetRef{ref.Kind, ref.Name}, Weight: ref.Weight}
 			if b.targets[ref.Name] != backend.TargetRef {
