@@ -40,6 +40,9 @@ type Engine interface {
 	Listen(ctx context.Context, network, address string, o ListenOptions) (Listener, error)
 	// Go starts a task on one of the loops from outside of them.
 	Go(fn func(loam.Task))
+	// Each runs fn in a task of every shard, and returns when all have ended: state that is split by shard is reached
+	// from outside so.
+	Each(fn func(loam.Task))
 	// Close ends every wait with ErrStopped, and returns when every task has ended and every connection is closed.
 	Close() error
 }
