@@ -2,8 +2,8 @@ package route
 
 import "strings"
 
-// clean is a path's normal form. It returns path itself, and allocates nothing, where that is normal already.
-func clean(path string) string {
+// Clean is a path's normal form, in which it is matched. It returns path itself, and allocates nothing, where that is normal already.
+func Clean(path string) string {
 	if isClean(path) {
 		return path
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func rule(name string, hosts []string, matches ...Match) Rule {
 
 func compile(t testing.TB, rules ...Rule) *Table {
 	t.Helper()
-	table, err := Compile(rules)
+	table, err := Compile(Site{Rules: rules})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,14 +47,14 @@ func request(line string) *loam.Request {
 }
 
 func matched(table *Table, line string) string {
-	target, r := table.Match(request(line))
-	if r == nil {
+	got := table.Match(request(line))
+	if got.Rule == nil {
 		return ""
 	}
-	if string(target.(named)) != r.Name {
+	if string(got.Rule.Pick().(named)) != got.Rule.Name {
 		return "another target than the rule's"
 	}
-	return r.Name
+	return got.Rule.Name
 }
 
 func TestMatch(t *testing.T) {
@@ -71,7 +72,9 @@ func TestMatch(t *testing.T) {
 		rule("later", nil, prefix("/orders")),
 		rule("query", nil, Match{Path: Path{Prefix, "/orders"}, Query: []Value{{Name: "a b", Value: "c&d"}}}),
 		rule("admin", nil, prefix("/admin")),
-		rule("never", nil, Match{Path: Path{Regexp, "/files/.*"}}), // a prefix, be it /, comes first
+		rule("files", nil, Match{Path: Path{Regexp, "/files/.*"}}, Match{Path: Path{Regexp, "^(/docs)/[a-z]+|/docs/[0-9]+$"}}),
+		rule("docs", nil, prefix("/docs"), exact("/docs/me")),
+		rule("image", nil, Match{Path: Path{Regexp, `.*\.(?:png|JPG)`}}, Match{Path: Path{Regexp, `(?i)/upper/x`}}),
 		rule("wild", wild, prefix("/w")),
 		rule("wilder", []string{"*.eu.example.com"}, prefix("/w")),
 		rule("shop", shop, prefix("/w"), Match{Path: Path{Regexp, `/item-\d+`}}),
@@ -82,7 +85,9 @@ func TestMatch(t *testing.T) {
 		"POST h/orders": "post", "POST h/orders/open": "open", "POST h/orders x-version=beta": "post", "GET h/orders x-version=beta": "beta",
 		"GET h/orders x-version=beta x-lang=de-AT": "beta-de", "GET h/orders x-version=beta x-lang=xde": "beta",
 		"GET h/orders?z=1&a+b=c%26d": "query", "GET h/orders?a+b=x&a+b=c%26d": "orders", "GET h/orders?a%zzb": "orders",
-		"GET h/files/a": "root", "GET h/w": "root",
+		"GET h/files/a": "files", "GET h/files/": "files", "GET h/files": "root", "GET h/filesystem": "root", "GET h/files/a/b.png": "files",
+		"GET h/docs/abc": "files", "GET h/docs/12": "files", "GET h/docs/a1": "docs", "GET h/docs/me": "docs", "GET h/docs/a/b.png": "docs",
+		"GET h/x.png": "image", "GET h/x.jpg": "root", "GET h/UPPER/X": "image", "GET h/x/../files/%61": "files", "GET h/w": "root",
 
 		"GET a.example.com/w": "wild", "GET a.b.example.com:8080/w/x": "wild", "GET example.com/w": "root", "GET .example.com/w": "root",
 		"GET a.eu.example.com/w": "wilder", "GET eu.example.com/w": "wild", "GET SHOP.example.com./w": "shop", "GET shop.example.com/item-7": "shop",
@@ -100,7 +105,7 @@ func TestMatch(t *testing.T) {
 	}
 	r := request("OPTIONS h/")
 	r.Path = "*"
-	if _, got := table.Match(r); got == nil || got.Name != "root" {
+	if got := table.Match(r).Rule; got == nil || got.Name != "root" {
 		t.Errorf("OPTIONS *: matched %v", got)
 	}
 	if got := matched(compile(t, rule("a", nil, exact("/a"))), "GET h/b"); got != "" {
@@ -108,6 +113,105 @@ func TestMatch(t *testing.T) {
 	}
 	if got := matched(compile(t), "GET h/"); got != "" {
 		t.Errorf("an empty table matched %q", got)
+	}
+}
+
+// TestResult: what matched, and how much of the path it accounts for.
+func TestResult(t *testing.T) {
+	table := compile(t, rule("exact", nil, Match{Path: Path{Exact, "/a/b"}}), rule("prefix", nil, Match{Path: Path{Prefix, "/a/"}}),
+		rule("any", nil), rule("regexp", nil, Match{Path: Path{Regexp, "/r/.*"}}))
+	for path, want := range map[string]Result{
+		"/a/b": {Path: "/a/b", Prefix: 4}, "/a": {Path: "/a", Prefix: 2}, "/a/": {Path: "/a/", Prefix: 2}, "/x/..//a/%62/c": {Path: "/a/b/c", Prefix: 2},
+		"/": {Path: "/"}, "/z": {Path: "/z"}, "/r/1": {Path: "/r/1"},
+	} {
+		req := request("GET h/")
+		req.Path = path
+		got := table.Match(req)
+		if got.Rule == nil || got.Path != want.Path || got.Prefix != want.Prefix {
+			t.Errorf("%s: %+v, want %+v", path, got, want)
+		}
+	}
+	if got := compile(t).Match(request("GET h/x//y")); got.Rule != nil || got.Path != "/x/y" {
+		t.Errorf("no rules: %+v", got)
+	}
+}
+
+// TestSites: a request is for one listener, that of the most specific host, and what that has no rule for is nobody's.
+func TestSites(t *testing.T) {
+	table, err := Compile(
+		Site{Rules: []Rule{rule("any", nil)}},
+		Site{Host: "*.example.com", Rules: []Rule{rule("wild", nil), rule("wild-a", []string{"a.example.com"}, Match{Path: Path{Prefix, "/a"}})}},
+		Site{Host: "foo.example.com", Rules: []Rule{rule("foo", nil, Match{Path: Path{Prefix, "/foo"}})}},
+		Site{Host: "*.b.example.com"},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{
+		"GET h/": "any", "GET example.com/foo": "any", "GET x.example.com/foo": "wild", "GET a.example.com/a": "wild-a", "GET a.example.com/b": "wild",
+		"GET foo.example.com/foo": "foo", "GET foo.example.com/": "", "GET x.b.example.com/": "", "GET b.example.com/": "wild", "GET x.foo.example.com/": "wild",
+	} {
+		if got := matched(table, line); got != want {
+			t.Errorf("%s: matched %q, want %q", line, got, want)
+		}
+	}
+	if _, err := Compile(Site{Host: "a.x"}, Site{Host: "A.x"}); err == nil {
+		t.Error("two sites of one host compiled")
+	}
+}
+
+func TestHosts(t *testing.T) {
+	var h Hosts[string]
+	if got, ok := h.Find("a"); ok {
+		t.Errorf("an empty one found %q", got)
+	}
+	for _, name := range []string{"a.example.com", "*.example.com", "*.eu.Example.com", "*.com"} {
+		h.Set(name, name)
+	}
+	for host, want := range map[string]string{
+		"a.example.com": "a.example.com", "A.Example.COM.": "a.example.com", "b.example.com": "*.example.com", "b.a.example.com": "*.example.com",
+		"x.eu.example.com": "*.eu.Example.com", "eu.example.com": "*.example.com", "example.com": "*.com", "com": "", "": "", ".com": "", ".example.com": "*.com",
+		"*.example.com": "*.example.com", strings.Repeat("a.", 200) + "com": "", "a..com": "*.com", "..": "",
+	} {
+		if got, ok := h.Find(host); got != want || ok != (want != "") {
+			t.Errorf("Find(%q) = %q, %v; want %q", host, got, ok, want)
+		}
+	}
+	h.Set("", "any")
+	if got, _ := h.Find(strings.Repeat("a.", 100_000)); got != "any" {
+		t.Errorf("found %q", got)
+	}
+}
+
+// TestManyOnOnePath: many rules that differ by a header only are found by it, with the precedence they had.
+func TestManyOnOnePath(t *testing.T) {
+	var rules []Rule
+	for i := range 100 {
+		rules = append(rules, rule(fmt.Sprint(i), nil, Match{Headers: []Value{{Name: "X-Tenant", Value: fmt.Sprint(i % 50)}}}))
+	}
+	tenant := []Value{{Name: "x-tenant", Value: "7"}, {Name: "x-beta", Value: "1"}}
+	rules = append(rules, rule("beta", nil, Match{Headers: tenant}), rule("post", nil, Match{Method: "POST"}), rule("none", nil),
+		rule("empty", nil, Match{Headers: []Value{{Name: "x-tenant", Value: ""}, {Name: "x-e", Value: "1"}}}))
+	table := compile(t, rules...)
+	for line, want := range map[string]string{
+		"GET h/ x-tenant=7": "7", "GET h/ X-TENANT=49": "49", "GET h/ x-tenant=50": "none", "GET h/": "none", "POST h/ x-tenant=7": "post",
+		"GET h/ x-tenant=7 x-beta=1": "beta", "GET h/ x-e=1": "none", "GET h/ x-e=1 x-tenant=": "empty",
+	} {
+		if got := matched(table, line); got != want {
+			t.Errorf("%s: matched %q, want %q", line, got, want)
+		}
+	}
+}
+
+// TestRegexpsElsewhereAreNotTried: a pattern that can match only below /a costs nothing elsewhere.
+func TestRegexpsElsewhereAreNotTried(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"/a/b/[0-9]+": "/a/b", "^/a/(b|c)$": "/a", "(/a)(/x.*)": "/a", "/a/.*|/a/b/c": "/a", "/ab?/x": "", "(?i)/a/b": "", "/a/../b/.*": "/a", `/a/\.\./b/.*`: "", ".*": "", "/a": "",
+		"/a//b/.*": "", "/a/{2}b": "", `\A/a/b\z`: "/a", "(": "", "/é/x.*": "/é", "(?m)^/a/b": "",
+	} {
+		if got := folder(pattern); got != want {
+			t.Errorf("folder(%q) = %q, want %q", pattern, got, want)
+		}
 	}
 }
 
@@ -131,8 +235,7 @@ func TestWeights(t *testing.T) {
 	count := map[loam.Target]int{}
 	req := request("GET h/")
 	for range 10_000 {
-		target, _ := table.Match(req)
-		count[target]++
+		count[table.Match(req).Rule.Pick()]++
 	}
 	if b := count[named("b")]; b < 800 || b > 1200 || count[named("never")] > 0 || len(count) != 2 {
 		t.Errorf("picked %v of 90 to 10", count)
@@ -146,7 +249,7 @@ func TestCompileErrors(t *testing.T) {
 		"missing closing )":       rule("r", nil, Match{Path: Path{Regexp, "("}}),
 		"unexpected )":            rule("r", nil, Match{Headers: []Value{{"a", "b)(c", true}}}),
 	} {
-		if _, err := Compile([]Rule{r}); err == nil || !strings.Contains(err.Error(), name) || loam.CodeOf(err) != loam.InvalidArgument {
+		if _, err := Compile(Site{Rules: []Rule{r}}); err == nil || !strings.Contains(err.Error(), name) || loam.CodeOf(err) != loam.InvalidArgument {
 			t.Errorf("Compile: %v, want %s", err, name)
 		}
 	}
@@ -180,11 +283,34 @@ func BenchmarkMatch(b *testing.B) {
 		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, r := table.Match(req); r == nil {
+				if table.Match(req).Rule == nil {
 					b.Fatal("no match")
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkMatchAlike: what differs by a header, or by a regular expression, only.
+func BenchmarkMatchAlike(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		var tenants, patterns []Rule
+		for i := range n {
+			tenants = append(tenants, rule("", nil, Match{Headers: []Value{{Name: "x-tenant", Value: fmt.Sprint(i)}}}))
+			patterns = append(patterns, rule("", nil, Match{Path: Path{Regexp, fmt.Sprintf("/t%d/[0-9]+", i)}}))
+		}
+		for name, rules := range map[string][]Rule{"headers": tenants, "regexps": patterns} {
+			table := compile(b, rules...)
+			req := request(fmt.Sprintf("GET h/t%d/1 x-tenant=%d", n-1, n-1))
+			b.Run(fmt.Sprintf("%s=%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if table.Match(req).Rule == nil {
+						b.Fatal("no match")
+					}
+				}
+			})
+		}
 	}
 }
 
@@ -228,7 +354,13 @@ func slow(rules []Rule, req *loam.Request, path string) string {
 					if path != p && !strings.HasPrefix(path, p+"/") {
 						continue
 					}
-					rank[1], rank[2] = 1, len(p)
+					rank[1], rank[2] = 1, 2*len(p)
+				case Regexp:
+					if !regexp.MustCompile("^(?:" + p + ")$").MatchString(path) {
+						continue
+					}
+					folder, _, _ := strings.Cut(p, "/[") // those of FuzzMatch
+					rank[1], rank[2] = 1, 2*len(folder)+1
 				}
 				if m.Method != "" {
 					if rank[3] = 1; m.Method != req.Method {
@@ -262,10 +394,13 @@ func FuzzMatch(f *testing.F) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		pick := func(words ...string) string { return words[rnd.IntN(len(words))] }
 		var rules []Rule
-		for i := range 12 {
+		for i := range 40 {
 			m := Match{Path: Path{Prefix, pick("/", "/a", "/a/b", "/b", "/b/")}, Method: pick("", "", "GET", "POST")}
 			if rnd.IntN(3) == 0 {
 				m.Path = Path{Exact, pick("/", "/a", "/a/", "/a/b")}
+			}
+			if rnd.IntN(4) == 0 {
+				m.Path = Path{Regexp, pick("/[ab]*", "/a/[b]+", "/a/b/[^/]+")}
 			}
 			if rnd.IntN(3) == 0 {
 				m.Headers = []Value{{Name: "h", Value: pick("1", "2")}}
@@ -284,12 +419,12 @@ func FuzzMatch(f *testing.F) {
 		req.Header.Add("h", pick("1", "2", "3"))
 		table := compile(t, rules...)
 
-		normal := clean(p)
-		if again := clean(normal); again != normal || normal[0] != '/' {
-			t.Fatalf("clean(%q) = %q, and of that %q", p, normal, again)
+		normal := Clean(p)
+		if again := Clean(normal); again != normal || normal[0] != '/' {
+			t.Fatalf("Clean(%q) = %q, and of that %q", p, normal, again)
 		}
 		if !strings.ContainsAny(p, "%") && strings.TrimSuffix(normal, "/") != strings.TrimSuffix(path.Clean("/"+p), "/") {
-			t.Fatalf("clean(%q) = %q, but path.Clean says %q", p, normal, path.Clean("/"+p))
+			t.Fatalf("Clean(%q) = %q, but path.Clean says %q", p, normal, path.Clean("/"+p))
 		}
 		want := slow(rules, req, normal)
 		if other, ambiguous := reread(normal); ambiguous && slow(rules, req, other) != want {
@@ -299,7 +434,7 @@ func FuzzMatch(f *testing.F) {
 			return // the two read a malformed query differently
 		}
 		got := ""
-		if _, r := table.Match(req); r != nil {
+		if r := table.Match(req).Rule; r != nil {
 			got = r.Name
 		}
 		if got != want {

@@ -4,45 +4,38 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/url"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
 	"github.com/loam-run/loam"
 )
 
-// maxHost is the longest a host name can be (RFC 1035): what is longer is under no wildcard, and not searched for one.
-const maxHost = 253
-
 // A Table finds the rule of a request. It is immutable; many goroutines may use it at once.
 type Table struct {
-	hosts map[string]*paths // by host; "" any; ".example.com" what ends so
-	wild  bool              // there are hosts that begin with a dot
+	sites Hosts[*Hosts[*paths]]
 }
 
 // paths are the rules of one host.
 type paths struct {
-	exact   map[string][]*candidate // each list in order of precedence
-	prefix  map[string][]*candidate // without the slash at the end
-	depth   int                     // segments of the longest prefix
-	regexps []*candidate
+	exact map[string]*list
+	nodes map[string]*node // by prefix, without the slash at the end
+	depth int              // segments of the longest prefix
 }
+
+// A node is what a path prefix leads to.
+type node struct{ regexps, prefix list }
 
 // A candidate is one match of a rule, its path aside.
 type candidate struct {
-	rule    *compiled
+	rule    *Rule
 	order   int
 	path    *regexp.Regexp // of a Regexp path
 	method  string
 	headers []value
 	query   []value
-}
-
-type compiled struct {
-	Rule
-	total int // of the weights
 }
 
 type value struct {
@@ -51,71 +44,77 @@ type value struct {
 }
 
 // Compile builds the table. Among rules that accept the same request the one listed first wins where the standard's
-// precedence leaves a tie. It fails on a bad pattern and on a rule without a backend of positive weight.
-func Compile(rules []Rule) (*Table, error) {
-	t := &Table{hosts: map[string]*paths{}}
+// precedence leaves a tie. It fails on a bad pattern, on a rule without a backend of positive weight, and on two sites
+// of one host.
+func Compile(sites ...Site) (*Table, error) {
+	t := &Table{}
 	var errs []error
 	order := 0
-	for _, r := range rules {
-		c := &compiled{Rule: r}
-		for _, b := range r.Backends {
-			if b.Weight < 0 || b.Weight > 0 && b.Target == nil {
-				errs = append(errs, fmt.Errorf("%s: a backend of weight %d without a target", r.Name, b.Weight))
-			}
-			c.total += max(b.Weight, 0)
+	for _, s := range sites {
+		if _, there := t.sites.Get(s.Host); there {
+			errs = append(errs, fmt.Errorf("two sites of host %q", s.Host))
+			continue
 		}
-		if c.total == 0 {
-			errs = append(errs, fmt.Errorf("%s: no backend has a weight", r.Name))
-		}
-		hosts, matches := r.Hosts, r.Matches
-		if len(hosts) == 0 {
-			hosts = []string{""}
-		}
-		if len(matches) == 0 {
-			matches = []Match{{}}
-		}
-		for _, m := range matches {
-			order++
-			one := &candidate{rule: c, order: order, method: m.Method}
-			var err1, err2, err3 error
-			one.headers, err1 = values(m.Headers)
-			one.query, err2 = values(m.Query)
-			if m.Path.Kind == Regexp {
-				one.path, err3 = whole(m.Path.Value)
+		hosts := &Hosts[*paths]{}
+		t.sites.Set(s.Host, hosts)
+		for _, r := range s.Rules {
+			r.shares = Shares[loam.Target]{}
+			for _, b := range r.Backends {
+				if b.Weight < 0 || b.Weight > 0 && b.Target == nil {
+					errs = append(errs, fmt.Errorf("%s: a backend of weight %d without a target", r.Name, b.Weight))
+				}
+				r.shares.Add(b.Target, b.Weight)
 			}
-			if err := errors.Join(err1, err2, err3); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", r.Name, err))
-				continue
+			if r.shares.total() == 0 {
+				errs = append(errs, fmt.Errorf("%s: no backend has a weight", r.Name))
 			}
-			for _, h := range hosts {
-				t.host(h).add(one, m.Path)
+			matches := r.Matches
+			if len(matches) == 0 {
+				matches = []Match{{}}
 			}
+			for _, m := range matches {
+				order++
+				c, err := newCandidate(&r, m, order)
+				if err != nil {
+					errs = append(errs, fmt.Errorf("%s: %w", r.Name, err))
+					continue
+				}
+				if len(r.Hosts) == 0 {
+					at(hosts, "").add(c, m.Path)
+				}
+				for _, h := range r.Hosts {
+					at(hosts, h).add(c, m.Path)
+				}
+			}
+		}
+		for _, p := range hosts.of {
+			p.finish()
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, &loam.Error{Code: loam.InvalidArgument, Op: "route.Compile", Err: err}
 	}
-	for _, p := range t.hosts {
-		for _, c := range p.exact {
-			slices.SortFunc(c, precedence)
-		}
-		for _, c := range p.prefix {
-			slices.SortFunc(c, precedence)
-		}
-		slices.SortFunc(p.regexps, precedence)
-	}
 	return t, nil
 }
 
-// precedence is the standard's for what remains when host and path are the same.
-func precedence(a, b *candidate) int {
-	has := func(method string) int { return min(len(method), 1) }
-	return cmp.Or(
-		cmp.Compare(has(b.method), has(a.method)),
-		cmp.Compare(len(b.headers), len(a.headers)),
-		cmp.Compare(len(b.query), len(a.query)),
-		cmp.Compare(a.order, b.order),
-	)
+func at(hosts *Hosts[*paths], host string) *paths {
+	p, there := hosts.Get(host)
+	if !there {
+		p = &paths{exact: map[string]*list{}, nodes: map[string]*node{}}
+		hosts.Set(host, p)
+	}
+	return p
+}
+
+func newCandidate(r *Rule, m Match, order int) (*candidate, error) {
+	c := &candidate{rule: r, order: order, method: m.Method}
+	var err1, err2, err3 error
+	c.headers, err1 = values(m.Headers)
+	c.query, err2 = values(m.Query)
+	if m.Path.Kind == Regexp {
+		c.path, err3 = whole(m.Path.Value)
+	}
+	return c, errors.Join(err1, err2, err3)
 }
 
 func values(vs []Value) ([]value, error) {
@@ -141,89 +140,128 @@ func whole(pattern string) (*regexp.Regexp, error) {
 	return regexp.Compile(`^(?s:` + pattern + `)$`)
 }
 
-func (t *Table) host(host string) *paths {
-	host = strings.ToLower(host)
-	if suffix, ok := strings.CutPrefix(host, "*"); ok {
-		host, t.wild = suffix, true
-	}
-	p := t.hosts[host]
-	if p == nil {
-		p = &paths{exact: map[string][]*candidate{}, prefix: map[string][]*candidate{}}
-		t.hosts[host] = p
-	}
-	return p
-}
-
 func (p *paths) add(c *candidate, path Path) {
 	switch path.Kind {
 	case Exact:
-		key := clean(path.Value)
-		p.exact[key] = append(p.exact[key], c)
+		key := Clean(path.Value)
+		if p.exact[key] == nil {
+			p.exact[key] = &list{}
+		}
+		p.exact[key].all = append(p.exact[key].all, c)
 	case Regexp:
-		p.regexps = append(p.regexps, c)
+		n := p.node(folder(path.Value))
+		n.regexps.all = append(n.regexps.all, c)
 	default:
-		key := strings.TrimSuffix(clean(path.Value), "/")
-		p.prefix[key] = append(p.prefix[key], c)
+		n := p.node(strings.TrimSuffix(Clean(path.Value), "/"))
+		n.prefix.all = append(n.prefix.all, c)
+	}
+}
+
+func (p *paths) node(key string) *node {
+	n := p.nodes[key]
+	if n == nil {
+		n = &node{}
+		p.nodes[key] = n
 		p.depth = max(p.depth, strings.Count(key, "/"))
 	}
+	return n
 }
 
-// Match returns the target for a request, picked by weight, and the rule it is of; nil where none accepts it.
-func (t *Table) Match(req *loam.Request) (loam.Target, *Rule) {
-	path := clean(req.Path)
-	rule := t.find(req, path)
-	if other, ambiguous := reread(path); ambiguous && t.find(req, other) != rule {
-		return nil, nil
+func (p *paths) finish() {
+	for _, l := range p.exact {
+		l.finish()
 	}
-	if rule == nil {
-		return nil, nil
+	for _, n := range p.nodes {
+		n.regexps.finish()
+		n.prefix.finish()
 	}
-	return rule.pick(), &rule.Rule
 }
 
-// pick takes a backend by weight.
-func (r *compiled) pick() loam.Target {
-	at := 0
-	if len(r.Backends) > 1 {
-		at = rand.IntN(r.total)
+// folder is the longest path that all a pattern accepts is below, without its slash at the end. Only what is in normal
+// form counts: a pattern that asks for another is asking for what no path is, and may stand anywhere.
+func folder(pattern string) string {
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return "" // Compile tells
 	}
-	for i := range r.Backends {
-		if at -= r.Backends[i].Weight; at < 0 {
-			return r.Backends[i].Target
+	text, _ := literal(re)
+	text = text[:max(strings.LastIndexByte(text, '/'), 0)]
+	if text == "" || Clean(text) != text {
+		return ""
+	}
+	return text
+}
+
+// literal is the text that all re accepts begins with, and whether that is all there is of it.
+func literal(re *syntax.Regexp) (string, bool) {
+	switch re.Op {
+	case syntax.OpEmptyMatch, syntax.OpBeginText:
+		return "", true
+	case syntax.OpLiteral:
+		if re.Flags&syntax.FoldCase != 0 {
+			return "", false
 		}
+		return string(re.Rune), true
+	case syntax.OpCapture:
+		return literal(re.Sub[0])
+	case syntax.OpConcat:
+		var all strings.Builder
+		for _, sub := range re.Sub {
+			text, whole := literal(sub)
+			all.WriteString(text)
+			if !whole {
+				return all.String(), false
+			}
+		}
+		return all.String(), true
+	case syntax.OpAlternate:
+		common, _ := literal(re.Sub[0])
+		for _, sub := range re.Sub[1:] {
+			text, _ := literal(sub)
+			for !strings.HasPrefix(text, common) {
+				common = common[:len(common)-1]
+			}
+		}
+		return common, false
 	}
-	return nil // the weights sum up to total
+	return "", false
 }
 
-// find looks at the host itself, at each wildcard above it, then at the rules for any.
-func (t *Table) find(req *loam.Request, path string) *compiled {
+// Match finds the rule for a request: Pick takes one of its backends.
+func (t *Table) Match(req *loam.Request) Result {
+	path := Clean(req.Path)
 	host := hostname(req.Authority)
-	if p := t.hosts[host]; p != nil && host != "" && host[0] != '.' {
-		if r := p.find(req, path); r != nil {
-			return r
+	hosts, there := t.sites.Find(host)
+	if !there {
+		return Result{Path: path}
+	}
+	rule, prefix := find(hosts, host, path, req)
+	if other, ambiguous := reread(path); ambiguous {
+		if again, _ := find(hosts, host, other, req); again != rule {
+			return Result{Path: path}
 		}
 	}
-	if t.wild && len(host) <= maxHost {
-		for i := 1; i < len(host); i++ {
-			if host[i] != '.' {
-				continue
-			}
-			if p := t.hosts[host[i:]]; p != nil && i+1 < len(host) {
-				if r := p.find(req, path); r != nil {
-					return r
-				}
-			}
-		}
-	}
-	if p := t.hosts[""]; p != nil {
-		return p.find(req, path)
-	}
-	return nil
+	return Result{rule, path, prefix}
 }
 
-func (p *paths) find(req *loam.Request, path string) *compiled {
-	if r := first(p.exact[path], req); r != nil {
-		return r
+func find(hosts *Hosts[*paths], host, path string, req *loam.Request) (*Rule, int) {
+	for key := hosts.start(host); ; key = hosts.above(key) {
+		if p := hosts.of[key]; p != nil {
+			if r, prefix := p.find(req, path); r != nil {
+				return r, prefix
+			}
+		}
+		if key == "" {
+			return nil, 0
+		}
+	}
+}
+
+func (p *paths) find(req *loam.Request, path string) (*Rule, int) {
+	if l := p.exact[path]; l != nil {
+		if r := l.first(req, path); r != nil {
+			return r, len(path)
+		}
 	}
 	// A prefix ends where a segment does. None is longer than depth segments, and so is none looked up.
 	key, segments := path, 0
@@ -236,32 +274,94 @@ func (p *paths) find(req *loam.Request, path string) *compiled {
 		}
 	}
 	for {
-		if r := first(p.prefix[key], req); r != nil {
-			return r
+		if n := p.nodes[key]; n != nil {
+			if r := n.regexps.first(req, path); r != nil {
+				return r, 0
+			}
+			if r := n.prefix.first(req, path); r != nil {
+				return r, len(key)
+			}
 		}
 		if key == "" {
-			break
+			return nil, 0
 		}
 		key = key[:max(strings.LastIndexByte(key, '/'), 0)]
 	}
-	for _, c := range p.regexps {
-		if c.path.MatchString(path) && c.accepts(req) {
+}
+
+// A list is candidates of one path. Where there are many, they are found by the header that most of them ask a value of,
+// so that a thousand tenants on one path cost no more than ten.
+type list struct {
+	all    []*candidate // in order of precedence
+	header string       // "": all are tried
+	by     map[string][]*candidate
+	rest   []*candidate // that do not ask for the header
+}
+
+const few = 8 // candidates are tried one after another
+
+func (l *list) finish() {
+	slices.SortFunc(l.all, precedence)
+	if len(l.all) <= few {
+		return
+	}
+	count := map[string]int{}
+	for _, c := range l.all {
+		for _, h := range c.headers {
+			if h.regexp == nil {
+				name := strings.ToLower(h.name)
+				if count[name]++; count[name] > count[l.header] {
+					l.header = name
+				}
+			}
+		}
+	}
+	if count[l.header] <= few {
+		l.header = ""
+		return
+	}
+	l.by = map[string][]*candidate{}
+	for _, c := range l.all {
+		if i := slices.IndexFunc(c.headers, func(h value) bool { return h.regexp == nil && strings.EqualFold(h.name, l.header) }); i >= 0 {
+			l.by[c.headers[i].value] = append(l.by[c.headers[i].value], c)
+		} else {
+			l.rest = append(l.rest, c)
+		}
+	}
+}
+
+// first returns the rule of the first candidate that accepts a request.
+func (l *list) first(req *loam.Request, path string) *Rule {
+	some, others := l.all, l.rest
+	if l.header != "" {
+		some = l.by[req.Header.Get(l.header)]
+	}
+	for len(some)+len(others) > 0 {
+		var c *candidate
+		if len(others) == 0 || len(some) > 0 && precedence(some[0], others[0]) < 0 {
+			c, some = some[0], some[1:]
+		} else {
+			c, others = others[0], others[1:]
+		}
+		if c.accepts(req, path) {
 			return c.rule
 		}
 	}
 	return nil
 }
 
-func first(cs []*candidate, req *loam.Request) *compiled {
-	for _, c := range cs {
-		if c.accepts(req) {
-			return c.rule
-		}
-	}
-	return nil
+// precedence is the standard's for what remains when host and path are the same.
+func precedence(a, b *candidate) int {
+	has := func(method string) int { return min(len(method), 1) }
+	return cmp.Or(
+		cmp.Compare(has(b.method), has(a.method)),
+		cmp.Compare(len(b.headers), len(a.headers)),
+		cmp.Compare(len(b.query), len(a.query)),
+		cmp.Compare(a.order, b.order),
+	)
 }
 
-func (c *candidate) accepts(req *loam.Request) bool {
+func (c *candidate) accepts(req *loam.Request, path string) bool {
 	if c.method != "" && c.method != req.Method {
 		return false
 	}
@@ -279,7 +379,7 @@ func (c *candidate) accepts(req *loam.Request) bool {
 			return false
 		}
 	}
-	return true
+	return c.path == nil || c.path.MatchString(path)
 }
 
 // parameter returns the first value of a query parameter, decoded.
@@ -297,12 +397,4 @@ func parameter(query, name string) (string, bool) {
 		return "", false
 	}
 	return "", false
-}
-
-// hostname is an authority without its port, in lower case.
-func hostname(authority string) string {
-	if i := strings.LastIndexByte(authority, ':'); i >= 0 && i > strings.LastIndexByte(authority, ']') {
-		authority = authority[:i]
-	}
-	return strings.ToLower(strings.TrimSuffix(authority, "."))
 }

@@ -118,11 +118,11 @@ type socket struct {
 
 // Serve sends a request where the present routes say.
 func (s *socket) Serve(req *loam.Request) (*loam.Response, error) {
-	t, _ := s.table.Load().Match(req)
-	if t == nil {
+	rule := s.table.Load().Match(req).Rule
+	if rule == nil {
 		return nil, &loam.Error{Code: loam.NotFound, Op: "route", Err: fmt.Errorf("no route for %s %s%s", req.Method, req.Authority, req.Path)}
 	}
-	return t.Serve(req)
+	return rule.Pick().Serve(req)
 }
 
 // apply makes a plan run, reusing what stays the same, and ends what is no more. What fails is reported on its resource
@@ -438,11 +438,11 @@ func (s *server) applyListeners(ctx context.Context, plan *snapshot.Plan) {
 	}
 	tables := map[string]*route.Table{}
 	for _, l := range plan.Listeners {
-		var all []route.Rule
+		var sites []route.Site
 		for _, section := range l.Sections {
-			all = append(all, rules[section.Name]...)
+			sites = append(sites, route.Site{Host: section.Hostname, Rules: rules[section.Name]})
 		}
-		t, err := route.Compile(all)
+		t, err := route.Compile(sites...)
 		if err != nil {
 			s.failures["Gateway/"+l.Gateway] = err // Build let a rule through that does not compile
 			continue
