@@ -97,10 +97,10 @@ fn answer(request: &mut Request) -> Response {
         let code = e.code.to_string();
         line(
             "request failed",
-            &[("method", &request.method), ("path", &request.path), ("code", &code), ("error", &e.message)],
+            &[("method", &request.method), ("path", &request.path), ("code", &code), ("error", &e.to_string())],
         );
         // What broke inside is not the caller's to read.
-        Response::failure(e.code, if broken { "" } else { &e.message })
+        Response::failure(e.code, if broken { "" } else { &e.to_string() })
     })
 }
 
