@@ -130,6 +130,13 @@ type Request struct {
 	Route  string // the name of the route that matched, for logs and metrics
 	Target string // what it was sent to, the last one where it was tried again
 
+	// Affinity is the endpoint of a service that its sender is to stay with, by the opaque name that the service gave it;
+	// "": any. Past the service it is the endpoint that the request was sent to. The same name means the same endpoint in
+	// every process.
+	Affinity string
+	Tried    []string // addresses of the endpoints it was sent to; a service that gets it again prefers others
+
+	enders   []Ender
 	task     Task
 	end      context.CancelFunc // of a task that was made here
 	deadline time.Time
@@ -159,8 +166,19 @@ func NewRequest(ctx context.Context) *Request {
 // each message.
 func (r *Request) Begin(task Task) { r.task = task }
 
+// An Ender is told of a request's end.
+type Ender interface{ RequestEnded() }
+
+// AtEnd has e told once, when the request ends: its answer was sent, or nobody waits for it any more. So a target can
+// count what is under way without wrapping the response's body.
+func (r *Request) AtEnd(e Ender) { r.enders = append(r.enders, e) }
+
 // End closes the body and empties the request. Its header keeps its room.
 func (r *Request) End() {
+	for _, e := range r.enders {
+		e.RequestEnded()
+	}
+	clear(r.enders)
 	if r.Body != nil {
 		_ = r.Body.Close() // what could not be read is the peer's loss; nobody waits for it
 	}
@@ -172,7 +190,7 @@ func (r *Request) End() {
 	}
 	h, t := r.Header[:cap(r.Header)], r.Trailer[:0]
 	clear(h)
-	*r = Request{Header: h[:0], Trailer: t}
+	*r = Request{Header: h[:0], Trailer: t, Tried: r.Tried[:0], enders: r.enders[:0]}
 }
 
 // Release ends the request and gives it back to the pool. Only who called NewRequest calls it, once, after the
@@ -185,11 +203,12 @@ func (r *Request) Release() {
 // Clone makes a request like r, without its body, that task may serve longer than r lives.
 func (r *Request) Clone(task Task) *Request {
 	c := requests.Get().(*Request)
-	head := c.Header
+	head, tried, enders := c.Header, c.Tried, c.enders
 	*c = Request{
 		Method: strings.Clone(r.Method), Scheme: r.Scheme, Authority: strings.Clone(r.Authority), Path: strings.Clone(r.Path),
 		RawQuery: strings.Clone(r.RawQuery), ID: strings.Clone(r.ID), Remote: strings.Clone(r.Remote), Caller: r.Caller, Peer: r.Peer,
-		Route: r.Route, Target: r.Target, task: task, deadline: r.deadline,
+		Route: r.Route, Target: r.Target, Affinity: strings.Clone(r.Affinity), Tried: append(tried, r.Tried...),
+		enders: enders, task: task, deadline: r.deadline,
 	}
 	for _, f := range r.Header {
 		head = append(head, Field{strings.Clone(f.Name), strings.Clone(f.Value)})

@@ -205,3 +205,31 @@ func TestFactoryCapability(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+type ended int
+
+func (e *ended) RequestEnded() { *e++ }
+
+func TestRequestEnds(t *testing.T) {
+	var first, second ended
+	req := loam.NewRequest(t.Context())
+	req.AtEnd(&first)
+	req.AtEnd(&second)
+	req.Tried = append(req.Tried, "10.0.0.1:80")
+	req.Affinity = "a"
+	clone := req.Clone(req.Task())
+	if clone.Affinity != "a" || len(clone.Tried) != 1 || clone.Tried[0] != "10.0.0.1:80" {
+		t.Errorf("the clone goes elsewhere: %q, tried %q", clone.Affinity, clone.Tried)
+	}
+	clone.Release()
+	if first != 0 {
+		t.Error("the end of a clone is not the request's")
+	}
+	req.End()
+	if first != 1 || second != 1 || len(req.Tried) != 0 || req.Affinity != "" {
+		t.Errorf("told %d and %d times, left tried %q, affinity %q", first, second, req.Tried, req.Affinity)
+	}
+	if req.Release(); first != 1 {
+		t.Error("told again")
+	}
+}
