@@ -448,7 +448,7 @@ func (m *module) constant(r *reader) constant {
 // offset reads the offset of an active segment.
 func (m *module) offset(r *reader) constant {
 	c := m.constant(r)
-	if c.op != opI32Const && (c.op != opGlobalGet || m.globals[c.value].typ != I32) {
+	if r.err == nil && c.op != opI32Const && (c.op != opGlobalGet || m.globals[c.value].typ != I32) {
 		r.fail("a segment's offset is not an i32")
 	}
 	return c
@@ -493,10 +493,11 @@ func (m *module) element(r *reader) element {
 		}
 		c := m.constant(r)
 		switch {
+		case r.err != nil:
 		case c.op == opRefNull && ValueType(c.raw[1]) == e.typ:
 		case c.op == opRefFunc && e.typ == FuncRef:
 		case c.op == opGlobalGet && m.globals[c.value].typ == e.typ:
-		case r.err == nil:
+		default:
 			r.fail("an element that is not a reference of the segment's type")
 		}
 		e.items = append(e.items, item{c.op, c.value})

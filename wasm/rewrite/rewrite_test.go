@@ -28,6 +28,7 @@ type meter struct {
 	used   int64 // of slices that have ended
 	budget int64 // 0: no end
 	stack  int64 // deepest seen
+	depth  int64 // of the stack that is allowed; 0: any
 }
 
 func (m *meter) instantiate(t testing.TB, r wazero.Runtime) {
@@ -40,6 +41,9 @@ func (m *meter) instantiate(t testing.TB, r wazero.Runtime) {
 		m.stack = max(m.stack, f.Stack())
 		if m.budget > 0 && m.used > m.budget {
 			panic(errBudget)
+		}
+		if m.depth > 0 && f.Stack() > m.depth {
+			panic(errDeep)
 		}
 		stack[0] = uint64(f.Refilled(slice))
 	}), []api.ValueType{api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).Export(rewrite.Yield).

@@ -138,14 +138,14 @@ type uses struct {
 	memoryInit  bool
 	tableRead   bool // an instruction on tables other than an indirect call
 	tableChange bool
-	refFunc     bool
+	refFunc     map[uint32]bool // functions whose reference is taken
 	asked       map[uint32]bool // types of indirect calls
 }
 
 // scan walks through all code once, checks it, and notes what is needed to know before code can be written.
 func (m *module) scan() ([]function, *uses, error) {
 	fns := make([]function, len(m.code))
-	u := &uses{asked: map[uint32]bool{}}
+	u := &uses{refFunc: map[uint32]bool{}, asked: map[uint32]bool{}}
 	var fl flow
 	for i := range m.code {
 		b, fn := &m.code[i], &fns[i]
@@ -179,6 +179,12 @@ func (m *module) scan() ([]function, *uses, error) {
 			return nil, nil, fmt.Errorf("function %d: %w", m.importedFuncs+i, r.err)
 		}
 	}
+	declared := m.declared()
+	for f := range u.refFunc {
+		if !declared[f] {
+			return nil, nil, fmt.Errorf("the reference of function %d is taken, which is not declared", f)
+		}
+	}
 	m.callGraph(fns, u)
 	return fns, u, nil
 }
@@ -197,7 +203,7 @@ func (m *module) note(u *uses, fn *function, in *instr) {
 		fn.asks = true
 		u.asked[in.a] = true
 	case opRefFunc:
-		u.refFunc = true
+		u.refFunc[in.a] = true
 	case opMemoryInit, opDataDrop:
 		fn.runs, u.memoryInit = true, true
 	case opMemoryCopy, opMemoryFill, opMemoryGrow:
@@ -318,34 +324,48 @@ func price(fns []function, v int) {
 
 // referenced are the functions that an indirect call may reach, by their place in the code.
 func (m *module) referenced(u *uses) []uint32 {
-	seen := map[uint32]bool{}
+	refs := m.stored()
+	shared := m.importedTables > 0 // another module may put what is exported into the table
+	for _, e := range m.exports {
+		shared = shared || e.Kind == KindTable
+	}
+	if shared || len(u.refFunc) > 0 {
+		refs = m.declared()
+	}
 	var out []uint32
-	add := func(f uint32) {
-		if f >= uint32(m.importedFuncs) && !seen[f] {
-			seen[f] = true
+	for f := range refs {
+		if f >= uint32(m.importedFuncs) {
 			out = append(out, f-uint32(m.importedFuncs))
 		}
 	}
+	return out
+}
+
+// stored are the functions in element segments and globals.
+func (m *module) stored() map[uint32]bool {
+	refs := map[uint32]bool{}
 	for _, e := range m.elems {
 		for _, it := range e.items {
 			if it.op == opRefFunc {
-				add(it.index)
+				refs[it.index] = true
 			}
 		}
 	}
 	for _, g := range m.globals {
 		if g.init.op == opRefFunc {
-			add(g.init.value)
+			refs[g.init.value] = true
 		}
 	}
-	shared := u.refFunc || m.importedTables > 0 // then exports are referenced too: by ref.func, or by another module
+	return refs
+}
+
+// declared are the functions whose reference the code may take: those that are stored, and those that are exported.
+func (m *module) declared() map[uint32]bool {
+	refs := m.stored()
 	for _, e := range m.exports {
-		shared = shared || e.Kind == KindTable
-	}
-	for _, e := range m.exports {
-		if shared && e.Kind == KindFunction {
-			add(e.Index)
+		if e.Kind == KindFunction {
+			refs[e.Index] = true
 		}
 	}
-	return out
+	return refs
 }

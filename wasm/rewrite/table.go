@@ -24,7 +24,7 @@ func (m *module) tableContents(o Options, u *uses) (tables [][]int32, reason str
 		return nil, "a table is imported"
 	case u.tableChange:
 		return nil, "the code changes a table"
-	case u.tableRead, u.refFunc:
+	case u.tableRead, len(u.refFunc) > 0:
 		return nil, "the code reads a table or takes a function's reference"
 	}
 	for _, e := range m.exports {
