@@ -64,7 +64,19 @@ func validate(o *Object) []Problem {
 	case *Gateway:
 		c.gateway(s)
 	case *HTTPRoute:
-		c.route(s)
+		c.httpRoute(s)
+	case *GRPCRoute:
+		c.grpcRoute(s)
+	case *TLSRoute:
+		c.tlsRoute(s)
+	case *TCPRoute:
+		c.tcpRoute(s)
+	case *Service:
+		c.service(s)
+	case *Policy:
+		c.policy(s)
+	case *Secret:
+		c.secret(s)
 	}
 	return c.problems
 }
@@ -209,6 +221,43 @@ func (c *check) port(at string, port int) {
 	}
 }
 
+// between checks a number's range.
+func (c *check) between(at string, n, low, high int, say string) {
+	if n < low || n > high {
+		c.add(at, fmt.Sprintf("%d is not between %d and %d", n, low, high), say)
+	}
+}
+
+// time checks a duration's range; unset is fine where it is as low.
+func (c *check) time(at string, d, low, high time.Duration) {
+	if d < low || d > high {
+		c.add(at, fmt.Sprintf("%s is not between %s and %s", d, low, high), "write one such as "+max(low, min(time.Second, high)).String())
+	}
+}
+
+// written tells whether a field was written, be it with its default.
+func (c *check) written(at string) bool {
+	_, ok := c.places[at]
+	return ok
+}
+
+// oneOf checks that just one of the fields below at is set.
+func (c *check) oneOf(at string, example string, fields ...string) {
+	var set []string
+	for _, f := range fields {
+		if c.written(at + "." + f) {
+			set = append(set, f)
+		}
+	}
+	switch len(set) {
+	case 0:
+		c.add(at, "has none of "+strings.Join(fields, ", "), "write one of them: "+example)
+	case 1:
+	default:
+		c.add(at+"."+set[1], "is beside "+set[0]+", and only one of them can be", "keep one of them")
+	}
+}
+
 func (c *check) path(at, p string) {
 	if p != "" && p[0] != '/' {
 		c.add(at, strconv.Quote(p)+" is not a path", "write /"+p)
@@ -258,35 +307,6 @@ func (c *check) topic(at, topic string) {
 	}
 }
 
-func (c *check) gateway(g *Gateway) {
-	names, sockets := map[string]bool{}, map[string]string{}
-	for i, l := range g.Listeners {
-		at := fmt.Sprintf("spec.listeners[%d].", i)
-		c.name(at+"name", l.Name)
-		if names[l.Name] {
-			c.add(at+"name", strconv.Quote(l.Name)+" is there twice", "give each listener its own name")
-		}
-		names[l.Name] = true
-		c.host(at+"hostname", l.Hostname)
-		c.port(at+"port", l.Port)
-		socket := strconv.Itoa(l.Port) + " " + l.Hostname
-		if other, ok := sockets[socket]; ok && l.Port > 0 {
-			c.add(at+"port", fmt.Sprintf("listener %s has port %d already", other, l.Port), "give it another port, or another hostname")
-		} else {
-			sockets[socket] = l.Name
-		}
-	}
-	for i, a := range g.Addresses {
-		if _, err := netip.ParseAddr(a.Value); err != nil && a.Value != "" {
-			hint := "write 127.0.0.1 for this machine only, 0.0.0.0 for all that can reach it"
-			if host, _, err := net.SplitHostPort(a.Value); err == nil {
-				hint = "write " + host + ", and the port in listeners"
-			}
-			c.add(fmt.Sprintf("spec.addresses[%d].value", i), strconv.Quote(a.Value)+" is not an IP address", hint)
-		}
-	}
-}
-
 // host checks a hostname, which may begin with *. for any one below it.
 func (c *check) host(at, host string) {
 	rest := strings.TrimPrefix(host, "*.")
@@ -309,96 +329,8 @@ func (c *check) host(at, host string) {
 	}
 }
 
-func (c *check) route(r *HTTPRoute) {
-	for i, p := range r.ParentRefs {
-		at := fmt.Sprintf("spec.parentRefs[%d].", i)
-		c.name(at+"name", p.Name)
-		if p.Port != 0 {
-			c.port(at+"port", p.Port)
-		}
-	}
-	for i, h := range r.Hostnames {
-		at := fmt.Sprintf("spec.hostnames[%d]", i)
-		if c.host(at, h); slices.Contains(r.Hostnames[:i], h) {
-			c.add(at, strconv.Quote(h)+" is there twice", "keep one of them")
-		}
-	}
-	for i := range r.Rules {
-		rule, at := &r.Rules[i], fmt.Sprintf("spec.rules[%d].", i)
-		for j, m := range rule.Matches {
-			at := fmt.Sprintf("%smatches[%d].", at, j)
-			c.pathMatch(at+"path.value", m.Path)
-			c.values(at+"headers", m.Headers, true)
-			c.values(at+"queryParams", m.QueryParams, false)
-		}
-		sum := 0
-		for j, b := range rule.BackendRefs {
-			at := fmt.Sprintf("%sbackendRefs[%d].", at, j)
-			c.name(at+"name", b.Name)
-			if b.Weight < 0 || b.Weight > 1_000_000 {
-				c.add(at+"weight", strconv.Itoa(b.Weight)+" is not between 0 and 1000000", "write its share beside the other weights of the rule")
-			}
-			sum += max(b.Weight, 0)
-		}
-		if len(rule.BackendRefs) > 0 && sum == 0 && !c.has(at+"backendRefs") {
-			c.add(at+"backendRefs", "every weight is 0, so that the rule sends to nobody", "give one of them a weight")
-		}
-		if t := rule.Timeouts.Request; t != nil && *t < 0 {
-			c.add(at+"timeouts.request", t.String()+" is below 0", "write one such as 30s, or 0s for none")
-		}
-	}
-}
-
 func (c *check) has(path string) bool {
 	return slices.ContainsFunc(c.problems, func(p Problem) bool { return within(p.Path, path) })
-}
-
-// pathMatch checks the value of a path match by the standard's rules.
-func (c *check) pathMatch(at string, p PathMatch) {
-	if p.Type == "RegularExpression" {
-		c.regexp(at, p.Value)
-		return
-	}
-	v := p.Value
-	switch {
-	case v == "" || v[0] != '/':
-		c.path(at, v)
-	case strings.Contains(v, "?"):
-		c.add(at, "a path ends before the ?", "match the query with queryParams")
-	case strings.Contains(v, "#"):
-		c.add(at, "# never reaches a server", "delete it and what follows")
-	case p.Type == "PathPrefix" && strings.HasSuffix(v, "/*"):
-		better := strings.TrimSuffix(v, "/*")
-		if better == "" {
-			better = "/"
-		}
-		c.add(at, "a prefix takes no *", "write "+better+": it takes all that is below it")
-	case strings.Contains(v, "//") || strings.Contains(v, "/./") || strings.Contains(v, "/../") ||
-		strings.HasSuffix(v, "/.") || strings.HasSuffix(v, "/.."):
-		c.add(at, strconv.Quote(v)+" can match nothing: paths are cleaned before they are matched", "write "+path.Clean(v))
-	case strings.Contains(strings.ToLower(v), "%2f"):
-		c.add(at, strconv.Quote(v)+" has an escaped slash, which never matches", "write / in its place")
-	case strings.ContainsAny(v, " \t\n\\"):
-		c.add(at, strconv.Quote(v)+" has a character that no path holds", "escape it: %20 for a space")
-	}
-}
-
-func (c *check) values(at string, values []ValueMatch, header bool) {
-	for i, v := range values {
-		at := at + "[" + strconv.Itoa(i) + "]."
-		if header && v.Name != "" && !headerForm.MatchString(v.Name) {
-			c.add(at+"name", strconv.Quote(v.Name)+" is not the name of a header", "write one such as x-version")
-		}
-		for _, w := range values[:i] {
-			if v.Name == w.Name || header && strings.EqualFold(v.Name, w.Name) {
-				c.add(at+"name", strconv.Quote(v.Name)+" is there twice", "keep one: all of them must match")
-				break
-			}
-		}
-		if v.Type == "RegularExpression" {
-			c.regexp(at+"value", v.Value)
-		}
-	}
 }
 
 func (c *check) regexp(at, pattern string) {
