@@ -1,5 +1,5 @@
-// Package build turns a folder with a Go main package into a Wasm guest or a native program, by the user's own go
-// command. It replaces the output only when the build succeeded, and keeps the compiler's messages whole.
+// Package build turns a folder of sources into a Wasm guest, or a Go one into a native program, by the user's own
+// compiler. It replaces the output only when the build succeeded, and keeps the compiler's messages whole.
 package build
 
 import (
@@ -16,7 +16,7 @@ import (
 // A Job is one thing to build.
 type Job struct {
 	Name string   // of the function or app, for messages
-	Dir  string   // folder of the main package; the module it stands in decides how it is built
+	Dir  string   // folder of the sources; what lies in it says the language
 	Out  string   // file to write; its folder is made
 	Wasm bool     // a Wasm guest; else a program of this machine
 	Env  []string // KEY=value, on top of this process's environment
@@ -42,31 +42,63 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Go builds the job. Its errors are *Error, except where ctx ended.
-func Go(ctx context.Context, job Job) error {
-	failed := func(err error, hint string) error { return &Error{Job: job, Err: err, Hint: hint} }
-
-	goCommand, err := exec.LookPath("go")
+// Run builds the job with the toolchain of the language that its folder is written in: package.json and main.ts are
+// AssemblyScript, main.rs is Rust, main.c is C, everything else is Go. Its errors are *Error, except where ctx ended.
+func Run(ctx context.Context, job Job) error {
+	dir, err := sourceDir(job)
 	if err != nil {
-		return failed(errors.New("there is no go command in PATH"), "install Go from https://go.dev/dl and put its bin folder into PATH")
+		return err
 	}
+	if job.Wasm {
+		for _, t := range toolchains {
+			if _, err := os.Stat(filepath.Join(dir, t.main)); err == nil {
+				return run(ctx, job, func(out string) (*exec.Cmd, error) { return t.command(ctx, dir, out) }, t.hint)
+			}
+		}
+	}
+	return Go(ctx, job)
+}
+
+// Go builds the job, whose folder is a Go main package. Its errors are those of Run.
+func Go(ctx context.Context, job Job) error {
+	dir, err := sourceDir(job)
+	if err != nil {
+		return err
+	}
+	return run(ctx, job, func(out string) (*exec.Cmd, error) { return goCommand(ctx, job, dir, out) }, nil)
+}
+
+func sourceDir(job Job) (string, error) {
+	const hint = "source must name the folder of a Go main package, or of a main.rs, main.c or main.ts"
 	dir, err := filepath.Abs(job.Dir)
 	if err != nil {
-		return failed(err, "")
+		return "", &Error{Job: job, Err: err}
 	}
 	if info, err := os.Stat(dir); err != nil {
-		return failed(err, "source must name the folder of a Go main package")
+		return "", &Error{Job: job, Err: err, Hint: hint}
 	} else if !info.IsDir() {
-		return failed(errors.New("it is a file"), "source must name the folder of a Go main package, not a file in it")
+		return "", &Error{Job: job, Err: errors.New("it is a file"), Hint: hint + ", not a file in it"}
 	}
-	env := append(os.Environ(), job.Env...)
-	if err := inModule(ctx, goCommand, dir, env); err != nil {
+	return dir, nil
+}
+
+// run runs the command that writes a file, and puts that file in the output's place. hint, which may be nil, says what
+// to do about what the command said.
+func run(ctx context.Context, job Job, command func(out string) (*exec.Cmd, error), hint func(said string) string) error {
+	failed := func(err error, said string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return failed(err, "run go mod init in "+job.Dir+" or in a folder above it")
+		e := &Error{Job: job, Output: said, Err: err}
+		var missing *missingError
+		switch {
+		case errors.As(err, &missing):
+			e.Hint = missing.hint
+		case hint != nil:
+			e.Hint = hint(said)
+		}
+		return e
 	}
-
 	out, err := filepath.Abs(job.Out)
 	if err != nil {
 		return failed(err, "")
@@ -74,36 +106,58 @@ func Go(ctx context.Context, job Job) error {
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return failed(err, "")
 	}
-	// The go command writes in place; a watcher or a starting process must never see half a file.
+	// Compilers write in place; a watcher or a starting process must never see half a file.
 	temp, err := os.MkdirTemp(filepath.Dir(out), ".build-")
 	if err != nil {
 		return failed(err, "")
 	}
 	defer func() { _ = os.RemoveAll(temp) }() // an empty folder left behind harms nobody
 	built := filepath.Join(temp, filepath.Base(out))
-
-	args := []string{"build", "-o", built}
-	if job.Wasm {
-		args = append(args, "-buildmode=c-shared")
-		env = append(env, "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	cmd, err := command(built)
+	if err != nil {
+		return failed(err, "")
 	}
-	cmd := exec.CommandContext(ctx, goCommand, append(args, ".")...)
-	cmd.Dir, cmd.Env = dir, env
+	if cmd.Env == nil {
+		cmd.Env = append(os.Environ(), job.Env...)
+	}
 	if said, err := cmd.CombinedOutput(); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return &Error{Job: job, Output: string(bytes.TrimSpace(said)), Err: fmt.Errorf("go build: %w", err)}
+		return failed(fmt.Errorf("%s: %w", filepath.Base(cmd.Path), err), string(bytes.TrimSpace(said)))
 	}
 	if b, err := os.ReadFile(built); err != nil {
 		return failed(err, "")
 	} else if bytes.HasPrefix(b, []byte("!<arch>")) { // what go build makes of any other package
-		return failed(errors.New("its package is not main"), "a function or app is a package main")
+		return failed(&missingError{errors.New("its package is not main"), "a function or app is a package main"}, "")
 	}
 	if err := os.Rename(built, out); err != nil {
 		return failed(err, "")
 	}
 	return nil
+}
+
+// A missingError is something that is not there, and how to get it.
+type missingError struct {
+	error
+	hint string
+}
+
+// goCommand builds a Go main package.
+func goCommand(ctx context.Context, job Job, dir, out string) (*exec.Cmd, error) {
+	path, err := exec.LookPath("go")
+	if err != nil {
+		return nil, &missingError{errors.New("there is no go command in PATH"), "install Go from https://go.dev/dl and put its bin folder into PATH"}
+	}
+	env := append(os.Environ(), job.Env...)
+	if err := inModule(ctx, path, dir, env); err != nil {
+		return nil, &missingError{err, "run go mod init in " + job.Dir + " or in a folder above it"}
+	}
+	args := []string{"build", "-o", out}
+	if job.Wasm {
+		args = append(args, "-buildmode=c-shared")
+		env = append(env, "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	}
+	cmd := exec.CommandContext(ctx, path, append(args, ".")...)
+	cmd.Dir, cmd.Env = dir, env
+	return cmd, nil
 }
 
 // inModule tells whether dir stands in a module or workspace, asked of the go command, which alone knows.

@@ -17,8 +17,12 @@ import (
 // that end are not part of it. One Fake is in use at a time.
 type Fake struct {
 	Config    map[string]string         // what config.Get finds
+	Secrets   map[string]string         // what secret.Get finds
 	Published []Event                   // in the order they came
 	Fail      func(method string) error // called before each capability call; an error is its answer
+	// Invoke answers what Invoke asks, Fetch what Fetch does; nil: nobody answers.
+	Invoke func(target, path string, o Outgoing) (*Response, error)
+	Fetch  func(url string, o Outgoing) (*Response, error)
 
 	state    map[string]Item
 	locks    map[string]string
@@ -35,7 +39,7 @@ var current atomic.Pointer[Fake]
 
 // NewFake puts a Fake in Loam's place until the test ends; t is a *testing.T.
 func NewFake(t interface{ Cleanup(func()) }) *Fake {
-	f := &Fake{Config: map[string]string{}, state: map[string]Item{}, locks: map[string]string{}, sequence: map[string]int64{}}
+	f := &Fake{Config: map[string]string{}, Secrets: map[string]string{}, state: map[string]Item{}, locks: map[string]string{}, sequence: map[string]int64{}}
 	before := current.Swap(f)
 	t.Cleanup(func() { current.Store(before) })
 	return f
@@ -176,6 +180,36 @@ func (f *Fake) call(method string, in []byte) (message, error) {
 			slices.SortFunc(resp.Items, func(a, b api.ConfigItem) int { return strings.Compare(a.Key, b.Key) })
 			return resp, nil
 		})
+	case "secret.Get":
+		return handled(in, new(api.SecretGetRequest), func(r *api.SecretGetRequest) (message, error) {
+			value, ok := f.Secrets[r.Name]
+			if !ok {
+				return nil, Errorf(NotFound, "secret %q is not there", r.Name)
+			}
+			return &api.SecretGetResponse{Value: []byte(value)}, nil
+		})
+	case "invoke.Call":
+		return handled(in, new(api.InvokeCallRequest), func(r *api.InvokeCallRequest) (message, error) {
+			if f.Invoke == nil {
+				return nil, Errorf(NotFound, "there is no function or app %q", r.Target)
+			}
+			resp, err := f.Invoke(r.Target, r.Path, outgoing(r.Method, r.Headers, r.Body, r.TimeoutMs))
+			if err != nil {
+				return nil, err
+			}
+			return &api.InvokeCallResponse{Status: uint32(resp.Status), Headers: resp.Header.toAPI(), Body: resp.Body}, nil
+		})
+	case "http.Send":
+		return handled(in, new(api.HttpSendRequest), func(r *api.HttpSendRequest) (message, error) {
+			if f.Fetch == nil {
+				return nil, Errorf(PermissionDenied, "%s is not granted", r.Url)
+			}
+			resp, err := f.Fetch(r.Url, outgoing(r.Method, r.Headers, r.Body, r.TimeoutMs))
+			if err != nil {
+				return nil, err
+			}
+			return &api.HttpSendResponse{Status: uint32(resp.Status), Headers: resp.Header.toAPI(), Body: resp.Body}, nil
+		})
 	case "sequence.Next":
 		return handled(in, new(api.SequenceNextRequest), func(r *api.SequenceNextRequest) (message, error) {
 			first := f.sequence[r.Key] + 1
@@ -184,6 +218,10 @@ func (f *Fake) call(method string, in []byte) (message, error) {
 		})
 	}
 	return nil, Errorf(Unimplemented, "no method %s", method)
+}
+
+func outgoing(method string, header []api.Header, body []byte, timeoutMs int64) Outgoing {
+	return Outgoing{Method: method, Header: headerOf(header), Body: body, Timeout: time.Duration(timeoutMs) * time.Millisecond}
 }
 
 // handled decodes a request and hands it on.

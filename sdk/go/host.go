@@ -14,10 +14,7 @@ func serve() {
 		panic("loam: the host's request is not readable: " + err.Error())
 	}
 	resp := answer(r)
-	head := api.ResponseHead{Status: uint32(resp.Status), Headers: make([]api.Header, len(resp.Header))}
-	for i, f := range resp.Header {
-		head.Headers[i] = api.Header{Name: f.Name, Value: f.Value}
-	}
+	head := api.ResponseHead{Status: uint32(resp.Status), Headers: resp.Header.toAPI()}
 	wire.Lock()
 	defer wire.Unlock()
 	wire.in = head.AppendProto(wire.in[:0])

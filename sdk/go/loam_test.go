@@ -181,6 +181,31 @@ func TestCapabilities(t *testing.T) {
 	if next, err := Sequence("").Next("n"); next != 6 || err != nil {
 		t.Error(next, err)
 	}
+	fake.Secrets["token"] = "s3cret"
+	if v, err := Secret("").Get("token"); string(v) != "s3cret" || err != nil {
+		t.Error(v, err)
+	}
+	if _, err := Secret("").Get("nothing"); !IsNotFound(err) {
+		t.Error(err)
+	}
+	if _, err := Invoke("mailer", "/", Outgoing{}); !IsNotFound(err) {
+		t.Error(err)
+	}
+	if _, err := Fetch("https://example.org/", Outgoing{}); CodeOf(err) != PermissionDenied {
+		t.Error(err)
+	}
+	answer := func(to string, o Outgoing) (*Response, error) {
+		return Text(418, fmt.Sprint(to, " ", o.Method, " ", o.Header.Get("x"), " ", string(o.Body), " ", o.Timeout)), nil
+	}
+	fake.Invoke = func(target, path string, o Outgoing) (*Response, error) { return answer(target+path, o) }
+	fake.Fetch = answer
+	o := Outgoing{Method: "PUT", Header: Header{{"X", "y"}}, Body: []byte("body"), Timeout: time.Second}
+	if r, err := Invoke("mailer", "/mails", o); err != nil || r.Status != 418 || string(r.Body) != "mailer/mails PUT y body 1s" {
+		t.Error(r, err)
+	}
+	if r, err := Fetch("https://example.org/", o); err != nil || r.Header.Get("content-type") == "" || string(r.Body) != "https://example.org/ PUT y body 1s" {
+		t.Error(r, err)
+	}
 	fake.Fail = func(string) error { return Errorf(Unavailable, "down") }
 	if _, err := s.Get("b"); CodeOf(err) != Unavailable {
 		t.Error(err)

@@ -80,10 +80,7 @@ type Request struct {
 func newRequest(head *api.RequestHead) *Request {
 	r := &Request{
 		Method: head.Method, Host: head.Authority, Path: head.Path, RawQuery: head.Query, ID: head.Id,
-		Header: make(Header, len(head.Headers)), length: head.Length,
-	}
-	for i, f := range head.Headers {
-		r.Header[i] = Field{f.Name, f.Value}
+		Header: headerOf(head.Headers), length: head.Length,
 	}
 	if head.DeadlineUnixMs != 0 {
 		r.Deadline = time.UnixMilli(head.DeadlineUnixMs)
