@@ -94,13 +94,13 @@ fn answer(request: &mut Request) -> Response {
     result.unwrap_or_else(|e| {
         let broken = e.code.status() >= 500;
         let line = if broken { log::error } else { log::warn };
-        let code = e.code.to_string();
+        let (code, message) = (e.code.to_string(), e.to_string());
         line(
             "request failed",
-            &[("method", &request.method), ("path", &request.path), ("code", &code), ("error", &e.to_string())],
+            &[("method", &request.method), ("path", &request.path), ("code", &code), ("error", &message)],
         );
         // What broke inside is not the caller's to read.
-        Response::failure(e.code, if broken { "" } else { &e.to_string() })
+        Response::failure(e.code, if broken { "" } else { &message })
     })
 }
 

@@ -1,0 +1,169 @@
+//! The function of this example in Rust: it calls everything that there is to call. Its twins in the other folders do
+//! the same, line by line.
+
+#[path = "../../../sdk/rust/loam.rs"]
+mod loam;
+
+use std::time::{Duration, SystemTime};
+
+use loam::{Code, Error, Event, If, NewEvent, Outgoing, Request, Response, Result};
+
+fn init() {
+    loam::handle("GET /hello/{name}", hello);
+    loam::handle("GET /visits", visits);
+    loam::handle("PUT /notes/{id}", put_note);
+    loam::handle("GET /notes/{id}", get_note);
+    loam::handle("DELETE /notes/{id}", delete_note);
+    loam::handle_event("/events/notes", noted);
+    loam::handle("POST /announce/{topic}", announce);
+    loam::handle("POST /locks/{name}/{owner}", take_lock);
+    loam::handle("PUT /locks/{name}/{owner}", renew_lock);
+    loam::handle("DELETE /locks/{name}/{owner}", free_lock);
+    loam::handle("POST /tickets/{count}", tickets);
+    loam::handle("GET /settings", settings);
+    loam::handle("GET /secrets/{name}", secret);
+    loam::handle("POST /ask/{target}/{path...}", ask);
+    loam::handle("GET /fetch", fetch);
+    loam::handle("/echo/", echo);
+    loam::handle("GET /broken", |_| Err(Error::new(Code::Unknown, "this stays in the log")));
+    loam::handle("GET /crash", |_| panic!("this too"));
+}
+
+/// Counts how often it greeted whom. Two requests that greet the same name both read its ETag; the slower one looks
+/// again.
+fn hello(r: &Request) -> Result<Response> {
+    let name = r.path_value("name");
+    let key = format!("visits/{name}");
+    let greeting = match r.query("greeting") {
+        Some(g) => g,
+        None => loam::config("").get("greeting")?,
+    };
+    loop {
+        let item = loam::state("").get_many(&[&key])?.remove(0);
+        let n = String::from_utf8_lossy(&item.value).parse().unwrap_or(0) + 1; // none yet is 0
+        match loam::state("").put(&key, n.to_string(), If::Match(item.etag)) {
+            Err(e) if e.is_conflict() => continue,
+            result => result?,
+        };
+        loam::log::info("greeted", &[("name", name)]);
+        return Ok(Response::text(200, format!("{greeting}, {name}! Visit {n}.\n")));
+    }
+}
+
+fn visits(_: &Request) -> Result<Response> {
+    let mut page = String::new();
+    for it in loam::state("").list("visits/", "", 10)? {
+        page += &format!("{}: {}\n", it.key.trim_start_matches("visits/"), String::from_utf8_lossy(&it.value));
+    }
+    Ok(Response::html(200, page))
+}
+
+/// Stores a note and says so, both or neither; a note is written once.
+fn put_note(r: &Request) -> Result<Response> {
+    let id = r.path_value("id");
+    let body = r.body()?;
+    if body.is_empty() {
+        return Err(Error::new(Code::InvalidArgument, "a note says something, even <this> \"one\""));
+    }
+    let mut event = NewEvent::bytes("notes", "application/octet-stream", body.clone());
+    event.subject = id.to_string();
+    event.attributes.push(("size".to_string(), body.len().to_string()));
+    let mut tx = loam::state("").begin();
+    tx.put(&format!("notes/{id}"), body, If::Absent).ttl(Duration::from_secs(3600)).publish(event);
+    tx.commit()?;
+    let mut response = Response::text(201, "");
+    response.header.set("Location", &format!("/notes/{id}"));
+    Ok(response)
+}
+
+fn get_note(r: &Request) -> Result<Response> {
+    let item = loam::state("").get(&format!("notes/{}", r.path_value("id")))?;
+    Ok(Response::bytes(200, "application/octet-stream", item.value))
+}
+
+fn delete_note(r: &Request) -> Result<Response> {
+    loam::state("").delete(&format!("notes/{}", r.path_value("id")), If::Any)?;
+    Ok(Response::no_content())
+}
+
+/// Remembers what it was told. What no one will ever read is dropped; for some it has no time yet.
+fn noted(_: &Request, e: Event) -> Result<()> {
+    match e.data.as_slice() {
+        b"nonsense" => return Err(Error::drop_event("it is nonsense")),
+        b"later" => return Err(Error::new(Code::Unavailable, "not now")),
+        b"missing" => return loam::state("").get("notes/missing").map(|_| ()),
+        _ => {}
+    }
+    let size = e.attributes.iter().find(|a| a.0 == "size").map_or("", |a| &a.1);
+    let line = format!("{} {} {} {} {} {size} {}", e.r#type, e.source, e.topic, e.subject, e.content_type, e.data.len());
+    loam::state("").put(&format!("seen/{}", e.id), line, If::Any)?;
+    Ok(())
+}
+
+fn announce(r: &Request) -> Result<Response> {
+    let mut event = NewEvent::text(r.path_value("topic"), &String::from_utf8_lossy(&r.body()?));
+    event.id = "one".to_string();
+    event.r#type = "Announced".to_string();
+    loam::publish(event)?;
+    Ok(Response::no_content())
+}
+
+fn take_lock(r: &Request) -> Result<Response> {
+    if !loam::lock("").try_lock(r.path_value("name"), r.path_value("owner"), Duration::from_secs(60))? {
+        return Err(Error::new(Code::FailedPrecondition, "another holds it"));
+    }
+    Ok(Response::text(200, "yours\n"))
+}
+
+fn renew_lock(r: &Request) -> Result<Response> {
+    loam::lock("").renew(r.path_value("name"), r.path_value("owner"), Duration::from_secs(60))?;
+    Ok(Response::no_content())
+}
+
+fn free_lock(r: &Request) -> Result<Response> {
+    loam::lock("").unlock(r.path_value("name"), r.path_value("owner"))?;
+    Ok(Response::no_content())
+}
+
+fn tickets(r: &Request) -> Result<Response> {
+    let count = r.path_value("count").parse().map_err(|_| Error::new(Code::InvalidArgument, "how many?"))?;
+    let first = loam::sequence("").next_n("tickets", count)?;
+    Ok(Response::text(200, format!("{first}\n")))
+}
+
+fn settings(_: &Request) -> Result<Response> {
+    let mut list = String::new();
+    for it in loam::config("").get_many(&[])? {
+        list += &format!("{}={}\n", it.key, it.value);
+    }
+    Ok(Response::text(200, list))
+}
+
+/// Tells how long a secret is, and never what.
+fn secret(r: &Request) -> Result<Response> {
+    let value = loam::secret("", r.path_value("name"))?;
+    Ok(Response::text(200, format!("{} bytes\n", value.len())))
+}
+
+/// Hands a request on to another function.
+fn ask(r: &Request) -> Result<Response> {
+    let mut request = Outgoing { body: r.body()?, timeout: Some(Duration::from_secs(1)), ..Outgoing::default() };
+    request.header.add("X-Asked-By", &r.id);
+    let path = format!("/{}?{}", r.path_value("path"), r.raw_query);
+    let answer = loam::invoke(r.path_value("target"), &path, request)?;
+    Ok(Response::bytes(answer.status, answer.header.get("content-type"), answer.body))
+}
+
+fn fetch(r: &Request) -> Result<Response> {
+    let answer = loam::fetch(&r.query("url").unwrap_or_default(), Outgoing::default())?;
+    Ok(Response::text(200, format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))))
+}
+
+/// Says what came.
+fn echo(r: &Request) -> Result<Response> {
+    let mut response = Response::bytes(200, r.header.get("content-type"), r.body()?);
+    response.header.add("X-Echo", &format!("{} {} {} {}", r.method, r.host, r.path, r.raw_query));
+    response.header.add("X-Fields", &r.header.0.len().to_string());
+    response.header.add("X-Late", &r.deadline.map_or(false, |d| SystemTime::now() > d).to_string());
+    Ok(response)
+}
