@@ -9,7 +9,6 @@ package loop
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"time"
@@ -41,9 +40,18 @@ type Engine interface {
 	// Go starts a task on one of the loops from outside of them.
 	Go(fn func(loam.Task))
 	// Each runs fn in a task of every shard, and returns when all have ended: state that is split by shard is reached
-	// from outside so.
+	// from outside so. A task does not call it: its own loop would wait for itself.
 	Each(fn func(loam.Task))
-	// Close ends every wait with ErrStopped, and returns when every task has ended and every connection is closed.
+	// Relays is how many relays are under way.
+	Relays() int
+	// Freeze takes every relay out of the engine whose ends are plain sockets, with the bytes under way in it, for
+	// another process to go on with. The peers notice nothing; Done of those relays is not called.
+	Freeze() []Frozen
+	// Thaw goes on with a relay that was frozen, in this process or another one, and takes its files. done is what
+	// Relay.Done is; its counts include what was carried before.
+	Thaw(f Frozen, done func(aToB, bToA int64)) error
+	// Close ends every wait with ErrStopped, and returns when every task has ended and every connection is closed. What
+	// is begun after it does not run.
 	Close() error
 }
 
@@ -51,6 +59,8 @@ type Engine interface {
 type ListenOptions struct {
 	// Open begins the session of a connection that was accepted. It must not wait.
 	Open func(Conn) Session
+	// Idle closes a connection that says nothing for that long after it was accepted. 0: it may be silent for ever.
+	Idle time.Duration
 	// MaxConnections is how many may be open at once; those beyond wait unaccepted. 0: no bound.
 	MaxConnections int
 	// Files are sockets that another process listened on before and handed over, as Listener.Files gave them. They are
@@ -68,18 +78,21 @@ type Listener interface {
 	// Stop accepts no more. Connections that were accepted live on.
 	Stop() error
 	// Each calls fn for every connection it accepted that no task serves at this moment, on the loop that owns it, and
-	// returns when all were seen. fn must not wait; it may close the connection or take its File.
+	// returns when all were seen. fn must not wait; it may close the connection or take its File. A task does not call it.
 	Each(fn func(Conn, Session))
 	// Adopt takes in a connection that another process accepted, as Conn.File gave it, as if it had been accepted here.
+	// f is closed.
 	Adopt(f *os.File) error
 }
 
 // A Session gives a connection's bytes their meaning.
 type Session interface {
 	// Serve is called in a task of its own when there is something to read, or the connection was ended by the peer, and
-	// no task has the connection. It deals with what is there.
+	// no task has the connection. It deals with what is there: it returns Idle only after a Read answered ErrAgain.
+	// When the peer goes away while t waits for something else, t is canceled.
 	Serve(t loam.Task, c Conn) Verdict
-	// Close is called once, after the connection was closed, whoever did it, on the loop that owned it.
+	// Close is called once, after the connection was closed, whoever did it, on the loop that owned it, before Conn.Close
+	// returns: a lock that it takes is not held there. A session that was replaced by Release is not told.
 	Close()
 }
 
@@ -87,7 +100,7 @@ type Session interface {
 type Verdict uint8
 
 const (
-	Idle   Verdict = iota // nothing more is there: call Serve again when there is, until then it needs no task
+	Idle   Verdict = iota // nothing more is there: call Serve again when there is; where Release was not called, as before
 	Close                 // close it
 	Handed                // it belongs to something else now: a relay, another session
 )
@@ -96,31 +109,20 @@ const (
 // Its methods may be called by tasks of its loop only; where another task waits for the same direction, they fail.
 type Conn interface {
 	net.Conn
-	// Poll makes Read answer ErrAgain where it would have to wait, until it is called with false. A goroutine engine has
-	// nobody else to run on its goroutine: there Read waits all the same.
+	// Poll makes Read answer ErrAgain where it would have to wait, until it is called with false. Where a system has no
+	// such read (Windows), Read waits all the same.
 	Poll(on bool)
 	// Ready waits until a Read would not: for bytes, the end, or an error. It needs no buffer meanwhile.
 	Ready() error
 	// CloseWrite ends the direction towards the peer.
 	CloseWrite() error
 	// Release leaves the connection to s until Take: it is idle, s.Serve is called when something comes in, and after
-	// idle (0: no limit) it is closed.
+	// idle (0: no limit) it is closed. Its deadlines are forgotten.
 	Release(s Session, idle time.Duration)
-	// Take gives a released connection to the calling task. It is false where it was closed meanwhile, or has something
-	// to say already.
-	Take() bool
+	// Take gives a released connection to the calling task, which is t. It is false where it was closed meanwhile, or has
+	// something to say already.
+	Take(t loam.Task) bool
 	// File takes the socket out of the engine: a descriptor of it for another process. The connection counts as closed
 	// here; nothing is sent to the peer. Only an idle one can be taken.
 	File() (*os.File, error)
-}
-
-// A Relay carries bytes both ways between two connections, without a task where the engine can do it, until both
-// directions have ended, or nothing moved for Idle.
-type Relay struct {
-	A, B  io.ReadWriteCloser // Conns of the calling task's loop, or anything else that reads and writes
-	FromA []byte             // read from A already, and due to B
-	FromB []byte             // read from B already, and due to A
-	Idle  time.Duration      // 0: no limit
-	// Done is told how many bytes went from A to B and from B to A once both ends are closed. nil: nobody is.
-	Done func(aToB, bToA int64)
 }

@@ -103,7 +103,7 @@ func (c *conn) Close() {
 }
 
 // take returns a kept connection, or nil.
-func (c *Client) take(s *shard) *conn {
+func (c *Client) take(t loam.Task, s *shard) *conn {
 	for {
 		s.mu.Lock()
 		n := len(s.idle)
@@ -115,7 +115,7 @@ func (c *Client) take(s *shard) *conn {
 		s.idle[n-1] = nil
 		s.idle = s.idle[:n-1]
 		s.mu.Unlock()
-		if conn.conn.Take() {
+		if conn.conn.Take(t) {
 			return conn
 		}
 		conn.close() // it has something to say, or is closed already
@@ -273,7 +273,7 @@ func (k *call) try(req *loam.Request, fresh bool) (err error) {
 	t := req.Task()
 	s := &k.client.shards[t.Shard()]
 	if k.conn = nil; !fresh {
-		k.conn = k.client.take(s)
+		k.conn = k.client.take(t, s)
 	}
 	if k.reused = k.conn != nil; !k.reused {
 		if k.conn, err = k.client.dial(t, s, req.Deadline()); err != nil {
