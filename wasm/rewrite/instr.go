@@ -184,7 +184,7 @@ type instr struct {
 	op       uint16
 	weight   uint8
 	from, to int    // where it stands in the code
-	a, b     uint32 // its indices in the order they stand; the value of i32.const
+	a, b     uint32 // its indices in the order they stand; the value of i32.const; b: parameters of a block
 }
 
 // A scope is what the indices of a function's code may refer to.
@@ -215,7 +215,7 @@ func (r *reader) instr(s *scope, in *instr) {
 	switch o.imm {
 	case immNone:
 	case immBlock:
-		r.blockType(m)
+		in.b = r.blockType(m)
 	case immLabel:
 		in.a = r.u32()
 	case immTable:
@@ -285,19 +285,20 @@ func (r *reader) instr(s *scope, in *instr) {
 	in.to = r.p
 }
 
-func (r *reader) blockType(m *module) {
+// blockType tells how many parameters the block has.
+func (r *reader) blockType(m *module) uint32 {
 	t := r.signed(33)
 	switch {
 	case t >= 0 && t < int64(len(m.types)):
+		return uint32(len(m.types[t].params))
 	case t < 0 && t >= -0x40:
 		switch ValueType(t & 0x7f) {
 		case blockEmpty, I32, I64, F32, F64, V128, FuncRef, ExternRef:
-			return
+			return 0
 		}
-		fallthrough
-	default:
-		r.fail("block type %d", t)
 	}
+	r.fail("block type %d", t)
+	return 0
 }
 
 func (r *reader) memarg(m *module) {

@@ -5,8 +5,18 @@ package rewrite
 // that is used up. Any other takes its weight only if that is worth an instruction; else the segment in front pays.
 //
 // The fuel is in a global. A function with a loop that calls nothing keeps it in a local meanwhile, which the engine
-// can keep in a register, and brings the global up to date around calls. A function that has no loop and is short is
-// paid for by its callers.
+// can keep in a register, and brings the global up to date around calls. Such a loop is wrapped in a second one, and the
+// host is called there:
+//
+//	loop                                    ;; where the fuel was not enough
+//	  if fuel < cost { fuel = yield(fuel) }
+//	  loop                                  ;; the guest's
+//	    br_if 1 (fuel < cost)
+//	    fuel -= cost
+//	    ...
+//
+// because the engine keeps what lives across a call in memory, and would do so in every turn of the inner loop if the
+// call stood there. A function that has no loop and is short is paid for by its callers.
 
 const (
 	// worth is the weight from which on a segment takes its fuel itself. The segment in front pays at most that much
@@ -15,6 +25,8 @@ const (
 
 	bulkStep  = 64 << 10 // bytes that are filled or copied between two looks at the fuel
 	bulkShift = 4        // 16 bytes are a unit of work
+
+	maxCost = 1 << 16 // that is taken at once for a loop's body; MinFuel is enough for it
 
 	smallBulk = 4096 // bytes up to which a bulk operation of known length is a matter of weight
 )
@@ -25,6 +37,7 @@ type segment struct {
 	extra  uint32 // how much of cost was taken over from others
 	before int32
 	forced bool
+	leaf   bool // it is the beginning of a loop that calls nothing
 }
 
 // A meter writes one function.
@@ -43,6 +56,8 @@ type meter struct {
 	fuelAt uint32 // local
 	lenAt  uint32 // local
 	copied int    // how far the code was copied
+	at     []int  // for each open block, how many are round it in the new code
+	nested int    // how many blocks are open in the new code
 }
 
 // function appends the body of a function.
@@ -88,11 +103,15 @@ func (me *meter) plan() {
 				}
 			}
 		}
+		if in.op == opEnd && top.op == opLoop && top.seg >= 0 && top.calls {
+			me.segs[top.head].leaf = false
+		}
 		if _, known := length(&in, &prev); !known {
 			me.bulk = true
 		}
 		if begins, before := fl.step(&r, &in); begins {
-			me.segs = append(me.segs, segment{before: before, forced: in.op == opLoop})
+			loop := in.op == opLoop
+			me.segs = append(me.segs, segment{before: before, forced: loop, leaf: loop && in.b == 0})
 		}
 	}
 	if me.fn.recursive {
@@ -109,7 +128,7 @@ func (me *meter) plan() {
 			up.extra += seg.cost
 			seg.cost = 0
 		} else if seg.forced {
-			seg.cost = max(seg.cost, 1)
+			seg.cost = min(max(seg.cost, 1), maxCost)
 		}
 	}
 }
@@ -168,22 +187,20 @@ func (me *meter) write() {
 
 	fl := &me.flow
 	fl.reset()
+	me.at, me.nested = append(me.at, 0), 1
 	r := reader{b: b.code}
 	var in, prev instr
-	count := 0
 	for {
 		prev = in
 		r.instr(&me.s, &in)
-		depth := len(fl.frames) - 1
-		if in.op == opEnd && depth == 0 {
+		if in.op == opEnd && len(fl.frames) == 1 {
 			break
 		}
-		me.instruction(&in, &prev, depth)
+		me.instruction(&in, &prev)
 		if begins, _ := fl.step(&r, &in); begins {
-			count++
-			if seg := &me.segs[count]; seg.cost > 0 && !me.fn.free {
+			if seg := &me.segs[fl.count-1]; seg.cost > 0 && !me.fn.free {
 				me.copy(in.to)
-				me.take(int64(seg.cost)<<depthBits, seg.forced, false)
+				me.begin(seg)
 			}
 		}
 	}
@@ -213,8 +230,28 @@ func (me *meter) replace(in *instr) {
 }
 
 // instruction writes one that takes another form than it had, or leaves it to be copied.
-func (me *meter) instruction(in, prev *instr, depth int) {
+func (me *meter) instruction(in, prev *instr) {
 	switch in.op {
+	case opLoop:
+		if me.flow.cur >= 0 && me.segs[me.flow.count].leaf {
+			me.outer(in, me.segs[me.flow.count].cost)
+		}
+		me.at = append(me.at, me.nested)
+		me.nested++
+	case opBlock, opIf:
+		me.at = append(me.at, me.nested)
+		me.nested++
+	case opEnd:
+		top := &me.flow.frames[len(me.flow.frames)-1]
+		me.nested--
+		me.at = me.at[:len(me.at)-1]
+		if top.op == opLoop && top.seg >= 0 && me.segs[top.head].leaf {
+			me.copy(in.to)
+			me.op(opEnd)
+			me.nested--
+		}
+	case opBr, opBrIf, opBrTable:
+		me.branch(in)
 	case opCall:
 		metered := me.metered(in.a)
 		me.replace(in)
@@ -238,7 +275,7 @@ func (me *meter) instruction(in, prev *instr, depth int) {
 		if me.wraps {
 			me.replace(in)
 			me.op(opBr)
-			me.u(uint64(depth))
+			me.u(uint64(me.nested - 1))
 		}
 	default:
 		if _, known := length(in, prev); !known {
@@ -246,6 +283,50 @@ func (me *meter) instruction(in, prev *instr, depth int) {
 			me.bulkOperation(in)
 		}
 	}
+}
+
+// outer begins the loop round a leaf loop.
+func (me *meter) outer(in *instr, cost uint32) {
+	me.copy(in.from)
+	me.b = append(me.b, me.body.code[in.from:in.to]...)
+	me.short(cost)
+	me.op(opIf, blockEmpty)
+	me.local(opLocalGet, me.fuelAt)
+	me.call(me.yield)
+	me.local(opLocalSet, me.fuelAt)
+	me.op(opEnd)
+	me.nested++
+}
+
+// short writes whether the fuel, in its local, is less than a cost.
+func (me *meter) short(cost uint32) {
+	me.local(opLocalGet, me.fuelAt)
+	me.i64(int64(cost) << depthBits)
+	me.op(opI64LtS)
+}
+
+// begin takes what a segment costs.
+func (me *meter) begin(seg *segment) {
+	if seg.leaf {
+		me.short(seg.cost)
+		me.op(opBrIf, 1)
+	}
+	me.take(int64(seg.cost)<<depthBits, seg.forced && !seg.leaf, false)
+}
+
+// branch brings the labels of a branch up to date, which have more blocks round them now.
+func (me *meter) branch(in *instr) {
+	if me.nested == len(me.at) {
+		return
+	}
+	me.replace(in)
+	me.op(byte(in.op))
+	if in.op == opBrTable {
+		me.u(uint64(in.a))
+	}
+	labels(in, me.body.code, func(label uint32) {
+		me.u(uint64(me.nested - 1 - me.at[len(me.at)-1-int(label)]))
+	})
 }
 
 // bulkOperation writes an instruction that takes as long as the number on top of the stack says. Long fills and copies

@@ -51,14 +51,22 @@ type Fuel int64
 // depthBits is how many of a Fuel's low bits are the depth. The depth is in units of 16 bytes: 256 MiB.
 const depthBits = 24
 
-// NewFuel is the Fuel of an instance with an empty stack and n units of work to do. A unit is about one machine
-// instruction; n is cut off at 2^38.
-func NewFuel(n int64) Fuel { return Fuel(min(max(n, -1<<38), 1<<38) << depthBits) }
+// MinFuel and MaxFuel are the least and the most that a guest is given at a time: with less it might ask again
+// without having done anything.
+const (
+	MinFuel = maxCost
+	MaxFuel = 1 << 38
+)
 
-// Left is the work that is left, in units. It is negative when the guest yields: it has done that much more.
+// NewFuel is the Fuel of an instance with an empty stack and n units of work to do, but between MinFuel and MaxFuel.
+// A unit is about one machine instruction.
+func NewFuel(n int64) Fuel { return Fuel(min(max(n, MinFuel), MaxFuel) << depthBits) }
+
+// Left is the work that is left, in units. When the guest yields it is less than what comes next takes: mostly, but
+// not always, negative, as the guest has then done that much more. What it used is what it was given less Left.
 func (f Fuel) Left() int64 { return int64(f) >> depthBits }
 
-// Refilled is f with n units of work left and the stack as deep as it is.
+// Refilled is f with n units of work left, as in [NewFuel], and the stack as deep as it is.
 func (f Fuel) Refilled(n int64) Fuel { return NewFuel(n) | f&(1<<depthBits-1) }
 
 // Stack is about how many bytes of native stack the guest's recursive functions occupy. It is estimated from above,

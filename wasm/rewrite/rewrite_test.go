@@ -94,19 +94,18 @@ func TestGoGuest(t *testing.T) {
 }
 
 func TestFuel(t *testing.T) {
-	for _, n := range []int64{0, 1, -1, 1 << 20, -1 << 30, 1 << 38, -1 << 38} {
-		if got := rewrite.NewFuel(n).Left(); got != n {
+	for n, want := range map[int64]int64{
+		math.MinInt64: rewrite.MinFuel, 0: rewrite.MinFuel, 1 << 20: 1 << 20, 1 << 38: 1 << 38, math.MaxInt64: rewrite.MaxFuel,
+	} {
+		if got := rewrite.NewFuel(n).Left(); got != want {
 			t.Errorf("NewFuel(%d).Left() = %d", n, got)
 		}
 	}
-	if got := rewrite.NewFuel(math.MaxInt64).Left(); got != 1<<38 {
-		t.Errorf("too much fuel became %d", got)
-	}
-	f := rewrite.NewFuel(-5) + 3 // three units deep
+	f := rewrite.Fuel(-5<<24) + 3 // three units deep
 	if f.Left() != -5 || f.Stack() != 48 {
 		t.Errorf("left %d, stack %d", f.Left(), f.Stack())
 	}
-	if f = f.Refilled(7); f.Left() != 7 || f.Stack() != 48 {
+	if f = f.Refilled(1 << 17); f.Left() != 1<<17 || f.Stack() != 48 {
 		t.Errorf("refilled: left %d, stack %d", f.Left(), f.Stack())
 	}
 }

@@ -20,6 +20,7 @@ type frame struct {
 	fell     bool  // the first arm of an if runs to its end
 	calls    bool  // it calls a metered function
 	seg      int32 // the segment in front of it, which is run before anything in it
+	head     int32 // the first segment of a loop
 	out      int32 // the outermost frame something in it branches to
 }
 
@@ -40,7 +41,7 @@ func (f *flow) step(r *reader, in *instr) (begins bool, before int32) {
 			return false, none
 		}
 		seg := f.cur
-		f.frames = append(f.frames, frame{op: in.op, seg: seg, out: int32(len(f.frames))})
+		f.frames = append(f.frames, frame{op: in.op, seg: seg, head: f.count, out: int32(len(f.frames))})
 		if in.op != opBlock {
 			return f.begin(seg)
 		}
