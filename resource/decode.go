@@ -182,6 +182,9 @@ func (d *decoder) resource(n *yaml.Node) []*Object {
 		if o.Kind != "" && o.Name != "" {
 			for i := range broken {
 				broken[i].Key = o.Key()
+				if p, ok := o.Spec.(*Policy); ok {
+					broken[i].Targets = p.TargetRefs
+				}
 			}
 		}
 		return nil

@@ -100,7 +100,7 @@ func policyDefaults(v any) {
 	case *Breaker:
 		v.Failures, v.MinRequests, v.Window, v.Rest, v.HalfOpen = 5, 20, 10*time.Second, 5*time.Second, 1
 	case *RateLimit:
-		v.Per, v.By = time.Second, "route"
+		v.Per, v.By = time.Second, "all"
 	case *SharedLimit:
 		v.Component = "default"
 	case *AdaptiveConcurrency:

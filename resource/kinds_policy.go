@@ -89,11 +89,11 @@ type Bulkhead struct {
 type RateLimit struct {
 	Requests int           `yaml:"requests" need:"requests: 100"`
 	Per      time.Duration `yaml:"per"`
-	Burst    int           `yaml:"burst"` // at once; 0: Requests
-	By       string        `yaml:"by" enum:"route,client,header,claim"`
-	Header   string        `yaml:"header"` // of by: header
-	Claim    string        `yaml:"claim"`  // of by: claim
-	Shared   *SharedLimit  `yaml:"shared"` // counted together by all that use the component
+	Burst    int           `yaml:"burst"`                                   // at once; 0: Requests
+	By       string        `yaml:"by" enum:"all,route,client,header,claim"` // each of them has its own count
+	Header   string        `yaml:"header"`                                  // of by: header
+	Claim    string        `yaml:"claim"`                                   // of by: claim
+	Shared   *SharedLimit  `yaml:"shared"`                                  // counted together by all that use the component
 }
 
 // A SharedLimit names the state component that counts.

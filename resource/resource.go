@@ -50,6 +50,8 @@ type Problem struct {
 	What   string
 	Hint   string // what to write; may be empty
 	Key    string // of the resource (Kind/name), where it could be read
+
+	Targets []PolicyTarget // of a broken Policy: what it was to hold for
 }
 
 // Error prints `file:line:column: path: what; hint`.

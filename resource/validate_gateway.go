@@ -41,7 +41,8 @@ func (c *check) gateway(g *Gateway) {
 			if l.Port != other.Port || l.Port == 0 {
 				continue
 			}
-			if l.Protocol == other.Protocol && l.Hostname == other.Hostname {
+			secure := l.TLS != nil && other.TLS != nil // one server name cannot lead to two of them
+			if (l.Protocol == other.Protocol || secure) && l.Hostname == other.Hostname {
 				c.add(at+"port", fmt.Sprintf("listener %s has port %d already", other.Name, l.Port), "give it another port, or another hostname")
 				break
 			}

@@ -21,15 +21,30 @@ type Env struct {
 	Factories []loam.Factory // every type of component in the binary
 	Embedded  []Component    // what a capability has as its default while no resource says otherwise; none: whatever
 	Address   string         // host:port of the Gateway there is when none is declared; default 127.0.0.1:8080
+
+	// CheckExpression compiles an expression of a policy's authz and tells what is wrong with it; nil: none is looked at.
+	CheckExpression func(expression string) error
 }
 
-// The reasons of a Status that is not ready.
+// The reasons of a Status that is not ready. Those of the second half are the Gateway API's own words.
 const (
 	ready      = "Ready"
 	invalid    = "Invalid"    // wrong by itself
 	duplicate  = "Duplicate"  // another one has its kind and name
 	unresolved = "Unresolved" // it names what is not there
 	conflict   = "Conflict"   // it cannot be beside another one
+
+	backendNotFound       = "BackendNotFound"
+	invalidKind           = "InvalidKind"
+	unsupportedProtocol   = "UnsupportedProtocol"
+	noMatchingParent      = "NoMatchingParent"
+	noMatchingHostname    = "NoMatchingListenerHostname"
+	notAllowed            = "NotAllowedByListeners"
+	portUnavailable       = "PortUnavailable"
+	invalidCertificateRef = "InvalidCertificateRef"
+	invalidCARef          = "InvalidCACertificateRef"
+	targetNotFound        = "TargetNotFound"
+	conflicted            = "Conflicted" // of policies
 )
 
 // Build compiles what a provider loaded. A resource that is broken, by itself (problems) or in what it names, gets a
@@ -40,26 +55,32 @@ func Build(objects []*resource.Object, problems []resource.Problem, prev *Plan, 
 	b := &builder{
 		env: env, plan: &Plan{good: map[string]*resource.Object{}},
 		entries: map[string]*entry{}, components: map[componentKey]*resource.Object{}, defaults: map[string]string{},
-		targets: map[string]TargetRef{}, ports: map[int]string{}, gateways: map[string][]listener{},
-		matches: map[string]string{}, subscribed: map[string]string{},
+		targets: map[string]TargetRef{}, services: map[string]*resource.Service{}, ports: map[int]string{}, gateways: map[string][]listener{},
+		matches: map[string]string{}, owners: map[string][]owner{}, subscribed: map[string]string{},
+		data: map[string]keyed{}, policies: map[string]*layer{}, attached: map[string][]layer{}, said: map[string]string{}, used: map[string]bool{},
 	}
 	if prev != nil {
 		b.before = prev.good
 	}
 	b.collect(objects, problems)
-	for _, kinds := range [][]string{{"Component"}, {"Function", "App"}, {"Gateway"}, {"HTTPRoute"}, {"Subscription"}} {
-		switch kinds[0] {
-		case "Function":
-			b.embed()
-		case "HTTPRoute":
-			b.implicitGateway()
-		}
+	b.settleAll("Component")
+	b.embed()
+	b.settleAll("Secret", "ConfigMap")
+	b.settleAll("Function", "App")
+	for _, subsets := range []bool{false, true} { // which name the others
 		for _, e := range b.order {
-			if slices.Contains(kinds, e.kind) {
+			if e.kind == "Service" && isSubset(e.object, b.before[e.status.Key]) == subsets {
 				b.settle(e)
 			}
 		}
 	}
+	b.settleAll("Policy")
+	b.settleAll("Gateway")
+	b.implicitGateway()
+	b.settleAll("HTTPRoute", "GRPCRoute")
+	b.settleAll("TLSRoute", "TCPRoute")
+	b.settleAll("Subscription")
+	b.finishPolicies()
 	for _, e := range b.order {
 		b.plan.Statuses = append(b.plan.Statuses, e.status)
 	}
@@ -67,6 +88,14 @@ func Build(objects []*resource.Object, problems []resource.Problem, prev *Plan, 
 		return cmp.Or(strings.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line))
 	})
 	return b.plan
+}
+
+func (b *builder) settleAll(kinds ...string) {
+	for _, e := range b.order {
+		if slices.Contains(kinds, e.kind) {
+			b.settle(e)
+		}
+	}
 }
 
 // A builder makes one plan. Its maps hold what has compiled so far.
@@ -79,12 +108,20 @@ type builder struct {
 	entries map[string]*entry // by key
 
 	components map[componentKey]*resource.Object
-	defaults   map[string]string // capability → component
-	targets    map[string]TargetRef
+	defaults   map[string]string    // capability → component
+	targets    map[string]TargetRef // functions and apps
+	services   map[string]*resource.Service
+	data       map[string]keyed      // of Secrets and ConfigMaps, by key
 	ports      map[int]string        // of apps → key
 	gateways   map[string][]listener // by name
-	matches    map[string]string     // listener, host and match → route
+	matches    map[string]string     // section, host and match → route
+	owners     map[string][]owner    // section → the routes of requests there
 	subscribed map[string]string     // component, topic and target → subscription
+
+	policies map[string]*layer  // by name
+	attached map[string][]layer // what is attached to a resource, or to a section of it, by Kind/name and Kind/name section
+	said     map[string]string  // target and section of a policy → the policy
+	used     map[string]bool    // policies that a route's filter names
 
 	faults faults // of the object being compiled
 }
@@ -109,6 +146,8 @@ func (b *builder) fault(reason string, p resource.Problem) {
 	b.faults.reason = cmp.Or(b.faults.reason, reason)
 	b.faults.problems = append(b.faults.problems, p)
 }
+
+func (b *builder) warn(p resource.Problem) { b.faults.warnings = append(b.faults.warnings, p) }
 
 // collect makes an entry of every declared resource, broken ones included.
 func (b *builder) collect(objects []*resource.Object, problems []resource.Problem) {
@@ -190,6 +229,9 @@ func (b *builder) settle(e *entry) {
 	if e.object != nil {
 		try(e.object, true)
 	}
+	if e.kind == "Policy" {
+		b.closePolicy(e)
+	}
 	if c, ok := e.spec().(*resource.Component); ok && e.object.Annotations[resource.DefaultAnnotation] == "true" {
 		capability, _, _ := strings.Cut(c.Type, ".")
 		if b.defaults[capability] == "" {
@@ -206,7 +248,7 @@ func (e *entry) spec() any {
 }
 
 // compile adds what an object comes to to the plan, all of it or, where it has faults, nothing. A tolerant one adds
-// what can be had of a route or subscription.
+// what can be had of a Gateway, route or subscription.
 func (b *builder) compile(o *resource.Object, tolerant bool) {
 	switch s := o.Spec.(type) {
 	case *resource.Component:
@@ -215,10 +257,24 @@ func (b *builder) compile(o *resource.Object, tolerant bool) {
 		b.function(o, s)
 	case *resource.App:
 		b.app(o, s)
+	case *resource.Service:
+		b.service(o, s)
+	case *resource.Secret:
+		b.secret(o, s)
+	case *resource.ConfigMap:
+		b.data[o.Key()] = keyed{values: s.Data}
+	case *resource.Policy:
+		b.policy(o, s)
 	case *resource.Gateway:
-		b.gateway(o, s)
+		b.gateway(o, s, tolerant)
 	case *resource.HTTPRoute:
-		b.route(o, s, tolerant)
+		b.httpRoute(o, s, tolerant)
+	case *resource.GRPCRoute:
+		b.grpcRoute(o, s, tolerant)
+	case *resource.TLSRoute:
+		b.stream(o, s.ParentRefs, s.Hostnames, s.Rules, tolerant)
+	case *resource.TCPRoute:
+		b.stream(o, s.ParentRefs, nil, s.Rules, tolerant)
 	case *resource.Subscription:
 		b.subscription(o, s, tolerant)
 	}
@@ -399,7 +455,7 @@ func (b *builder) subscription(o *resource.Object, s *resource.Subscription, tol
 		at := fmt.Sprintf("scopes[%d]", i)
 		ref, ok := b.targets[name]
 		if !ok {
-			b.missing(o, at, []string{"Function", "App"}, name)
+			b.missing(o, unresolved, at, []string{"Function", "App"}, name)
 			continue
 		}
 		before := len(b.faults.problems)
@@ -428,35 +484,52 @@ func (b *builder) subscription(o *resource.Object, s *resource.Subscription, tol
 }
 
 // missing reports that none of kinds is called name, or that the one that is, is broken.
-func (b *builder) missing(o *resource.Object, path string, kinds []string, name string) {
+func (b *builder) missing(o *resource.Object, reason, path string, kinds []string, name string) {
 	var names []string
-	for _, ref := range b.targets {
+	for _, ref := range b.refs() {
 		if slices.Contains(kinds, ref.Kind) {
 			names = append(names, ref.Name)
-		} else if ref.Name == name {
-			b.fault(unresolved, o.Problem(path, fmt.Sprintf("%q is %s, not %s", name, article(ref.Kind), article(kinds[0])), "write kind: "+ref.Kind))
+		} else if ref.Name == name && isData(ref.Kind) == isData(kinds[0]) {
+			b.fault(reason, o.Problem(path, fmt.Sprintf("%q is %s, not %s", name, article(ref.Kind), article(kinds[0])), "write kind: "+ref.Kind))
 			return
 		}
 	}
 	for _, kind := range kinds {
 		if e := b.entries[kind+"/"+name]; e != nil {
-			b.fault(unresolved, o.Problem(path, e.status.Key+" is broken", "mend it, "+e.where(o.File)))
+			b.fault(reason, o.Problem(path, e.status.Key+" is broken", "mend it, "+e.where(o.File)))
 			return
 		}
 	}
-	slices.Sort(names)
 	hint := "declare it"
 	if len(names) > 0 {
 		hint = meant(name, names, "declare it, or name one of ")
 	}
-	b.fault(unresolved, o.Problem(path, fmt.Sprintf("there is no %s %q", strings.ToLower(strings.Join(kinds, " or ")), name), hint))
+	b.fault(reason, o.Problem(path, fmt.Sprintf("there is no %s %q", strings.ToLower(strings.Join(kinds, " or ")), name), hint))
+}
+
+func isData(kind string) bool { return kind == "Secret" || kind == "ConfigMap" }
+
+// refs are all functions, apps, services, Secrets and ConfigMaps, by name.
+func (b *builder) refs() []TargetRef {
+	all := slices.Collect(maps.Values(b.targets))
+	for name := range b.services {
+		all = append(all, TargetRef{"Service", name})
+	}
+	for key := range b.data {
+		kind, name, _ := strings.Cut(key, "/")
+		all = append(all, TargetRef{kind, name})
+	}
+	slices.SortFunc(all, func(x, y TargetRef) int {
+		return cmp.Or(strings.Compare(x.Name, y.Name), strings.Compare(x.Kind, y.Kind))
+	})
+	return all
 }
 
 func article(kind string) string {
 	if kind == "App" {
 		return "an app"
 	}
-	return "a function"
+	return "a " + strings.ToLower(kind)
 }
 
 // anyTarget is the name of a function or app for an example.
@@ -489,7 +562,7 @@ func Hash(item any) string {
 // Equal tells whether two plans run the same, whatever their statuses say.
 func (p *Plan) Equal(q *Plan) bool {
 	items := func(p *Plan) string {
-		return Hash([]any{p.Listeners, p.Routes, p.Functions, p.Apps, p.Components, p.Subscriptions})
+		return Hash([]any{p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, p.Components, p.Subscriptions})
 	}
 	return items(p) == items(q)
 }

@@ -107,11 +107,14 @@ func render(t *testing.T, p *snapshot.Plan) string {
 		Statuses      []status
 		Listeners     []snapshot.Listener
 		Routes        []snapshot.Route
+		Streams       []snapshot.Stream
+		Services      []snapshot.Service
+		Policies      []snapshot.TargetPolicy
 		Functions     []snapshot.Function
 		Apps          []snapshot.App
 		Components    []snapshot.Component
 		Subscriptions []snapshot.Subscription
-	}{statuses, p.Listeners, p.Routes, p.Functions, p.Apps, nil, p.Subscriptions}
+	}{statuses, p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, nil, p.Subscriptions}
 	for _, c := range p.Components {
 		if c.Name != "default" || !c.Default || len(p.Components) == 5 && len(p.Statuses) == 1 {
 			out.Components = append(out.Components, c)

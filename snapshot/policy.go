@@ -8,6 +8,7 @@ import "time"
 // What counts over several requests has a State: wherever two policies have the same, they count together, and go on
 // counting in the next generation.
 type Policy struct {
+	Broken          string // why nothing may pass: a policy that should be here is broken, and every request is answered 500
 	AccessLog       *AccessLog
 	Limits          *Limits
 	CORS            *CORS
@@ -96,7 +97,7 @@ type RateLimit struct {
 	Requests  int
 	Per       time.Duration
 	Burst     int
-	By        string // route: all together; client, header or claim: each
+	By        string // all: together; client, header or claim: each
 	Name      string // of the header or claim
 	Component string // state component that counts for all who use it; empty: this process alone
 }
@@ -131,14 +132,13 @@ type Compression struct {
 	Types      []string
 }
 
-// A Redirect answers with another place to go to. What is empty stays as it was asked for.
+// A Redirect answers with another place to go to.
 type Redirect struct {
-	Scheme   string
-	Hostname string
-	Port     int // 0: that of Scheme or, without one, Listener
+	Scheme   string // http or https
+	Hostname string // "": that of the request, without its port
+	Port     int    // 0: none is written, since it is Scheme's own
 	Path     *PathChange
 	Status   int
-	Listener int // port of the section it is asked for at
 }
 
 // Headers changes header fields: Remove, then Set, then Add.

@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -12,52 +11,108 @@ import (
 	"strings"
 
 	"github.com/loam-run/loam/resource"
-	"github.com/loam-run/loam/route"
 )
 
-// A listener is one listener of a Gateway at one of its addresses.
+// A listener is one listener of a Gateway, as routes find it.
 type listener struct {
-	section  string
-	port     int
-	hostname string
-	socket   string // Name of the plan's Section
+	section  Section
+	kinds    []string // of routes it takes
+	policies []layer
 }
 
-// gateway opens a socket for each port at each address; listeners of one port share theirs and differ by hostname.
-func (b *builder) gateway(o *resource.Object, s *resource.Gateway) {
+// gateway opens a socket for each port at each address; listeners of one port share theirs. A tolerant one leaves out
+// the listeners that are broken.
+func (b *builder) gateway(o *resource.Object, s *resource.Gateway, tolerant bool) {
 	var ls []listener
 	var sockets []Listener
+	broken := map[int]bool{} // ports
 	for i, l := range s.Listeners {
-		at := fmt.Sprintf("spec.listeners[%d].port", i)
+		at := fmt.Sprintf("spec.listeners[%d]", i)
+		before := len(b.faults.problems)
 		if app := b.ports[l.Port]; app != "" {
-			b.fault(conflict, o.Problem(at, fmt.Sprintf("%s has port %d already", app, l.Port), "write another"))
-			continue
+			b.fault(portUnavailable, o.Problem(at+".port", fmt.Sprintf("%s has port %d already", app, l.Port), "write another"))
 		}
 		for _, a := range s.Addresses {
 			address := net.JoinHostPort(a.Value, strconv.Itoa(l.Port))
-			section := Section{Name: o.Name + "/" + l.Name, Protocol: l.Protocol, Hostname: l.Hostname, Port: l.Port}
+			if i := slices.IndexFunc(b.plan.Listeners, func(s Listener) bool { return overlap(s.Address, address) }); i >= 0 {
+				other := b.plan.Listeners[i]
+				b.fault(portUnavailable, o.Problem(at+".port", fmt.Sprintf("Gateway/%s listens at %s already", other.Gateway, other.Address), "write another port, or add the listener to that Gateway"))
+			}
+		}
+		section := Section{Name: o.Name + "/" + l.Name, Protocol: l.Protocol, Hostname: l.Hostname, Port: l.Port, TLS: b.serverTLS(o, at+".tls", s, l)}
+		policies := slices.Concat(b.attached["Gateway/"+o.Name], b.attached["Gateway/"+o.Name+" "+l.Name])
+		connections := b.connections(policies)
+		if i := slices.IndexFunc(sockets, func(s Listener) bool { return s.Sections[0].Port == l.Port }); i >= 0 && sockets[i].Connections != connections {
+			b.fault(conflicted, o.Problem(at+".port", fmt.Sprintf("shares port %d with listener %s, and their policies say other connections and limits", l.Port, sockets[i].Sections[0].Name), "attach those policies to the Gateway"))
+		}
+		if len(b.faults.problems) > before {
+			broken[l.Port] = broken[l.Port] || l.TLS == nil
+			continue
+		}
+		kinds := resource.RouteKinds(l)
+		if len(l.AllowedRoutes.Kinds) > 0 {
+			kinds = nil
+			for _, k := range l.AllowedRoutes.Kinds {
+				kinds = append(kinds, k.Kind)
+			}
+		}
+		ls = append(ls, listener{section, kinds, policies})
+		for _, a := range s.Addresses {
+			address := net.JoinHostPort(a.Value, strconv.Itoa(l.Port))
 			if i := slices.IndexFunc(sockets, func(s Listener) bool { return s.Address == address }); i >= 0 {
 				sockets[i].Sections = append(sockets[i].Sections, section)
 				continue
 			}
-			if i := slices.IndexFunc(b.plan.Listeners, func(s Listener) bool { return overlap(s.Address, address) }); i >= 0 {
-				other := b.plan.Listeners[i]
-				b.fault(conflict, o.Problem(at, fmt.Sprintf("Gateway/%s listens at %s already", other.Gateway, other.Address), "write another port, or add the listener to that Gateway"))
-				continue
-			}
-			name := o.Name + "/" + l.Name
+			name := section.Name
 			if len(s.Addresses) > 1 {
 				name += " " + a.Value
 			}
-			sockets = append(sockets, Listener{Name: name, Gateway: o.Name, Address: address, Sections: []Section{section}})
+			sockets = append(sockets, Listener{Name: name, Gateway: o.Name, Address: address, Connections: connections, Sections: []Section{section}})
 		}
-		ls = append(ls, listener{l.Name, l.Port, l.Hostname, o.Name + "/" + l.Name})
 	}
-	if len(b.faults.problems) > 0 {
+	if len(b.faults.problems) > 0 && (!tolerant || len(ls) == 0) {
 		return
 	}
 	b.gateways[o.Name] = ls
 	b.plan.Listeners = append(b.plan.Listeners, sockets...)
+}
+
+// serverTLS finds the certificates of a listener.
+func (b *builder) serverTLS(o *resource.Object, at string, g *resource.Gateway, l resource.Listener) *ServerTLS {
+	t := l.TLS
+	switch {
+	case t == nil:
+		return nil
+	case t.Mode == "Passthrough":
+		return &ServerTLS{Passthrough: true}
+	}
+	out := &ServerTLS{MinVersion: cmp.Or(t.Options[resource.OptionMinVersion], "1.2")}
+	for i, ref := range t.CertificateRefs {
+		out.Certificates = append(out.Certificates, b.certificate(o, fmt.Sprintf("%s.certificateRefs[%d]", at, i), ref))
+	}
+	if file := t.Options[resource.OptionCertFile]; file != "" {
+		out.Certificates = append(out.Certificates, Certificate{Name: file, CertFile: beside(o, file), KeyFile: beside(o, t.Options[resource.OptionKeyFile])})
+	}
+	if l.Protocol == "HTTPS" {
+		front, at := g.TLS.Frontend.Default, "spec.tls.frontend.default"
+		for i, p := range g.TLS.Frontend.PerPort {
+			if p.Port == l.Port {
+				front, at = p.TLS, fmt.Sprintf("spec.tls.frontend.perPort[%d].tls", i)
+			}
+		}
+		if v := front.Validation; v != nil {
+			out.ClientAuth = ClientAuthRequire
+			if v.Mode == "AllowInsecureFallback" {
+				out.ClientAuth = ClientAuthRequest
+			}
+			out.ClientCA = b.authorities(o, at+".validation.caCertificateRefs", v.CACertificateRefs)
+		}
+	}
+	if file := t.Options[resource.OptionClientCAFile]; file != "" {
+		out.ClientAuth = ClientAuthRequire
+		out.ClientCA = []Authority{{Name: file, File: beside(o, file)}}
+	}
+	return out
 }
 
 // overlap tells whether two sockets could not be open at once.
@@ -75,131 +130,93 @@ func (b *builder) implicitGateway() {
 			return
 		}
 	}
-	l := Listener{Name: "default/http", Gateway: "default", Address: cmp.Or(b.env.Address, "127.0.0.1:8080"), Sections: []Section{{Name: "default/http", Protocol: "HTTP"}}}
-	b.plan.Listeners = append(b.plan.Listeners, l)
-	b.gateways["default"] = []listener{{section: "http", socket: l.Name}}
+	address := cmp.Or(b.env.Address, "127.0.0.1:8080")
+	section := Section{Name: "default/http", Protocol: "HTTP"}
+	if _, port, err := net.SplitHostPort(address); err == nil {
+		section.Port, _ = strconv.Atoi(port) // 0: a free one
+	}
+	policies := slices.Concat(b.attached["Gateway/default"], b.attached["Gateway/default http"])
+	b.plan.Listeners = append(b.plan.Listeners, Listener{
+		Name: section.Name, Gateway: "default", Address: address, Connections: b.connections(policies), Sections: []Section{section},
+	})
+	b.gateways["default"] = []listener{{section, []string{"HTTPRoute", "GRPCRoute"}, policies}}
 	b.plan.Statuses = append(b.plan.Statuses, Status{Key: "Gateway/default", Ready: true, Reason: ready})
 }
 
-// route attaches an HTTPRoute's rules to the sockets of its Gateways.
-func (b *builder) route(o *resource.Object, s *resource.HTTPRoute, tolerant bool) {
-	hosts := b.attach(o, s)
-	bad := len(b.faults.problems) > 0
-	var routes []Route
-	ids := map[string]string{}
-	dead, alive := 0, 0
-	for i, rule := range s.Rules {
-		r := Route{Name: fmt.Sprintf("%s rules[%d]", o.Key(), i), Kind: o.Kind}
-		if t := rule.Timeouts.Request; t != nil {
-			r.Policy.Timeout = &Timeout{Request: *t}
-		}
-		for j, ref := range rule.BackendRefs {
-			backend := Backend{TargetRef: TargetRef{ref.Kind, ref.Name}, Weight: ref.Weight}
-			if b.targets[ref.Name] != backend.TargetRef {
-				b.missing(o, fmt.Sprintf("spec.rules[%d].backendRefs[%d].name", i, j), []string{ref.Kind}, ref.Name)
-				backend.Broken = b.faults.problems[len(b.faults.problems)-1].What
-			}
-			r.Backends = append(r.Backends, backend)
-		}
-		for _, m := range rule.Matches {
-			r.Matches = append(r.Matches, match(m))
-		}
-		for _, socket := range slices.Sorted(maps.Keys(hosts)) {
-			r.Listener, r.Hosts = socket, hosts[socket]
-			routes = append(routes, r)
-			for j, m := range r.Matches {
-				for _, host := range orAny(r.Hosts) {
-					id := matchID(socket, host, m)
-					if other, ok := b.matches[id]; ok || ids[id] != "" {
-						dead++
-						other = cmp.Or(other, ids[id])
-						b.faults.warnings = append(b.faults.warnings, o.Problem(fmt.Sprintf("spec.rules[%d].matches[%d]", i, j),
-							fmt.Sprintf("never gets a request: %s matches the same", other), "change the match, or delete it"))
-						continue
-					}
-					alive++
-					ids[id] = r.Name
-				}
-			}
-		}
-	}
-	if alive == 0 && dead > 0 {
-		bad = true
-		b.fault(conflict, b.faults.warnings[0])
-		b.faults.warnings = nil
-	}
-	if bad || len(b.faults.problems) > 0 && !tolerant {
-		return
-	}
-	maps.Copy(b.matches, ids)
-	b.plan.Routes = append(b.plan.Routes, routes...)
+// A place is where a route is served: a listener, and its hosts there; none for any.
+type place struct {
+	listener
+	hosts []string
 }
 
-// attach finds the sockets a route is served at and its hosts at each: none for any.
-func (b *builder) attach(o *resource.Object, s *resource.HTTPRoute) map[string][]string {
-	refs := s.ParentRefs
+// attach finds the places that a route of o's kind is served at.
+func (b *builder) attach(o *resource.Object, refs []resource.ParentRef, hostnames []string) []place {
 	names := slices.Sorted(maps.Keys(b.gateways))
 	if len(refs) == 0 {
 		switch _, there := b.gateways["default"]; {
 		case there || b.entries["Gateway/default"] != nil || len(names) == 0:
 			refs = []resource.ParentRef{{Name: "default"}}
 			if len(names) == 0 && b.entries["Gateway/default"] == nil {
-				b.fault(unresolved, o.Problem("spec", "the only Gateway is broken", "mend it"))
+				b.fault(noMatchingParent, o.Problem("spec", "the only Gateway is broken", "mend it"))
 				return nil
 			}
 		case len(names) == 1:
 			refs = []resource.ParentRef{{Name: names[0]}}
 		default:
-			b.fault(unresolved, o.Problem("spec.parentRefs", "there are several Gateways, and none is called default", "write parentRefs: [{name: "+names[0]+"}]"))
+			b.fault(noMatchingParent, o.Problem("spec.parentRefs", "there are several Gateways, and none is called default", "write parentRefs: [{name: "+names[0]+"}]"))
 			return nil
 		}
 	}
-	hosts, whole := map[string][]string{}, map[string]bool{}
+	places := map[string]*place{}
 	for i, ref := range refs {
 		at := fmt.Sprintf("spec.parentRefs[%d].", i)
 		ls, there := b.gateways[ref.Name]
 		if !there {
 			if e := b.entries["Gateway/"+ref.Name]; e != nil {
-				b.fault(unresolved, o.Problem(at+"name", "Gateway/"+ref.Name+" is broken", "mend it, "+e.where(o.File)))
+				b.fault(noMatchingParent, o.Problem(at+"name", "Gateway/"+ref.Name+" is broken", "mend it, "+e.where(o.File)))
 			} else {
-				b.fault(unresolved, o.Problem(at+"name", fmt.Sprintf("there is no Gateway %q", ref.Name), meant(ref.Name, names, "declare it, or name one of ")))
+				b.fault(noMatchingParent, o.Problem(at+"name", fmt.Sprintf("there is no Gateway %q", ref.Name), meant(ref.Name, names, "declare it, or name one of ")))
 			}
 			continue
 		}
 		sections := make([]string, 0, len(ls))
-		chosen, fits := false, false
+		chosen, allowed, fits := false, false, false
 		for _, l := range ls {
-			sections = append(sections, l.section)
-			if ref.SectionName != "" && ref.SectionName != l.section || ref.Port != 0 && ref.Port != l.port {
+			name := strings.TrimPrefix(l.section.Name, ref.Name+"/")
+			sections = append(sections, name)
+			if ref.SectionName != "" && ref.SectionName != name || ref.Port != 0 && ref.Port != l.section.Port {
 				continue
 			}
 			chosen = true
-			both, ok := intersect(l.hostname, s.Hostnames)
+			if !slices.Contains(l.kinds, o.Kind) {
+				continue
+			}
+			allowed = true
+			both, ok := intersect(l.section.Hostname, hostnames)
 			if !ok {
 				continue
 			}
 			fits = true
-			if len(both) == 0 {
-				whole[l.socket] = true
-			}
-			hosts[l.socket] = append(hosts[l.socket], both...)
+			places[l.section.Name] = &place{l, both}
 		}
 		switch {
 		case !chosen && ref.SectionName != "":
-			b.fault(unresolved, o.Problem(at+"sectionName", fmt.Sprintf("Gateway/%s has no such listener", ref.Name), meant(ref.SectionName, sections, "its listeners are ")))
+			b.fault(noMatchingParent, o.Problem(at+"sectionName", fmt.Sprintf("Gateway/%s has no such listener", ref.Name), meant(ref.SectionName, sections, "its listeners are ")))
 		case !chosen:
-			b.fault(unresolved, o.Problem(at+"port", fmt.Sprintf("Gateway/%s has no listener of port %d", ref.Name, ref.Port), "its listeners are "+strings.Join(sections, ", ")))
+			b.fault(noMatchingParent, o.Problem(at+"port", fmt.Sprintf("Gateway/%s has no listener of port %d", ref.Name, ref.Port), "its listeners are "+strings.Join(sections, ", ")))
+		case !allowed:
+			b.fault(notAllowed, o.Problem(at+"name", fmt.Sprintf("no listener of Gateway/%s that it attaches to takes a %s", ref.Name, o.Kind), "see their protocol and allowedRoutes"))
 		case !fits:
-			b.fault(unresolved, o.Problem("spec.hostnames", fmt.Sprintf("none fits a hostname of the listeners of Gateway/%s", ref.Name), "write one that does, or delete them to take all of the listener's"))
+			b.fault(noMatchingHostname, o.Problem("spec.hostnames", fmt.Sprintf("none fits a hostname of the listeners of Gateway/%s", ref.Name), "write one that does, or delete them to take all of the listener's"))
 		}
 	}
-	for socket := range hosts {
-		if slices.Sort(hosts[socket]); whole[socket] {
-			hosts[socket] = nil
-		}
-		hosts[socket] = slices.Compact(hosts[socket])
+	var all []place
+	for _, name := range slices.Sorted(maps.Keys(places)) {
+		slices.Sort(places[name].hosts)
+		places[name].hosts = slices.Compact(places[name].hosts)
+		all = append(all, *places[name])
 	}
-	return hosts
+	return all
 }
 
 // intersect narrows a route's hosts by a listener's: none is any. It is false where nothing is left.
@@ -235,42 +252,12 @@ func orAny(hosts []string) []string {
 	return hosts
 }
 
-// match translates the standard's match.
-func match(m resource.HTTPMatch) route.Match {
-	values := func(in []resource.ValueMatch) []route.Value {
-		var out []route.Value
-		for _, v := range in {
-			out = append(out, route.Value{Name: v.Name, Value: v.Value, Regexp: v.Type == "RegularExpression"})
-		}
-		return out
+// meet tells whether two lists of hosts have some in common: none is any.
+func meet(a, b []string) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return true
 	}
-	kind := route.Prefix
-	switch m.Path.Type {
-	case "Exact":
-		kind = route.Exact
-	case "RegularExpression":
-		kind = route.Regexp
-	}
-	return route.Match{
-		Path: route.Path{Kind: kind, Value: m.Path.Value}, Method: m.Method, Headers: values(m.Headers), Query: values(m.QueryParams),
-	}
-}
-
-// matchID is the same for matches that accept the same requests.
-func matchID(socket, host string, m route.Match) string {
-	if m.Path.Kind == route.Prefix && m.Path.Value != "/" {
-		m.Path.Value = strings.TrimSuffix(m.Path.Value, "/")
-	}
-	m.Headers = slices.Clone(m.Headers)
-	for i := range m.Headers {
-		m.Headers[i].Name = strings.ToLower(m.Headers[i].Name)
-	}
-	byName := func(a, b route.Value) int { return strings.Compare(a.Name, b.Name) }
-	m.Query = slices.SortedFunc(slices.Values(m.Query), byName)
-	slices.SortFunc(m.Headers, byName)
-	data, err := json.Marshal(m)
-	if err != nil {
-		panic(err) // strings and numbers only
-	}
-	return socket + "\x00" + host + "\x00" + string(data)
+	return slices.ContainsFunc(a, func(x string) bool {
+		return slices.ContainsFunc(b, func(y string) bool { return x == y || below(x, y) || below(y, x) })
+	})
 }
