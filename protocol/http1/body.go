@@ -73,6 +73,7 @@ type body struct {
 	excess  int64 // bytes of chunk framing beyond what the data excuses
 	begun   bool  // a chunk was begun before: its end is due
 	ended   bool
+	request bool  // it is a request's: who broke the rules is the client
 	err     error // what every further Read answers
 	trailer *loam.Header
 	first   func() error // called before the first Read; nil: nothing is due
@@ -147,6 +148,9 @@ func (b *body) Read(p []byte) (int, error) {
 	if err != nil {
 		if err == io.EOF && !b.ended {
 			err = io.ErrUnexpectedEOF
+		}
+		if r, ok := err.(*refusal); ok && b.request {
+			err = r.ofRequest(b.most)
 		}
 		if err != io.EOF {
 			b.err = err

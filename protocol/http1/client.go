@@ -574,13 +574,10 @@ func (c *Client) explain(req *loam.Request, err error) error {
 	var known *loam.Error
 	switch {
 	case errors.As(err, &sender):
-		var r *refusal
-		if errors.As(err, &r) {
-			e.Code = loam.InvalidArgument
-			if r.status == http.StatusRequestEntityTooLarge {
-				return protocol.TooLarge(0)
-			}
-		} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		if errors.As(sender.error, &known) {
+			return sender.error
+		}
+		if e.Code = loam.InvalidArgument; errors.Is(err, os.ErrDeadlineExceeded) {
 			e.Code = loam.DeadlineExceeded
 		}
 		e.Op, e.Err = "request", fmt.Errorf("read the body: %w", sender.error)

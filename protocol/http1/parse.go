@@ -3,6 +3,7 @@ package http1
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"unsafe"
 
 	"github.com/loam-run/loam"
@@ -45,6 +46,14 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string { return r.why }
+
+// ofRequest is the refusal of a request's body, of which most bytes are taken, as targets see it.
+func (r *refusal) ofRequest(most int64) error {
+	if r.status == 413 {
+		return protocol.TooLarge(most)
+	}
+	return &loam.Error{Code: loam.InvalidArgument, Op: "request", Err: r}
+}
 
 func refuse(status int, why string) error { return &refusal{status, why} }
 
@@ -250,13 +259,11 @@ type fields struct {
 	named   []string // by Connection, beyond close, keep-alive and upgrade
 	keep    bool
 	upgrade bool // an Upgrade field is there
-	room    [4]string
 }
 
 // parse reads the fields from b[at:] to the empty line. Those that speak of one connection are left out of h, but for
 // Upgrade where Connection lists it.
 func (f *fields) parse(b []byte, at int, lim *Limits, h *loam.Header, m *message) (n int, err error) {
-	f.named = f.room[:0]
 	for count := 0; ; count++ {
 		end := bytes.IndexByte(b[at:], '\n')
 		if end < 0 {
@@ -389,7 +396,7 @@ next:
 			continue
 		}
 		for _, n := range f.named {
-			if protocol.EqualFold(n, field.Name) {
+			if strings.EqualFold(n, field.Name) {
 				continue next
 			}
 		}
@@ -457,7 +464,7 @@ func parseResponse(b []byte, method string, lim *Limits, res *loam.Response, m *
 	line := b[:end]
 	// HTTP/1.x SP DDD SP reason; the reason and the space before it may be missing.
 	if len(line) < 13 || line[len(line)-1] != '\r' || string(line[:7]) != "HTTP/1." || line[7] != '0' && line[7] != '1' || line[8] != ' ' ||
-		!isDigit(line[9]) || !isDigit(line[10]) || !isDigit(line[11]) || line[12] != ' ' && line[12] != '\r' || line[9] == '0' {
+		!isDigit(line[9]) || !isDigit(line[10]) || !isDigit(line[11]) || line[12] != ' ' && len(line) != 13 || line[9] == '0' || !printable(line[12:len(line)-1]) {
 		return 0, errStatus
 	}
 	*m = message{minor: int(line[7] - '0'), close: line[7] == '0'}

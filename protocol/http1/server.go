@@ -201,6 +201,7 @@ func (x *exchange) request(n int) (loop.Verdict, bool) {
 		x.r.buf = x.in
 	}
 	x.body.start(&x.r, x.msg, &s.c.Limits, s.c.Body, &req.Trailer)
+	x.body.request = true
 	req.Body, req.Length = nil, 0
 	switch x.msg.framing {
 	case bodyLength:
