@@ -136,6 +136,12 @@ type Request struct {
 	Affinity string
 	Tried    []string // addresses of the endpoints it was sent to; a service that gets it again prefers others
 
+	// Claims are what a token says of who sent it that a policy verified, by name, as JSON has them; nil: there was none.
+	Claims map[string]any
+	// Idle is how long the sender or the receiver of a body or stream may be silent; 0: as long as its protocol allows.
+	// Who reads and writes bodies keeps to it.
+	Idle time.Duration
+
 	enders   []Ender
 	task     Task
 	end      context.CancelFunc // of a task that was made here
@@ -173,6 +179,19 @@ type Ender interface{ RequestEnded() }
 // count what is under way without wrapping the response's body.
 func (r *Request) AtEnd(e Ender) { r.enders = append(r.enders, e) }
 
+// Enders is how many wait for the end.
+func (r *Request) Enders() int { return len(r.enders) }
+
+// EndTry tells those that came after the first n and forgets them: what they count is over. Who serves a request again
+// calls it after a try that came to nothing, with what Enders was before that.
+func (r *Request) EndTry(n int) {
+	for _, e := range r.enders[n:] {
+		e.RequestEnded()
+	}
+	clear(r.enders[n:])
+	r.enders = r.enders[:n]
+}
+
 // End closes the body and empties the request. Its header keeps its room.
 func (r *Request) End() {
 	for _, e := range r.enders {
@@ -207,7 +226,7 @@ func (r *Request) Clone(task Task) *Request {
 	*c = Request{
 		Method: strings.Clone(r.Method), Scheme: r.Scheme, Authority: strings.Clone(r.Authority), Path: strings.Clone(r.Path),
 		RawQuery: strings.Clone(r.RawQuery), ID: strings.Clone(r.ID), Remote: strings.Clone(r.Remote), Caller: r.Caller, Peer: r.Peer,
-		Route: r.Route, Target: r.Target, Affinity: strings.Clone(r.Affinity), Tried: append(tried, r.Tried...),
+		Route: r.Route, Target: r.Target, Claims: r.Claims, Idle: r.Idle, Affinity: strings.Clone(r.Affinity), Tried: append(tried, r.Tried...),
 		enders: enders, task: task, deadline: r.deadline,
 	}
 	for _, f := range r.Header {

@@ -233,3 +233,25 @@ func TestRequestEnds(t *testing.T) {
 		t.Error("told again")
 	}
 }
+
+type endCount struct{ n int }
+
+func (e *endCount) RequestEnded() { e.n++ }
+
+// What counts a try is told when the try is over, and not again at the request's end.
+func TestRequestEndTry(t *testing.T) {
+	req := loam.NewRequest(t.Context())
+	var whole, first, second endCount
+	req.AtEnd(&whole)
+	n := req.Enders()
+	req.AtEnd(&first)
+	req.EndTry(n)
+	if whole.n != 0 || first.n != 1 {
+		t.Errorf("after a try: %d, %d", whole.n, first.n)
+	}
+	req.AtEnd(&second)
+	req.Release()
+	if whole.n != 1 || first.n != 1 || second.n != 1 {
+		t.Errorf("at the end: %d, %d, %d", whole.n, first.n, second.n)
+	}
+}
