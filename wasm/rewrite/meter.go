@@ -26,6 +26,8 @@ const (
 	bulkStep  = 64 << 10 // bytes that are filled or copied between two looks at the fuel
 	bulkShift = 4        // 16 bytes are a unit of work
 
+	maxTwice = 96 // bytes of the body of a loop that is written twice
+
 	maxCost = 1 << 16 // that is taken at once for a loop's body; MinFuel is enough for it
 
 	smallBulk = 4096 // bytes up to which a bulk operation of known length is a matter of weight
@@ -38,6 +40,8 @@ type segment struct {
 	before int32
 	forced bool
 	leaf   bool // it is the beginning of a loop that calls nothing
+	looks  bool // a function it calls looks at the fuel
+	again  int  // where the br_if stands that ends the body of a small loop, which is written twice; or 0
 }
 
 // A meter writes one function.
@@ -92,6 +96,7 @@ func (me *meter) plan() {
 			case opCall:
 				if me.metered(in.a) {
 					top.calls = true
+					seg.looks = seg.looks || in.a >= uint32(me.m.importedFuncs)
 				} else if in.a >= uint32(me.m.importedFuncs) {
 					seg.cost += me.fns[in.a-uint32(me.m.importedFuncs)].cost
 				}
@@ -103,8 +108,11 @@ func (me *meter) plan() {
 				}
 			}
 		}
-		if in.op == opEnd && top.op == opLoop && top.seg >= 0 && top.calls {
-			me.segs[top.head].leaf = false
+		if in.op == opEnd && top.op == opLoop && top.seg >= 0 {
+			head := &me.segs[top.head]
+			if head.leaf = head.leaf && !top.calls; head.leaf {
+				me.repeat(top, in.from)
+			}
 		}
 		if _, known := length(&in, &prev); !known {
 			me.bulk = true
@@ -130,6 +138,39 @@ func (me *meter) plan() {
 		} else if seg.forced {
 			seg.cost = min(max(seg.cost, 1), maxCost)
 		}
+	}
+}
+
+// repeat decides whether the body of a leaf loop is written twice, so that half as many looks at the fuel are needed.
+// It is if it is small and nothing but plain instructions, ways out, and one branch back at its end.
+func (me *meter) repeat(loop *frame, end int) {
+	body := int(loop.body)
+	if end-body > maxTwice || me.body.code[body-1] != blockEmpty {
+		return
+	}
+	r := reader{b: me.body.code[:end], p: body}
+	var in instr
+	cost := uint32(0)
+	for r.more() {
+		r.instr(&me.s, &in)
+		cost += uint32(in.weight)
+		switch in.op {
+		case opBlock, opLoop, opIf, opBr, opBrTable, opReturn, opUnreachable, opCall, opCallIndirect, opRefFunc,
+			opMemoryCopy, opMemoryFill, opMemoryInit, opMemoryGrow, opTableInit, opTableCopy, opTableGrow, opTableFill:
+			return
+		case opBrIf:
+			if in.a == 0 && r.more() {
+				return
+			}
+		}
+	}
+	if in.op != opBrIf || in.a != 0 {
+		return
+	}
+	me.segs[loop.head].again = in.from
+	me.segs[loop.head].cost = 2 * cost
+	for i := int(loop.head) + 1; i < len(me.segs); i++ {
+		me.segs[i].cost = 0
 	}
 }
 
@@ -234,7 +275,7 @@ func (me *meter) instruction(in, prev *instr) {
 	switch in.op {
 	case opLoop:
 		if me.flow.cur >= 0 && me.segs[me.flow.count].leaf {
-			me.outer(in, me.segs[me.flow.count].cost)
+			me.outer(in, &me.segs[me.flow.count])
 		}
 		me.at = append(me.at, me.nested)
 		me.nested++
@@ -249,6 +290,10 @@ func (me *meter) instruction(in, prev *instr) {
 			me.copy(in.to)
 			me.op(opEnd)
 			me.nested--
+			if me.segs[top.head].again > 0 {
+				me.op(opEnd)
+				me.nested--
+			}
 		}
 	case opBr, opBrIf, opBrTable:
 		me.branch(in)
@@ -285,17 +330,36 @@ func (me *meter) instruction(in, prev *instr) {
 	}
 }
 
-// outer begins the loop round a leaf loop.
-func (me *meter) outer(in *instr, cost uint32) {
+// outer begins the loop round a leaf loop, and the block round both that the first of two bodies leaves it by.
+func (me *meter) outer(in *instr, seg *segment) {
 	me.copy(in.from)
+	if seg.again > 0 {
+		me.op(opBlock, blockEmpty)
+		me.nested++
+	}
 	me.b = append(me.b, me.body.code[in.from:in.to]...)
-	me.short(cost)
+	me.nested++
+	me.short(seg.cost)
 	me.op(opIf, blockEmpty)
 	me.local(opLocalGet, me.fuelAt)
 	me.call(me.yield)
 	me.local(opLocalSet, me.fuelAt)
 	me.op(opEnd)
-	me.nested++
+}
+
+// first writes the first of two bodies of a loop. It leaves where the second would branch back no more.
+func (me *meter) first(again int) {
+	from := me.copied
+	r := reader{b: me.body.code[:again], p: from}
+	var in instr
+	for r.more() {
+		if r.instr(&me.s, &in); in.op == opBrIf {
+			me.branch(&in)
+		}
+	}
+	me.copy(again)
+	me.op(opI32Eqz, opBrIf, 2)
+	me.copied = from
 }
 
 // short writes whether the fuel, in its local, is less than a cost.
@@ -311,7 +375,10 @@ func (me *meter) begin(seg *segment) {
 		me.short(seg.cost)
 		me.op(opBrIf, 1)
 	}
-	me.take(int64(seg.cost)<<depthBits, seg.forced && !seg.leaf, false)
+	me.take(int64(seg.cost)<<depthBits, seg.forced && !seg.leaf && !seg.looks, false)
+	if seg.again > 0 {
+		me.first(seg.again)
+	}
 }
 
 // branch brings the labels of a branch up to date, which have more blocks round them now.

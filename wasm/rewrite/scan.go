@@ -21,6 +21,7 @@ type frame struct {
 	calls    bool  // it calls a metered function
 	seg      int32 // the segment in front of it, which is run before anything in it
 	head     int32 // the first segment of a loop
+	body     int32 // where the code inside it begins
 	out      int32 // the outermost frame something in it branches to
 }
 
@@ -41,7 +42,7 @@ func (f *flow) step(r *reader, in *instr) (begins bool, before int32) {
 			return false, none
 		}
 		seg := f.cur
-		f.frames = append(f.frames, frame{op: in.op, seg: seg, head: f.count, out: int32(len(f.frames))})
+		f.frames = append(f.frames, frame{op: in.op, seg: seg, head: f.count, body: int32(in.to), out: int32(len(f.frames))})
 		if in.op != opBlock {
 			return f.begin(seg)
 		}
