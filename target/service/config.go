@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/loam-run/loam"
@@ -93,10 +94,14 @@ type Endpoint struct {
 	Labels  map[string]string // what subsets choose by
 }
 
+func (e Endpoint) equal(o Endpoint) bool {
+	return e.Address == o.Address && e.Weight == o.Weight && e.Zone == o.Zone && maps.Equal(e.Labels, o.Labels)
+}
+
 // A Discovery finds the endpoints of a service.
 type Discovery interface {
 	// Run calls update with all endpoints as soon as it knows them, and again when they change, and returns when ctx ends
-	// or nothing can change any more. Where it cannot tell, it calls update with an error, and the last list stays in use.
+	// or nothing can change any more. update keeps the list it was given. Where it cannot tell, it calls update with an error, and the last list stays in use.
 	Run(ctx context.Context, update func([]Endpoint, error))
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol/grpc"
 )
 
 // state is what is known of an endpoint for as long as its address is on the list. Requests count in its atomics; what
@@ -112,7 +113,7 @@ func (w *ewma) read(now uint32, decay float32) float32 {
 }
 
 // blame tells whether what came of a request is the endpoint's fault.
-func blame(res *loam.Response, err error, grpc bool) bool {
+func blame(res *loam.Response, err error, isGRPC bool) bool {
 	if err != nil {
 		switch loam.CodeOf(err) {
 		case loam.Canceled, loam.InvalidArgument, loam.ResourceExhausted, loam.PermissionDenied, loam.Unauthenticated, loam.FailedPrecondition, loam.Unimplemented:
@@ -123,9 +124,9 @@ func blame(res *loam.Response, err error, grpc bool) bool {
 	if res.Status >= 500 {
 		return true
 	}
-	if grpc {
-		switch res.Header.Get("Grpc-Status") {
-		case "4", "13", "14", "15": // deadline exceeded, internal, unavailable, data loss
+	if isGRPC {
+		switch code, _ := grpc.Status(res.Header); code { // where an answer is a head alone; a trailer comes too late
+		case loam.DeadlineExceeded, loam.Internal, loam.Unavailable, loam.DataLoss:
 			return true
 		}
 	}

@@ -42,6 +42,7 @@ type Service struct {
 	update sync.Mutex // one list after the other; taken before mu
 
 	mu       sync.Mutex // nothing waits while it is held
+	given    []Endpoint // as discovery gave it
 	list     []member
 	states   map[string]*state
 	subsets  []*Subset
@@ -289,6 +290,11 @@ func (s *Service) setEndpoints(list []Endpoint, err error) {
 	now := time.Now()
 	s.foundAt = now
 	first := !s.isReady()
+	if !first && slices.EqualFunc(list, s.given, Endpoint.equal) {
+		s.mu.Unlock()
+		return
+	}
+	s.given = list
 	states := make(map[string]*state, len(list))
 	s.list = make([]member, 0, len(list))
 	var added []*state
