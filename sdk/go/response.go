@@ -1,6 +1,9 @@
 package loam
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
+)
 
 // A Response is a handler's answer.
 type Response struct {
@@ -32,10 +35,13 @@ func JSON(status int, v any) *Response {
 // NoContent answers 204, with no body.
 func NoContent() *Response { return &Response{Status: 204} }
 
+// appendJSON leaves <, > and & as they are: what is called application/json is no page.
 func appendJSON(b []byte, v any) []byte {
-	j, err := json.Marshal(v)
-	if err != nil {
+	to := bytes.NewBuffer(b)
+	e := json.NewEncoder(to)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
 		panic("loam: " + err.Error())
 	}
-	return append(b, j...)
+	return bytes.TrimSuffix(to.Bytes(), []byte("\n"))
 }
