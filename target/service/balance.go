@@ -48,8 +48,9 @@ func newRotation(members []member) rotation {
 	var slots []slot
 	for i := range members {
 		n := max(1, int(math.Round(members[i].share*scale)))
+		_, phase := math.Modf(float64(i) * math.Phi) // members of one weight do not stand in a bunch
 		for k := range n {
-			slots = append(slots, slot{(float64(k) + 0.5) / float64(n), i})
+			slots = append(slots, slot{(float64(k) + phase) / float64(n), i})
 		}
 	}
 	slices.SortStableFunc(slots, func(a, b slot) int { return cmp.Compare(a.at, b.at) })

@@ -72,10 +72,10 @@ func TestRandomIsFair(t *testing.T) {
 			t.Errorf("%s: chi-square %.1f, want at most %.1f", name, x, most)
 		}
 	}
-	// The test can fail: shares that are one in fifty off are found.
+	// The test can fail: shares that are one in 25 off are found.
 	members := equal(10)
 	c := counts(newLottery(members), 10, 200_000)
-	c[0], c[1] = c[0]*1.02, c[1]*0.98
+	c[0], c[1] = c[0]*1.04, c[1]*0.96
 	if x := chiSquare(c, members); x <= limit(10) {
 		t.Errorf("a bias goes unseen: %.1f", x)
 	}
@@ -258,20 +258,25 @@ func TestConsistency(t *testing.T) {
 
 func TestHashedShares(t *testing.T) {
 	for name, members := range weightings {
-		for kind, c := range map[string]struct {
-			picker
-			off float64
-		}{"maglev": {newTable(members), 0.02}, "ring": {newRing(members, 0, nil), 0.3}} {
-			got := counts(c.picker, len(members), 200_000)
-			var sum float64
-			for i := range members {
-				sum += members[i].share
+		ring := newRing(members, 0, nil)
+		points := make([]float64, len(members))
+		for _, p := range ring.points {
+			points[p.at]++
+		}
+		var sum float64
+		for i := range members {
+			sum += members[i].share
+		}
+		even, rough := counts(newTable(members), len(members), 200_000), counts(ring, len(members), 200_000)
+		for i := range members {
+			want := 200_000 * members[i].share / sum
+			chance := 4 * math.Sqrt(want)
+			if off := math.Abs(even[i] - want); off > 0.02*want+chance {
+				t.Errorf("maglev of %s: member %d had %v, want about %v", name, i, even[i], want)
 			}
-			for i := range members {
-				want := 200_000 * members[i].share / sum
-				if off := math.Abs(got[i]-want) - 4*math.Sqrt(want); off > c.off*want {
-					t.Errorf("%s of %s: member %d had %v, want about %v", kind, name, i, got[i], want)
-				}
+			// The gap before a point is as long as it happens to be: the more points, the less that matters.
+			if off := math.Abs(rough[i] - want); off > 4*want/math.Sqrt(points[i])+chance {
+				t.Errorf("ring of %s: member %d had %v with %v points, want about %v", name, i, rough[i], points[i], want)
 			}
 		}
 	}
@@ -345,7 +350,7 @@ func TestKeys(t *testing.T) {
 		}
 		seen[hash(s, 0)] = s
 	}
-	if got := hash("stay as you are", 0); got != 0 {
+	if got := hash("stay as you are", 0); got != 0xfd64c79056adc214 {
 		t.Errorf("hash has changed to %#x: processes of two versions would send one key to two endpoints", got)
 	}
 }
@@ -380,23 +385,26 @@ func BenchmarkPick(b *testing.B) {
 	}
 }
 
-// BenchmarkServe is all that a service does for a request: picking, counting, and the end.
+// BenchmarkServe is all that a service does for a request: picking, counting, and the end. What none takes is not its.
 func BenchmarkServe(b *testing.B) {
-	for a := LeastRequest; a <= Maglev; a++ {
-		b.Run(a.String(), func(b *testing.B) {
-			s := newService(b, Config{Algorithm: a, HashOn: HashHeader("X-User"), Passive: &Passive{ConsecutiveErrors: 5}}, equal(100))
+	run := func(name string, target loam.Target) {
+		b.Run(name, func(b *testing.B) {
 			req := newRequest(b)
-			task := frozen{req.Task()}
+			var task loam.Task = frozen{req.Task()}
 			b.ReportAllocs()
 			for b.Loop() {
 				req.Begin(task)
 				req.Header.Add("X-User", "0123456789abcdef")
-				if _, err := s.Serve(req); err != nil {
+				if _, err := target.Serve(req); err != nil {
 					b.Fatal(err)
 				}
 				req.End()
 			}
 		})
+	}
+	run("none", &nowhere{})
+	for a := LeastRequest; a <= Maglev; a++ {
+		run(a.String(), newService(b, Config{Algorithm: a, HashOn: HashHeader("X-User"), Passive: &Passive{ConsecutiveErrors: 5}}, equal(100)))
 	}
 }
 

@@ -103,6 +103,9 @@ func (c *Config) setDefaults() {
 	c.Shards = max(c.Shards, 1)
 	c.Decay = cmp.Or(c.Decay, 10*time.Second)
 	c.Seed = cmp.Or(c.Seed, rand.Uint64())
+	if !c.hashes() {
+		c.HashOn = nil
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
