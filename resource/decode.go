@@ -182,8 +182,8 @@ func (d *decoder) resource(n *yaml.Node) []*Object {
 		if o.Kind != "" && o.Name != "" {
 			for i := range broken {
 				broken[i].Key = o.Key()
-				if p, ok := o.Spec.(*Policy); ok {
-					broken[i].Targets = p.TargetRefs
+				if p, ok := o.Spec.(*Policy); ok && p.Protects() {
+					broken[i].Protects = p.TargetRefs
 				}
 			}
 		}

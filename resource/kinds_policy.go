@@ -24,6 +24,9 @@ type Policy struct {
 	AccessLog           *AccessLog           `yaml:"accessLog"`
 }
 
+// Protects tells whether the policy says who may call.
+func (p *Policy) Protects() bool { return p.Authn != nil || len(p.Authz) > 0 }
+
 // A PolicyTarget is what a policy is attached to.
 type PolicyTarget struct {
 	Group       string `yaml:"group" enum:"gateway.networking.k8s.io,loam.dev"`
@@ -150,8 +153,8 @@ type MTLS struct {
 	SANs     []string `yaml:"sans"`     // DNS names and URIs, likewise
 }
 
-// An AuthzRule is an expression in CEL. A request that a Deny is true of is refused; where there are Allows, so is one
-// that none is true of.
+// An AuthzRule is an expression in CEL. A request that a Deny is true of is refused; where the policy has Allows, so is
+// one that none of them is true of.
 type AuthzRule struct {
 	Allow   string `yaml:"allow"`
 	Deny    string `yaml:"deny"`

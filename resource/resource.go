@@ -51,7 +51,7 @@ type Problem struct {
 	Hint   string // what to write; may be empty
 	Key    string // of the resource (Kind/name), where it could be read
 
-	Targets []PolicyTarget // of a broken Policy: what it was to hold for
+	Protects []PolicyTarget // of a broken Policy that says who may call: what it was to hold for
 }
 
 // Error prints `file:line:column: path: what; hint`.

@@ -1,12 +1,14 @@
 package snapshot_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/resource"
+	"github.com/loam-run/loam/route"
 	"github.com/loam-run/loam/snapshot"
 )
 
@@ -22,7 +25,12 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // env is a binary with one technology, which takes a retention.
 func env() snapshot.Env {
-	var e snapshot.Env
+	e := snapshot.Env{CheckExpression: func(expression string) error {
+		if strings.Count(expression, "(") != strings.Count(expression, ")") {
+			return errors.New("a parenthesis is missing")
+		}
+		return nil
+	}}
 	for _, capability := range []string{"state", "pubsub", "lock", "config", "sequence"} {
 		typ := capability + ".memory"
 		e.Factories = append(e.Factories, loam.Factory{Type: typ, Check: func(metadata map[string]string) error {
@@ -71,11 +79,98 @@ func TestBuild(t *testing.T) {
 			}
 			plan := build(t, file, prev)
 			golden(t, base+".out.yaml", render(t, plan))
+			ask(t, file, plan)
 			if again := build(t, file, prev); !again.Equal(plan) {
 				t.Error("built again, it is another plan")
 			}
 		})
 	}
+}
+
+// ask sends the requests in an *.in.yaml through the plan's routes: lines such as
+//
+//	#? default/http GET shop.example.com/a?q=1 x-version=beta -> HTTPRoute/shop rules[0]
+//
+// name a listener, a request and the rule it must match, or none. A line of method CONNECT names a server name and the
+// stream that has its connections.
+func ask(t *testing.T, file string, p *snapshot.Plan) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		question, isOne := strings.CutPrefix(strings.TrimSpace(line), "#? ")
+		if !isOne {
+			continue
+		}
+		question, want, _ := strings.Cut(question, " -> ")
+		f := strings.Fields(question)
+		i := slices.IndexFunc(p.Listeners, func(l snapshot.Listener) bool { return l.Name == f[0] })
+		if i < 0 {
+			t.Errorf("%s: there is no listener %s", line, f[0])
+			continue
+		}
+		got := "none"
+		if f[1] == "CONNECT" {
+			got = cmp.Or(stream(p, p.Listeners[i], f[2]), got)
+		} else if rule := table(t, p, p.Listeners[i]).Match(request(f[1:])).Rule; rule != nil {
+			got = rule.Name
+		}
+		if got != want {
+			t.Errorf("%s -> %s, want %s", question, got, want)
+		}
+	}
+}
+
+func table(t *testing.T, p *snapshot.Plan, l snapshot.Listener) *route.Table {
+	t.Helper()
+	var sites []route.Site
+	for _, s := range l.Sections {
+		site := route.Site{Host: s.Hostname}
+		for _, r := range p.Routes {
+			if r.Listener == s.Name {
+				any := []route.Backend{{Target: loam.TargetFunc(nil), Weight: 1}}
+				site.Rules = append(site.Rules, route.Rule{Name: r.Name, Hosts: r.Hosts, Matches: r.Matches, Backends: any})
+			}
+		}
+		sites = append(sites, site)
+	}
+	table, err := route.Compile(sites...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+func request(f []string) *loam.Request {
+	r := loam.NewRequest(context.Background())
+	r.Method = f[0]
+	r.Authority, r.Path, _ = strings.Cut(f[1], "/")
+	r.Path, r.RawQuery, _ = strings.Cut("/"+r.Path, "?")
+	for _, h := range f[2:] {
+		name, value, _ := strings.Cut(h, "=")
+		r.Header.Add(name, value)
+	}
+	return r
+}
+
+func stream(p *snapshot.Plan, l snapshot.Listener, name string) string {
+	var sections route.Hosts[string]
+	for _, s := range l.Sections {
+		sections.Set(s.Hostname, s.Name)
+	}
+	section, _ := sections.Find(name)
+	var streams route.Hosts[string]
+	for _, s := range p.Streams {
+		for _, host := range append(s.Hosts, "")[:max(1, len(s.Hosts))] {
+			if s.Listener == section {
+				streams.Set(host, s.Name)
+			}
+		}
+	}
+	found, _ := streams.Find(name)
+	return found
 }
 
 // render writes a plan as YAML without what is empty.

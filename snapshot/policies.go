@@ -214,7 +214,7 @@ func (b *builder) attachable(o *resource.Object, at string, t resource.PolicyTar
 	if !slices.Contains(names, t.SectionName) {
 		hint := "give the rule that name"
 		if len(names) > 0 {
-			hint = meant(t.SectionName, names, "they are ")
+			hint = meant(t.SectionName, names, "its sections are ")
 		}
 		b.fault(targetNotFound, o.Problem(at+".sectionName", fmt.Sprintf("%s has no section %q", key, t.SectionName), hint))
 	}
@@ -239,13 +239,15 @@ func sections(s *resource.Policy) []string {
 	return all
 }
 
-// closePolicy has what a broken policy was to hold for refuse all requests: what it was to keep out must not come in.
+// closePolicy has what a broken policy was to protect refuse all requests: who it was to keep out must not come in.
 func (b *builder) closePolicy(e *entry) {
 	var targets []resource.PolicyTarget
 	if e.object != nil {
-		targets = e.object.Spec.(*resource.Policy).TargetRefs
+		if p := e.object.Spec.(*resource.Policy); p.Protects() {
+			targets = p.TargetRefs
+		}
 	} else if len(e.status.Problems) > 0 {
-		targets = e.status.Problems[0].Targets
+		targets = e.status.Problems[0].Protects
 	}
 	for _, t := range targets {
 		id := t.Kind + "/" + t.Name
@@ -387,6 +389,7 @@ func (b *builder) lower(o *resource.Object, s *resource.Policy) layer {
 			l.Authn.MTLS = &MTLS{a.MTLS.Required, a.MTLS.Subjects, a.MTLS.SANs}
 		}
 	}
+	var rules []Rule
 	for i, r := range s.Authz {
 		out := Rule{r.Deny != "", cmp.Or(r.Deny, r.Allow), r.Message, fmt.Sprintf("%s spec.authz[%d]", o.Key(), i)}
 		field := "allow"
@@ -398,7 +401,10 @@ func (b *builder) lower(o *resource.Object, s *resource.Policy) layer {
 				b.fault(invalid, o.Problem(fmt.Sprintf("spec.authz[%d].%s", i, field), "is no expression in CEL: "+err.Error(), `write one such as request.method == "GET"`))
 			}
 		}
-		l.Authz = append(l.Authz, out)
+		rules = append(rules, out)
+	}
+	if len(rules) > 0 {
+		l.Authz = [][]Rule{rules}
 	}
 	if c := s.Compression; c != nil {
 		l.Compression = &Compression{c.Algorithms, int64(c.MinSize), c.Types}

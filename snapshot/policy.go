@@ -13,7 +13,7 @@ type Policy struct {
 	Limits          *Limits
 	CORS            *CORS
 	Authn           *Authn
-	Authz           []Rule
+	Authz           [][]Rule // the rules of each Policy that has some: a request must pass all of them
 	RateLimits      []RateLimit
 	Fault           *Fault
 	Bulkhead        *Bulkhead
@@ -83,7 +83,8 @@ type MTLS struct {
 	SANs     []string // DNS names and URIs, likewise
 }
 
-// A Rule is an expression in CEL that refuses requests it is true of (Deny), or lets them pass.
+// A Rule is an expression in CEL. A request that one with Deny is true of is refused; where a Policy has others, so is one
+// that none of them is true of.
 type Rule struct {
 	Deny       bool
 	Expression string

@@ -92,7 +92,7 @@ func (b *builder) service(o *resource.Object, s *resource.Service) {
 	b.plan.Services = append(b.plan.Services, p)
 }
 
-// target resolves what a route names at path of o. Where it cannot be, it reports why and says so in Broken.
+// backend resolves what a route names at path of o. Where it cannot be, it reports why and says so in Broken.
 func (b *builder) backend(o *resource.Object, path, kind, name string, port int) Backend {
 	before := len(b.faults.problems)
 	ref := Backend{TargetRef: TargetRef{kind, name}}
@@ -161,7 +161,7 @@ func (b *builder) hasPort(o *resource.Object, path string, ref TargetRef, s *res
 		}
 	}
 	if !slices.Contains(ports, port) {
-		b.fault(backendNotFound, o.Problem(path, fmt.Sprintf("%s/%s has no port %d", ref.Kind, ref.Name, port), "delete it: the one it has is taken"))
+		b.fault(backendNotFound, o.Problem(path, fmt.Sprintf("%s/%s has no port %d", ref.Kind, ref.Name, port), "delete it, and the one it has is used"))
 	}
 }
 

@@ -25,7 +25,6 @@ type listener struct {
 func (b *builder) gateway(o *resource.Object, s *resource.Gateway, tolerant bool) {
 	var ls []listener
 	var sockets []Listener
-	broken := map[int]bool{} // ports
 	for i, l := range s.Listeners {
 		at := fmt.Sprintf("spec.listeners[%d]", i)
 		before := len(b.faults.problems)
@@ -46,7 +45,6 @@ func (b *builder) gateway(o *resource.Object, s *resource.Gateway, tolerant bool
 			b.fault(conflicted, o.Problem(at+".port", fmt.Sprintf("shares port %d with listener %s, and their policies say other connections and limits", l.Port, sockets[i].Sections[0].Name), "attach those policies to the Gateway"))
 		}
 		if len(b.faults.problems) > before {
-			broken[l.Port] = broken[l.Port] || l.TLS == nil
 			continue
 		}
 		kinds := resource.RouteKinds(l)
@@ -205,7 +203,7 @@ func (b *builder) attach(o *resource.Object, refs []resource.ParentRef, hostname
 		case !chosen:
 			b.fault(noMatchingParent, o.Problem(at+"port", fmt.Sprintf("Gateway/%s has no listener of port %d", ref.Name, ref.Port), "its listeners are "+strings.Join(sections, ", ")))
 		case !allowed:
-			b.fault(notAllowed, o.Problem(at+"name", fmt.Sprintf("no listener of Gateway/%s that it attaches to takes a %s", ref.Name, o.Kind), "see their protocol and allowedRoutes"))
+			b.fault(notAllowed, o.Problem(at+"name", fmt.Sprintf("no listener of Gateway/%s that it attaches to takes %ss", ref.Name, o.Kind), "see their protocol and allowedRoutes"))
 		case !fits:
 			b.fault(noMatchingHostname, o.Problem("spec.hostnames", fmt.Sprintf("none fits a hostname of the listeners of Gateway/%s", ref.Name), "write one that does, or delete them to take all of the listener's"))
 		}
