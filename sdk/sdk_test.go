@@ -10,7 +10,7 @@ import (
 // A project outside this repository builds, and runs its tests, with the sources written and nothing else.
 func TestProjectBuildsOffline(t *testing.T) {
 	dir := t.TempDir()
-	if err := WriteGo(filepath.Join(dir, "sdk")); err != nil {
+	if err := Write(filepath.Join(dir, "sdk"), "go"); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{

@@ -21,7 +21,8 @@ type buildCmd struct {
 
 func (buildCmd) Help() string {
 	return `Builds every Function and App that has a source: a function to build/NAME.wasm beside the file that declares it, an
-app to build/NAME. It needs Go, and leaves what built before in place where the new build fails.
+app to build/NAME. A function is Go, or what its folder holds: main.rs, main.c or main.ts. It needs that language's
+compiler, and leaves what built before in place where the new build fails.
 
 Examples:
   loam build
@@ -78,7 +79,7 @@ func buildOne(ctx context.Context, w io.Writer, j build.Job) error {
 		fmt.Fprintf(w, "building %s …\r", j.Name)
 	}
 	start := time.Now()
-	err := build.Go(ctx, j)
+	err := build.Run(ctx, j)
 	if err != nil {
 		fmt.Fprintf(w, "%s %v\n", paint(w, red, "failed"), err)
 		var e *build.Error

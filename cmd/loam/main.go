@@ -79,7 +79,7 @@ func options(ctx context.Context, o out, exited *int) []kong.Option {
 	return []kong.Option{
 		kong.Name("loam"),
 		kong.Description("Loam runs functions and the programs beside them, and stands between them and all they depend on.\n\n" +
-			"Begin with: loam new go-function hello && loam dev hello"),
+			"Begin with: loam new function hello && loam dev hello"),
 		kong.Writers(o.Writer, o.err),
 		kong.Exit(func(code int) { *exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),

@@ -15,31 +15,30 @@ import (
 	"github.com/loam-run/loam/sdk"
 )
 
-// Each folder of templates is a template. In its files NAME stands for the project's name; a file's .tmpl ending is
-// taken off, so that Go does not take a template's go.mod for a module's.
+// Each folder of templates is a part of a template: what all functions have, and what those of a language have. In their
+// files NAME stands for the project's name; a file's .tmpl ending is taken off, so that Go does not take a template's
+// go.mod for a module's.
 //
 //go:embed all:templates
 var templates embed.FS
 
-// templateNames are the templates and what they are.
-var templateNames = []struct{ name, what string }{
-	{"go-function", "a function in Go that keeps a counter, with a test"},
-	{"http-app", "an ordinary HTTP program that loam starts and routes to"},
-}
-
 type newCmd struct {
-	Template string `arg:"" enum:"go-function,http-app" help:"go-function or http-app."`
+	Template string `arg:"" enum:"function,http-app" help:"function or http-app."`
 	Dir      string `arg:"" type:"path" help:"Folder to make; its name becomes the project's."`
+	Lang     string `default:"go" enum:"go,rust,c,assemblyscript" placeholder:"LANGUAGE" help:"What a function is written in: go, rust, c or assemblyscript (go)."`
 }
 
 func (newCmd) Help() string {
-	var b strings.Builder
-	b.WriteString("Makes a project that builds as it is, with nothing to download.\n\nTemplates:\n")
-	for _, t := range templateNames {
-		fmt.Fprintf(&b, "  %-12s  %s\n", t.name, t.what)
-	}
-	b.WriteString("\nExamples:\n  loam new go-function hello && loam dev hello\n  loam new http-app shop")
-	return b.String()
+	return `Makes a project that builds as it is. Nothing is downloaded, but for AssemblyScript's compiler, which npm ci gets.
+
+Templates:
+  function  a function that keeps a counter; the one in Go comes with a test
+  http-app  an ordinary HTTP program, in Go, that loam starts and routes to
+
+Examples:
+  loam new function hello && loam dev hello
+  loam new function hello --lang rust
+  loam new http-app shop`
 }
 
 var projectName = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
@@ -52,12 +51,40 @@ func (c newCmd) Run(o out) error {
 	if entries, err := os.ReadDir(c.Dir); err == nil && len(entries) > 0 {
 		return &loam.Error{Code: loam.AlreadyExists, Op: "folder " + relative(c.Dir), Err: errors.New("it holds something already"), Hint: "name a folder that does not exist yet"}
 	}
-	root := path.Join("templates", c.Template)
-	err := fs.WalkDir(templates, root, func(from string, d fs.DirEntry, err error) error {
+	parts, made, next := []string{c.Template}, "a program in Go", ""
+	if c.Template == "function" {
+		parts = append(parts, "function-"+c.Lang)
+		made = "a function in " + languageNames[c.Lang]
+	} else if c.Lang != "go" {
+		return &loam.Error{Code: loam.InvalidArgument, Op: "--lang " + c.Lang, Err: errors.New("an app that loam builds is written in Go"), Hint: "leave --lang out, or write any program and declare it as an App with a command"}
+	}
+	var errs []error
+	for _, part := range parts {
+		errs = append(errs, writeTemplate(c.Dir, part, name))
+	}
+	if c.Template == "function" {
+		errs = append(errs, sdk.Write(filepath.Join(c.Dir, "sdk"), c.Lang))
+	}
+	if c.Lang == "assemblyscript" {
+		next = "npm ci --prefix " + relative(c.Dir) + " && "
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	fmt.Fprintf(o, "made %s, %s; next: %s%s dev %s\n", relative(c.Dir), made, next, command(), relative(c.Dir))
+	return nil
+}
+
+var languageNames = map[string]string{"go": "Go", "rust": "Rust", "c": "C", "assemblyscript": "AssemblyScript"}
+
+// writeTemplate writes a folder of templates into dir.
+func writeTemplate(dir, part, name string) error {
+	root := path.Join("templates", part)
+	return fs.WalkDir(templates, root, func(from string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		to := filepath.Join(c.Dir, filepath.FromSlash(strings.TrimSuffix(strings.TrimPrefix(from, root), ".tmpl")))
+		to := filepath.Join(dir, filepath.FromSlash(strings.TrimSuffix(strings.TrimPrefix(from, root), ".tmpl")))
 		if d.IsDir() {
 			return os.MkdirAll(to, 0o755)
 		}
@@ -67,12 +94,4 @@ func (c newCmd) Run(o out) error {
 		}
 		return os.WriteFile(to, []byte(strings.ReplaceAll(string(b), "NAME", name)), 0o644)
 	})
-	if err == nil && c.Template == "go-function" {
-		err = sdk.WriteGo(filepath.Join(c.Dir, "sdk"))
-	}
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(o, "made %s from %s; next: %s dev %s\n", relative(c.Dir), c.Template, command(), relative(c.Dir))
-	return nil
 }
