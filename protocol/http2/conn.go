@@ -1,0 +1,852 @@
+package http2
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/loop"
+)
+
+// A conn is one connection, of a server's client or to a client's server. Its shard's lock guards it; the task that
+// serves it is the only one to read from it, and a task of its own writes what has gathered.
+type conn struct {
+	sh     *shard
+	hub    *Hub
+	raw    loop.Conn
+	stream net.Conn // what is spoken on: raw, or TLS over it
+	lim    *Limits
+	srv    *Server // nil: it is a client's
+	pool   *pool   // nil: it is a server's
+	peer   *loam.Peer
+	remote string
+
+	// What has come in.
+	early   []byte // read before the connection was ours
+	partial []byte // the beginning of a frame; nil between two
+	preface int    // bytes of it that are still to come
+	greeted bool   // the peer's settings have come
+	gather  uint32 // the stream whose head is gathered from several frames; 0: none
+	flags   byte   // of the frame that began it
+	block   []byte // what has come of it
+	pieces  int    // in how many frames
+	began   time.Time
+	dec     decoder
+	scrap   head // for heads that nobody reads
+	calm    int  // how many frames that move nothing may still come
+	calmAt  time.Time
+	readAt  time.Time
+	pinged  bool
+	end     error // why it is over; nil: it is not
+
+	// Streams.
+	streams map[uint32]*stream
+	last    uint32 // the latest stream that the peer opened, or we did
+	running int    // streams whose task has not ended, a reset one's too
+	resets  []uint32
+	idleAt  time.Time
+
+	// Windows, and what the peer has set.
+	window     int64 // what may be sent
+	first      int64 // what may be sent on a new stream
+	recvWindow int64 // what the peer may send
+	credit     int64 // what it may send besides and has not been told
+	frame      int   // the largest frame
+	most       uint32
+	websocket  bool // it takes extended CONNECT
+	counted    bool // its pool knows that it is no more
+
+	// What goes out.
+	out       []byte
+	resize    bool // the next block must say that the dynamic table has no room
+	writing   bool // a task writes, or is about to
+	wroteAt   time.Time
+	held      *stream // those that wait for room in out or the connection's window, first come first served
+	heldLast  *stream
+	reader    loam.Task // waits until less is to be written
+	draining  drainState
+	drainedAt time.Time
+	ending    bool // a GOAWAY with the last word is on its way: nothing that comes in counts any more
+	endAt     time.Time
+	dead      bool
+	flushes   func(loam.Task)
+
+	nextDirty, nextClosing *conn
+}
+
+type drainState uint8
+
+const (
+	open     drainState = iota
+	warned              // a GOAWAY told the peer to open no more streams
+	drained             // a second one said which was the last
+	goneAway            // the peer's server sent one
+)
+
+const (
+	// outHigh is how much may wait to be written before data stays where it is.
+	outHigh = 2 * bufferSize
+	// outPause is how much may wait before nothing more is read from a client: it makes us send and takes nothing.
+	outPause = 4 * bufferSize
+	// outMost is how much may wait in any case.
+	outMost = 64 * bufferSize
+)
+
+var (
+	errSlowReader = errors.New("the peer takes nothing")
+	errSilent     = errors.New("the peer is silent")
+	errEOF        = errors.New("the peer ended the connection")
+)
+
+func newConn(hub *Hub, sh *shard, raw loop.Conn, stream net.Conn, lim *Limits) *conn {
+	if stream == nil {
+		stream = raw
+	}
+	c := &conn{
+		sh: sh, hub: hub, raw: raw, stream: stream, lim: lim, window: 65535, first: 65535, recvWindow: 65535, frame: maxFrame, most: 100,
+		resize: true, dec: decoder{memo: hub.memo, most: lim.Head, count: lim.Fields}, calm: lim.Nuisance,
+	}
+	c.flushes = c.flush
+	return c
+}
+
+// register makes c known to its shard, and greets the peer.
+func (c *conn) register() {
+	sh := c.sh
+	if sh.conns == nil {
+		sh.conns = map[*conn]struct{}{}
+	}
+	sh.conns[c] = struct{}{}
+	if tick := c.lim.tick(); sh.tick == 0 || tick < sh.tick {
+		sh.tick = tick
+		if sh.sweeper != nil {
+			sh.sweeper.Wake()
+		}
+	}
+	c.readAt, c.idleAt, c.calmAt, c.began = sh.now, sh.now, sh.now, sh.now
+	b := c.room()
+	if c.srv == nil {
+		b = append(b, preface...)
+	}
+	head := len(b)
+	b = appendFrame(b, 0, frameSettings, 0, 0)
+	b = appendSetting(b, settingTableSize, 0)
+	b = appendSetting(b, settingWindow, uint32(c.lim.StreamWindow))
+	b = appendSetting(b, settingHeaderList, uint32(c.lim.Head))
+	if c.srv != nil {
+		b = appendSetting(b, settingStreams, uint32(c.lim.Streams))
+		b = appendSetting(b, settingConnectProtocol, 1)
+	} else {
+		b = appendSetting(b, settingPush, 0)
+	}
+	b[head+2] = byte(len(b) - head - frameHeader)
+	// A server takes back what its client may send as it is used; of what a client receives, only streams are bounded: a
+	// slow one must not hold up the others, who may be somebody else's.
+	most := int64(c.lim.ConnWindow)
+	if c.srv == nil {
+		most = maxWindow / 2
+	}
+	if more := most - c.recvWindow; more > 0 {
+		b = appendWindowUpdate(b, 0, uint32(more))
+		c.recvWindow = most
+	}
+	c.out = b
+	c.wants()
+}
+
+// room is what is to be written so far, in a buffer that can take more.
+func (c *conn) room() []byte {
+	if c.out == nil {
+		c.out = c.sh.buffer()
+	}
+	return c.out
+}
+
+// wants sees to it that what was added to out will be written.
+func (c *conn) wants() {
+	if !c.writing && !c.dead {
+		c.writing = true
+		c.wroteAt = c.sh.now
+		c.nextDirty, c.sh.dirty = c.sh.dirty, c
+	}
+}
+
+// flush writes what is there, and what comes meanwhile. It runs in a task of its own, which nobody cancels.
+func (c *conn) flush(t loam.Task) {
+	sh := c.sh
+	sh.enter(t)
+	for len(c.out) > 0 && !c.dead {
+		b := c.out
+		c.out = nil
+		sh.leave(t)
+		_, err := c.stream.Write(b)
+		sh.enter(t)
+		sh.giveBack(b)
+		if err != nil {
+			c.lost(fmt.Errorf("write: %w", err))
+			break
+		}
+		c.wroteAt = sh.now
+		c.resume()
+		if c.reader != nil && len(c.out) < outPause {
+			c.reader.Wake()
+			c.reader = nil
+		}
+	}
+	c.writing = false
+	if len(c.out) == 0 && c.out != nil {
+		sh.giveBack(c.out)
+		c.out = nil
+	}
+	last := c.ending && !c.dead
+	sh.leave(t)
+	if last {
+		if half, ok := c.stream.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite() // should it fail, the connection is over anyway
+		}
+	}
+}
+
+// resume lets streams that wait for the connection go on as far as they can.
+func (c *conn) resume() {
+	for c.held != nil && c.window > 0 && len(c.out) < outHigh && !c.dead {
+		s := c.held
+		c.held = s.nextHeld
+		if c.held == nil {
+			c.heldLast = nil
+		}
+		s.nextHeld, s.isHeld = nil, false
+		s.resume()
+	}
+}
+
+// hold puts s last in the line for room.
+func (c *conn) hold(s *stream) {
+	if s.isHeld {
+		return
+	}
+	s.isHeld = true
+	if c.heldLast == nil {
+		c.held = s
+	} else {
+		c.heldLast.nextHeld = s
+	}
+	c.heldLast = s
+}
+
+// drop takes s out of the line.
+func (c *conn) drop(s *stream) {
+	if !s.isHeld {
+		return
+	}
+	var before *stream
+	for at := c.held; at != s; at = at.nextHeld {
+		before = at
+	}
+	if before == nil {
+		c.held = s.nextHeld
+	} else {
+		before.nextHeld = s.nextHeld
+	}
+	if c.heldLast == s {
+		c.heldLast = before
+	}
+	s.nextHeld, s.isHeld = nil, false
+}
+
+// Serve reads what there is: loop.Session.
+func (c *conn) Serve(t loam.Task, raw loop.Conn) loop.Verdict {
+	sh := c.sh
+	if sh == nil { // the first time: now it is known which loop has it
+		c.sh = c.hub.shard(t)
+		sh = c.sh
+		sh.enter(t)
+		c.register()
+	} else {
+		sh.enter(t)
+	}
+	buf := sh.buffer()
+	sh.leave(t)
+	buf = buf[:cap(buf)]
+	n := copy(buf, c.partial)
+	n += copy(buf[n:], c.early) // a listener has looked at far less than the buffer holds
+	c.partial, c.early = nil, nil
+	fresh := n > 0
+	raw.Poll(true)
+	v := loop.Idle
+	for {
+		if fresh {
+			used, paused, ok := c.turn(t, buf[:n])
+			if !ok {
+				n = 0
+				v = loop.Close
+				break
+			}
+			n = copy(buf, buf[used:n])
+			if paused {
+				if err := c.pause(t); err != nil {
+					v = loop.Close
+					break
+				}
+			}
+		}
+		m, err := c.stream.Read(buf[n:])
+		if n += m; m > 0 {
+			fresh = true
+			continue
+		}
+		if errors.Is(err, loop.ErrAgain) {
+			break
+		}
+		if err == io.EOF || err == nil {
+			err = errEOF
+		}
+		sh.enter(t)
+		c.lost(err)
+		sh.leave(t)
+		v = loop.Close
+		break
+	}
+	if n > 0 && v == loop.Idle {
+		c.partial = slices.Clone(buf[:n])
+	}
+	sh.mu.Lock()
+	sh.giveBack(buf)
+	sh.mu.Unlock()
+	return v
+}
+
+// turn takes the frames in p and tells how many bytes they had, and whether to wait until the peer has taken what there
+// is for it. It is false if the connection is closed.
+func (c *conn) turn(t loam.Task, p []byte) (used int, pause, ok bool) {
+	sh := c.sh
+	sh.enter(t)
+	defer sh.leave(t)
+	if c.dead {
+		return 0, false, false
+	}
+	if c.ending {
+		return len(p), false, true
+	}
+	c.readAt, c.pinged = sh.now, false
+	gathered := c.gather
+	used, f := c.frames(p)
+	if f != nil {
+		c.fail(f)
+		return len(p), false, true
+	}
+	switch {
+	case used == len(p) && c.gather == 0 && c.greeted:
+		c.began = time.Time{}
+	case c.began.IsZero() || used > 0 && c.greeted && (c.gather == 0 || c.gather != gathered):
+		c.began = sh.now // another frame, or head, has begun
+	}
+	if c.credit >= int64(c.lim.ConnWindow)/2 {
+		c.out = appendWindowUpdate(c.room(), 0, uint32(c.credit))
+		c.recvWindow += c.credit
+		c.credit = 0
+		c.wants()
+	}
+	if len(c.out) > outMost {
+		c.fail(&fault{EnhanceYourCalm, "more is to be answered than is taken"})
+	}
+	return used, c.srv != nil && len(c.out) > outPause, true
+}
+
+// pause waits until the peer has taken of what there is for it.
+func (c *conn) pause(t loam.Task) error {
+	sh := c.sh
+	for {
+		sh.mu.Lock()
+		if c.dead {
+			sh.mu.Unlock()
+			return net.ErrClosed
+		}
+		if len(c.out) < outPause {
+			sh.mu.Unlock()
+			return nil
+		}
+		c.reader = t
+		sh.mu.Unlock()
+		if err := t.Park(time.Time{}); err != nil {
+			return err
+		}
+	}
+}
+
+// Close is told that the connection was closed: loop.Session.
+func (c *conn) Close() {
+	sh := c.sh
+	if sh == nil {
+		return
+	}
+	sh.mu.Lock()
+	c.lost(net.ErrClosed)
+	sh.leaveOff()
+}
+
+// frames takes whole frames from p.
+func (c *conn) frames(p []byte) (used int, f *fault) {
+	if c.preface > 0 {
+		n := min(c.preface, len(p))
+		if string(p[:n]) != preface[len(preface)-c.preface:][:n] {
+			return 0, &fault{ProtocolError, "this is not HTTP/2"}
+		}
+		c.preface -= n
+		used = n
+	}
+	for !c.ending && len(p)-used >= frameHeader {
+		h := p[used:]
+		length := int(h[0])<<16 | int(h[1])<<8 | int(h[2])
+		if length > maxFrame {
+			return used, &fault{FrameSizeError, "a frame is too large"}
+		}
+		if len(h) < frameHeader+length {
+			break
+		}
+		used += frameHeader + length
+		id := binary.BigEndian.Uint32(h[5:]) & maxStreamID
+		if f := c.take(h[3], h[4], id, h[frameHeader:frameHeader+length]); f != nil {
+			return used, f
+		}
+	}
+	return used, nil
+}
+
+func (c *conn) take(kind, flags byte, id uint32, p []byte) *fault {
+	if c.gather != 0 && (kind != frameContinuation || id != c.gather) {
+		return &fault{ProtocolError, "a head is interrupted"}
+	}
+	if !c.greeted && (kind != frameSettings || flags&flagAck != 0) {
+		return &fault{ProtocolError, "the first frame is not SETTINGS"}
+	}
+	switch kind {
+	case frameData:
+		return c.onData(flags, id, p)
+	case frameHeaders:
+		return c.onHeaders(flags, id, p)
+	case frameContinuation:
+		return c.onContinuation(flags, id, p)
+	case frameReset:
+		return c.onReset(id, p)
+	case frameWindowUpdate:
+		return c.onWindowUpdate(id, p)
+	case frameSettings:
+		return c.onSettings(flags, id, p)
+	case framePing:
+		return c.onPing(flags, id, p)
+	case frameGoAway:
+		return c.onGoAway(id, p)
+	case framePriority:
+		if id == 0 {
+			return &fault{ProtocolError, "PRIORITY of no stream"}
+		}
+		if len(p) != 5 {
+			c.refuse(id, FrameSizeError)
+		} else if binary.BigEndian.Uint32(p)&maxStreamID == id {
+			c.refuse(id, ProtocolError)
+		}
+		return c.nuisance()
+	case framePushPromise:
+		return &fault{ProtocolError, "PUSH_PROMISE, which nobody asked for"}
+	}
+	return c.nuisance() // of a kind that is not known: ignored (RFC 9113, section 5.5)
+}
+
+// nuisance counts a frame that moves no request on.
+func (c *conn) nuisance() *fault {
+	if c.calm--; c.calm >= 0 {
+		return nil
+	}
+	since := c.sh.now.Sub(c.calmAt)
+	c.calmAt = c.sh.now
+	c.calm = int(min(since, 2*time.Second) * time.Duration(c.lim.Nuisance) / 2 / time.Second)
+	if c.calm <= 0 {
+		return &fault{EnhanceYourCalm, "too many frames that move nothing"}
+	}
+	return nil
+}
+
+// moved makes up for frames that come because of what was sent.
+func (c *conn) moved() {
+	if c.calm < c.lim.Nuisance {
+		c.calm += 2
+	}
+}
+
+// idle tells whether a stream was not opened yet.
+func (c *conn) idle(id uint32) bool {
+	return id > c.last || id&1 == 0 // servers open none: push is off
+}
+
+// refuse answers what came on one stream by its reset, whether we know that stream or not.
+func (c *conn) refuse(id uint32, code Code) {
+	if s := c.streams[id]; s != nil {
+		s.abort(loam.Errorf(loam.Internal, "http2", "the peer broke the protocol: %v", code), code)
+		return
+	}
+	c.sendReset(id, code)
+}
+
+func (c *conn) sendReset(id uint32, code Code) {
+	c.out = appendReset(c.room(), id, code)
+	c.wants()
+	const keep = 128
+	if len(c.resets) >= keep {
+		c.resets = append(c.resets[:0], c.resets[keep/2:]...)
+	}
+	c.resets = append(c.resets, id)
+}
+
+// wasReset tells whether we reset a stream lately: what comes on it was sent before the peer knew.
+func (c *conn) wasReset(id uint32) bool { return slices.Contains(c.resets, id) }
+
+func (c *conn) onData(flags byte, id uint32, p []byte) *fault {
+	size := len(p)
+	switch {
+	case id == 0:
+		return &fault{ProtocolError, "DATA of no stream"}
+	case c.idle(id):
+		return &fault{ProtocolError, "DATA of a stream that was not opened"}
+	}
+	if c.recvWindow -= int64(size); c.recvWindow < 0 {
+		return &fault{FlowControlError, "more DATA than the connection's window"}
+	}
+	p, ok := unpad(p, flags)
+	if !ok {
+		return &fault{ProtocolError, "padding beyond its frame"}
+	}
+	c.credit += int64(size - len(p))
+	if len(p) == 0 && flags&flagEndStream == 0 {
+		if f := c.nuisance(); f != nil {
+			return f
+		}
+	}
+	s := c.streams[id]
+	if s == nil || s.recvEnd {
+		c.credit += int64(len(p))
+		if s == nil && (c.wasReset(id) || c.srv == nil) {
+			return nil
+		}
+		c.refuse(id, StreamClosed)
+		return c.nuisance()
+	}
+	if s.recvWindow -= int64(size); s.recvWindow < 0 {
+		c.credit += int64(len(p))
+		c.refuse(id, FlowControlError)
+		return nil
+	}
+	s.credit += int64(size - len(p))
+	s.arrived(p, flags&flagEndStream != 0)
+	return nil
+}
+
+func (c *conn) onHeaders(flags byte, id uint32, p []byte) *fault {
+	if id == 0 {
+		return &fault{ProtocolError, "HEADERS of no stream"}
+	}
+	p, ok := unpad(p, flags)
+	if !ok {
+		return &fault{ProtocolError, "padding beyond its frame"}
+	}
+	depends := uint32(0)
+	if flags&flagPriority != 0 {
+		if len(p) < 5 {
+			return &fault{FrameSizeError, "HEADERS without room for its priority"}
+		}
+		depends = binary.BigEndian.Uint32(p) & maxStreamID
+		p = p[5:]
+	}
+	if flags&flagEndHeaders == 0 {
+		c.gather, c.flags, c.pieces = id, flags, 0
+		c.block = append(c.block[:0], p...)
+		if depends == id {
+			c.flags |= flagAck << 1 // no flag of HEADERS: remembered until its end
+		}
+		return nil
+	}
+	return c.onBlock(id, flags&flagEndStream != 0, p, depends == id)
+}
+
+func (c *conn) onContinuation(flags byte, id uint32, p []byte) *fault {
+	if c.gather == 0 {
+		return &fault{ProtocolError, "CONTINUATION of nothing"}
+	}
+	c.block = append(c.block, p...)
+	c.pieces++
+	// Compressed it may be no larger than the fields themselves may be, and it must come in pieces worth their frames.
+	if len(c.block) > c.lim.Head+maxFrame || c.pieces > 8+len(c.block)>>10 {
+		return &fault{EnhanceYourCalm, "a head of too many pieces"}
+	}
+	if flags&flagEndHeaders == 0 {
+		return nil
+	}
+	c.gather = 0
+	f := c.onBlock(id, c.flags&flagEndStream != 0, c.block, c.flags&(flagAck<<1) != 0)
+	c.block = nil
+	return f
+}
+
+// onBlock takes a whole block of fields.
+func (c *conn) onBlock(id uint32, end bool, block []byte, loops bool) *fault {
+	if c.srv == nil {
+		return c.onResponse(id, end, block)
+	}
+	return c.onRequest(id, end, block, loops)
+}
+
+// skip decodes a block that nobody reads: the dynamic table must follow all the same.
+func (c *conn) skip(block []byte) *fault {
+	if _, err := c.dec.decode(block, trailerHead, &c.scrap); err == errCompression {
+		return &fault{CompressionError, "a head is not HPACK"}
+	}
+	return nil
+}
+
+func (c *conn) onReset(id uint32, p []byte) *fault {
+	switch {
+	case len(p) != 4:
+		return &fault{FrameSizeError, "RST_STREAM of another size"}
+	case id == 0 || c.idle(id):
+		return &fault{ProtocolError, "RST_STREAM of a stream that was not opened"}
+	}
+	if s := c.streams[id]; s != nil {
+		s.wasReset(Code(binary.BigEndian.Uint32(p)))
+	}
+	return c.nuisance()
+}
+
+func (c *conn) onWindowUpdate(id uint32, p []byte) *fault {
+	if len(p) != 4 {
+		return &fault{FrameSizeError, "WINDOW_UPDATE of another size"}
+	}
+	n := int64(binary.BigEndian.Uint32(p) & maxWindow)
+	if f := c.nuisance(); f != nil {
+		return f
+	}
+	if id == 0 {
+		if n == 0 {
+			return &fault{ProtocolError, "WINDOW_UPDATE by nothing"}
+		}
+		if c.window += n; c.window > maxWindow {
+			return &fault{FlowControlError, "the connection's window is too large"}
+		}
+		c.resume()
+		return nil
+	}
+	if c.idle(id) {
+		return &fault{ProtocolError, "WINDOW_UPDATE of a stream that was not opened"}
+	}
+	s := c.streams[id]
+	switch {
+	case s == nil: // it is over here already
+	case n == 0:
+		c.refuse(id, ProtocolError)
+	case s.window+n > maxWindow:
+		c.refuse(id, FlowControlError)
+	default:
+		s.window += n
+		s.resume()
+	}
+	return nil
+}
+
+func (c *conn) onSettings(flags byte, id uint32, p []byte) *fault {
+	if id != 0 {
+		return &fault{ProtocolError, "SETTINGS of a stream"}
+	}
+	if flags&flagAck != 0 {
+		if len(p) != 0 {
+			return &fault{FrameSizeError, "an acknowledgement that says something"}
+		}
+		c.dec.acknowledged()
+		return c.nuisance()
+	}
+	if len(p)%6 != 0 {
+		return &fault{FrameSizeError, "SETTINGS of another size"}
+	}
+	first := !c.greeted
+	c.greeted = true
+	if first && c.srv == nil {
+		c.most = 1<<32 - 1 // unless it says otherwise now
+	}
+	for ; len(p) > 0; p = p[6:] {
+		if f := c.set(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])); f != nil {
+			return f
+		}
+	}
+	c.out = appendFrame(c.room(), 0, frameSettings, flagAck, 0)
+	c.wants()
+	if c.pool != nil {
+		c.pool.wake()
+	}
+	if first {
+		return nil
+	}
+	return c.nuisance()
+}
+
+func (c *conn) set(id uint16, value uint32) *fault {
+	switch id {
+	case settingTableSize:
+		c.resize = true
+	case settingPush:
+		if value > 1 || value == 1 && c.srv == nil {
+			return &fault{ProtocolError, "ENABLE_PUSH"}
+		}
+	case settingStreams:
+		c.most = value
+	case settingWindow:
+		if value > maxWindow {
+			return &fault{FlowControlError, "INITIAL_WINDOW_SIZE"}
+		}
+		change := int64(value) - c.first
+		c.first = int64(value)
+		for _, s := range c.streams {
+			if s.window += change; s.window > maxWindow {
+				return &fault{FlowControlError, "a stream's window is too large"}
+			}
+			if change > 0 {
+				s.resume()
+			}
+		}
+	case settingFrame:
+		if value < maxFrame || value > 1<<24-1 {
+			return &fault{ProtocolError, "MAX_FRAME_SIZE"}
+		}
+	case settingConnectProtocol:
+		if value > 1 || value == 0 && c.websocket {
+			return &fault{ProtocolError, "ENABLE_CONNECT_PROTOCOL"}
+		}
+		c.websocket = value == 1
+	}
+	return nil
+}
+
+func (c *conn) onPing(flags byte, id uint32, p []byte) *fault {
+	switch {
+	case id != 0:
+		return &fault{ProtocolError, "PING of a stream"}
+	case len(p) != 8:
+		return &fault{FrameSizeError, "PING of another size"}
+	case flags&flagAck != 0:
+		if c.draining == warned && string(p) == drainPing {
+			c.drainLast()
+		}
+		return c.nuisance()
+	}
+	c.out = append(appendFrame(c.room(), 8, framePing, flagAck, 0), p...)
+	c.wants()
+	return c.nuisance()
+}
+
+func (c *conn) onGoAway(id uint32, p []byte) *fault {
+	switch {
+	case id != 0:
+		return &fault{ProtocolError, "GOAWAY of a stream"}
+	case len(p) < 8:
+		return &fault{FrameSizeError, "GOAWAY of another size"}
+	}
+	if c.srv != nil {
+		return c.nuisance() // a client that goes ends its streams, or the connection
+	}
+	last, code := binary.BigEndian.Uint32(p)&maxStreamID, Code(binary.BigEndian.Uint32(p[4:]))
+	c.draining = goneAway
+	c.pool.remove(c)
+	for id, s := range c.streams {
+		if id > last {
+			s.broken(&loam.Error{Code: loam.Unavailable, Op: "http2", Err: fmt.Errorf("%w: it goes away (%v)", ErrNotProcessed, code)})
+		}
+	}
+	c.checkDone()
+	return c.nuisance()
+}
+
+// checkDone closes the connection once it is drained.
+func (c *conn) checkDone() {
+	if len(c.streams) == 0 && c.running == 0 && (c.draining == drained || c.draining == goneAway) && !c.ending && !c.dead {
+		if c.draining == goneAway {
+			c.goAway(NoError, "")
+		}
+		c.finish()
+	}
+}
+
+// drainPing marks the ping that follows the first GOAWAY: once it is answered the client has seen that.
+const drainPing = "draining"
+
+// drain tells the client to open no more streams (RFC 9113, section 6.8).
+func (c *conn) drain() {
+	if c.draining != open || c.ending || c.dead {
+		return
+	}
+	c.draining, c.drainedAt = warned, c.sh.now
+	b := appendGoAway(c.room(), maxStreamID, NoError, "")
+	c.out = append(appendFrame(b, len(drainPing), framePing, 0, 0), drainPing...)
+	c.wants()
+}
+
+// drainLast tells the client which streams are still served.
+func (c *conn) drainLast() {
+	c.draining = drained
+	c.goAway(NoError, "")
+	c.checkDone()
+}
+
+func (c *conn) goAway(code Code, why string) {
+	last := uint32(0)
+	if c.srv != nil {
+		last = c.last
+	}
+	c.out = appendGoAway(c.room(), last, code, why)
+	c.wants()
+}
+
+// fail ends the connection because of what the peer did.
+func (c *conn) fail(f *fault) {
+	if c.ending || c.dead {
+		return
+	}
+	c.goAway(f.code, f.why)
+	c.over(loam.Errorf(loam.Unavailable, "http2", "the connection was ended: %w", f))
+	c.finish()
+}
+
+// finish ends the connection once what there is was written.
+func (c *conn) finish() {
+	c.ending, c.endAt = true, c.sh.now
+	if c.pool != nil {
+		c.pool.remove(c)
+	}
+}
+
+// over ends every stream.
+func (c *conn) over(err error) {
+	for _, s := range c.streams {
+		s.broken(err)
+	}
+}
+
+// lost ends the connection at once: the peer is gone, or must go.
+func (c *conn) lost(why error) {
+	if c.dead {
+		return
+	}
+	c.dead, c.end = true, why
+	delete(c.sh.conns, c)
+	if c.pool != nil {
+		c.pool.remove(c)
+	}
+	c.over(&loam.Error{Code: loam.Unavailable, Op: "http2", Err: fmt.Errorf("%w: %w", ErrConnectionLost, why)})
+	if c.reader != nil {
+		c.reader.Wake()
+		c.reader = nil
+	}
+	c.block = nil
+	c.nextClosing, c.sh.closing = c.sh.closing, c
+}
