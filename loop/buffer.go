@@ -22,10 +22,7 @@ const MaxBuffer = 32 << 10
 // first, so that while nobody waits with a buffer in hand one of them serves a whole loop and stays in its cache. What
 // it holds is whatever its last user left.
 func Borrow(t loam.Task, size int) *Buffer {
-	class := uint8(0)
-	for int(class) < len(bufferSizes)-1 && bufferSizes[class] < size {
-		class++
-	}
+	class := classOf(size)
 	if l, ok := t.(looped); ok {
 		return l.lend(class)
 	}
@@ -42,6 +39,14 @@ func (b *Buffer) Free(t loam.Task) {
 		return
 	}
 	buffers[b.class].Put(b)
+}
+
+// classOf is the smallest class that has room for size bytes, or the largest there is.
+func classOf(size int) (class uint8) {
+	for int(class) < len(bufferSizes)-1 && bufferSizes[class] < size {
+		class++
+	}
+	return class
 }
 
 func newBuffer(class uint8) *Buffer {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"testing"
 	"time"
@@ -13,13 +14,19 @@ import (
 
 // engines runs a test over each engine.
 func engines(t *testing.T, test func(t *testing.T, e Engine)) {
-	t.Run("goroutines", func(t *testing.T) {
-		e := Goroutines()
-		test(t, e)
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Helper()
+	for _, portable := range []bool{false, true} {
+		name := map[bool]string{false: "coroutines", true: "goroutines"}[portable]
+		t.Run(name, func(t *testing.T) {
+			e := New(Options{Goroutines: portable, Loops: 2, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+			defer func() {
+				if err := e.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			test(t, e)
+		})
+	}
 }
 
 // sessionFunc is a session made of a func.
