@@ -2,6 +2,7 @@ package snapshot_test
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -30,14 +31,52 @@ func TestDocs(t *testing.T) {
 		}
 		objects = append(objects, os...)
 	}
-	if len(kinds) != 6 {
-		t.Errorf("the page shows the kinds %v, want all 6", kinds)
+	if len(kinds) != 11 { // all but Secret and ConfigMap: a page is no place for a key
+		t.Errorf("the page shows the kinds %v, want 11", kinds)
 	}
 	e := env()
 	e.Factories = append(e.Factories, loam.Factory{Type: "pubsub.sqlite", Check: func(map[string]string) error { return nil }})
 	for _, s := range snapshot.Build(objects, nil, nil, e).Statuses {
 		if !s.Ready || len(s.Warnings) > 0 {
 			t.Error(s.Key, s.Problems, s.Warnings)
+		}
+	}
+}
+
+// TestTraffic: each golden test that the table of features names is there, and it names all of the data path's.
+func TestTraffic(t *testing.T) {
+	page, err := os.ReadFile("../docs/traffic.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for _, line := range strings.Split(string(page), "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) != 6 || strings.HasPrefix(cells[1], " **") || strings.Contains(cells[1], "---") || strings.TrimSpace(cells[4]) == "test" {
+			continue
+		}
+		tests := strings.TrimSpace(cells[4])
+		if yes := strings.HasPrefix(strings.TrimSpace(cells[3]), "yes"); yes != (tests != "") {
+			t.Errorf("%s: done, and no test, or the other way round", line)
+		}
+		for name := range strings.SplitSeq(tests, ", ") {
+			if name == "" {
+				continue
+			}
+			named[name] = true
+			if _, err := os.Stat("testdata/" + name + ".in.yaml"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	files, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil || len(named) < 20 {
+		t.Fatal(len(named), err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".in.yaml")
+		if regexp.MustCompile(`^(http|grpc|tls|tcp|listener|policy|services)(-|$)`).MatchString(name) && !named[name] {
+			t.Errorf("docs/traffic.md does not name %s", name)
 		}
 	}
 }

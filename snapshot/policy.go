@@ -8,7 +8,8 @@ import "time"
 // What counts over several requests has a State: wherever two policies have the same, they count together, and go on
 // counting in the next generation.
 type Policy struct {
-	Broken          string // why nothing may pass: a policy that should be here is broken, and every request is answered 500
+	Broken string // why nothing may pass: a policy that should be here is broken, and every request is answered 500
+
 	AccessLog       *AccessLog
 	Limits          *Limits
 	CORS            *CORS
@@ -16,17 +17,17 @@ type Policy struct {
 	Authz           [][]Rule // the rules of each Policy that has some: a request must pass all of them
 	RateLimits      []RateLimit
 	Fault           *Fault
-	Bulkhead        *Bulkhead
-	Adaptive        *Adaptive
 	Compression     *Compression
+	ResponseHeaders *Headers
 	Redirect        *Redirect
 	RequestHeaders  *Headers
-	ResponseHeaders *Headers
 	Rewrite         *Rewrite
 	Mirrors         []Mirror
 	Timeout         *Timeout
 	Retry           *Retry
 	Hedge           *Hedge
+	Bulkhead        *Bulkhead
+	Adaptive        *Adaptive
 	Breaker         *Breaker
 }
 
