@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/api"
 	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/capability/http"
 	"github.com/loam-run/loam/capability/invoke"
@@ -64,9 +65,10 @@ func compiled(t *testing.T, dir string) []byte {
 type world struct {
 	module *wasm.Module
 
-	mu    sync.Mutex
-	calls []string // method and message, in order
-	log   bytes.Buffer
+	mu      sync.Mutex
+	calls   []string                // method and message, in order
+	applied []api.StateApplyRequest // the transactions that were committed
+	log     bytes.Buffer
 }
 
 func (w *world) Write(p []byte) (int, error) {
@@ -75,7 +77,16 @@ func (w *world) Write(p []byte) (int, error) {
 	return w.log.Write(p)
 }
 
-func newWorld(t *testing.T, binary []byte, isolation string, outside string) *world {
+// tour is what the function of examples/languages may reach.
+func tour(outside string) map[string][]string {
+	return map[string][]string{
+		"state": {"visits/*", "notes/*", "seen/*"}, "pubsub": {"notes", "news"}, "lock": {"door"}, "config": nil, "sequence": {"tickets"},
+		"secret": {"token", "gone"}, "invoke": {"other", "nobody"}, "http": {outside},
+	}
+}
+
+// newWorld makes a world for a function that is granted names by capability.
+func newWorld(t *testing.T, binary []byte, isolation string, grants map[string][]string) *world {
 	t.Helper()
 	w := &world{}
 	host, err := wasm.NewHost(wasm.Options{Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))})
@@ -83,10 +94,7 @@ func newWorld(t *testing.T, binary []byte, isolation string, outside string) *wo
 		t.Fatal(err)
 	}
 	caller := &loam.Caller{Name: "tour"}
-	for name, only := range map[string][]string{
-		"state": {"visits/*", "notes/*", "seen/*"}, "pubsub": {"notes", "news"}, "lock": {"door"}, "config": nil, "sequence": {"tickets"},
-		"secret": {"token", "gone"}, "invoke": {"other", "nobody"}, "http": {outside},
-	} {
+	for name, only := range grants {
 		caller.Grants = append(caller.Grants, loam.Grant{Capability: name, Component: "default", Names: only})
 	}
 	w.module, err = host.Compile(t.Context(), "tour", binary, wasm.Config{Isolation: isolation, Methods: w.recorded(capabilities(t)), Caller: caller})
@@ -109,7 +117,13 @@ func (w *world) recorded(methods loam.Methods) loam.Methods {
 			w.mu.Lock()
 			w.calls = append(w.calls, fmt.Sprintf("%s %q", name, in))
 			w.mu.Unlock()
-			return m(ctx, caller, in)
+			out, err := m(ctx, caller, in)
+			if err == nil && name == "state.Apply" {
+				w.mu.Lock()
+				w.commit(in)
+				w.mu.Unlock()
+			}
+			return out, err
 		}
 	}
 	return all
@@ -320,7 +334,7 @@ func TestLanguages(t *testing.T) {
 			binary := compiled(t, "../../examples/languages/"+language)
 			for _, isolation := range []string{wasm.IsolationRequest, wasm.IsolationShared} {
 				t.Run(isolation, func(t *testing.T) {
-					w := newWorld(t, binary, isolation, outside)
+					w := newWorld(t, binary, isolation, tour(outside))
 					for _, e := range script(outside) {
 						w.check(t, e)
 					}
