@@ -40,6 +40,8 @@ const (
 	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
 	opI64Shl       = 0x86
+	opF32Abs       = 0x8b
+	opF64Copysign  = 0xa6
 	opI64ExtendU   = 0xad
 	opRefNull      = 0xd0
 	opRefIsNull    = 0xd1
@@ -131,8 +133,8 @@ var opcodes, misc, simd = func() (plain, misc, simd [256]opcode) {
 	set(opBrIf, immLabel, 1)
 	set(opBrTable, immTable, 4)
 	set(opReturn, immNone, 1)
-	set(opCall, immFunc, 4)
-	set(opCallIndirect, immIndirect, 10)
+	set(opCall, immFunc, 12)
+	set(opCallIndirect, immIndirect, 20)
 	set(0x1a, immNone, 0) // drop
 	set(opSelect, immNone, 2)
 	set(0x1c, immTypes, 2) // select with a type

@@ -5,18 +5,20 @@ package rewrite
 // that is used up. Any other takes its weight only if that is worth an instruction; else the segment in front pays.
 //
 // The fuel is in a global. A function with a loop that calls nothing keeps it in a local meanwhile, which the engine
-// can keep in a register, and brings the global up to date around calls. Such a loop is wrapped in a second one, and the
-// host is called there:
+// can keep in a register, and brings the global up to date around calls. A function that has no loop and is short is
+// paid for by its callers.
 //
-//	loop                                    ;; where the fuel was not enough
+// What lives across a call the engine keeps in memory, in every turn of a loop in which the call stands, though it be
+// hardly ever made. That hurts where there is much to keep and little else to do: in loops that compute with floating
+// point, and in very short ones. So these, if they call nothing, are wrapped in a second loop, in which the host is
+// called; and the body of a very short one is written twice:
+//
+//	loop                                    ;; entered again where the fuel was not enough
 //	  if fuel < cost { fuel = yield(fuel) }
 //	  loop                                  ;; the guest's
 //	    br_if 1 (fuel < cost)
 //	    fuel -= cost
 //	    ...
-//
-// because the engine keeps what lives across a call in memory, and would do so in every turn of the inner loop if the
-// call stood there. A function that has no loop and is short is paid for by its callers.
 
 const (
 	// worth is the weight from which on a segment takes its fuel itself. The segment in front pays at most that much
@@ -39,8 +41,8 @@ type segment struct {
 	extra  uint32 // how much of cost was taken over from others
 	before int32
 	forced bool
-	leaf   bool // it is the beginning of a loop that calls nothing
-	looks  bool // a function it calls looks at the fuel
+	leaf   bool // it is the beginning of a loop that gets a second one round it
+	looks  bool // a function it calls looks at the fuel: it need not, and if it is short, it need not pay
 	again  int  // where the br_if stands that ends the body of a small loop, which is written twice; or 0
 }
 
@@ -89,6 +91,7 @@ func (me *meter) plan() {
 		if in.op == opEnd && top.op == opLoop && !top.calls && !me.fn.free {
 			me.cached = true
 		}
+		top.floats = top.floats || floats(in.op)
 		if fl.cur >= 0 {
 			seg := &me.segs[fl.cur]
 			seg.cost += uint32(in.weight)
@@ -112,6 +115,7 @@ func (me *meter) plan() {
 			head := &me.segs[top.head]
 			if head.leaf = head.leaf && !top.calls; head.leaf {
 				me.repeat(top, in.from)
+				head.leaf = head.again > 0 || top.floats
 			}
 		}
 		if _, known := length(&in, &prev); !known {
@@ -135,14 +139,21 @@ func (me *meter) plan() {
 			up.cost += seg.cost
 			up.extra += seg.cost
 			seg.cost = 0
+		} else if seg.forced && seg.looks && seg.cost <= worth {
+			seg.cost = 0
 		} else if seg.forced {
 			seg.cost = min(max(seg.cost, 1), maxCost)
 		}
 	}
 }
 
+// floats tells whether an instruction computes with floating point or vectors.
+func floats(op uint16) bool {
+	return op >= opF32Abs && op <= opF64Copysign || op>>8 == opSIMD
+}
+
 // repeat decides whether the body of a leaf loop is written twice, so that half as many looks at the fuel are needed.
-// It is if it is small and nothing but plain instructions, ways out, and one branch back at its end.
+// It is if it is small and nothing but plain instructions and, at its end, the branch back.
 func (me *meter) repeat(loop *frame, end int) {
 	body := int(loop.body)
 	if end-body > maxTwice || me.body.code[body-1] != blockEmpty {
@@ -159,7 +170,7 @@ func (me *meter) repeat(loop *frame, end int) {
 			opMemoryCopy, opMemoryFill, opMemoryInit, opMemoryGrow, opTableInit, opTableCopy, opTableGrow, opTableFill:
 			return
 		case opBrIf:
-			if in.a == 0 && r.more() {
+			if r.more() {
 				return
 			}
 		}
@@ -169,9 +180,6 @@ func (me *meter) repeat(loop *frame, end int) {
 	}
 	me.segs[loop.head].again = in.from
 	me.segs[loop.head].cost = 2 * cost
-	for i := int(loop.head) + 1; i < len(me.segs); i++ {
-		me.segs[i].cost = 0
-	}
 }
 
 // length tells the length that a bulk operation is given by a constant, if that is small. It is known, and zero, for
@@ -350,13 +358,6 @@ func (me *meter) outer(in *instr, seg *segment) {
 // first writes the first of two bodies of a loop. It leaves where the second would branch back no more.
 func (me *meter) first(again int) {
 	from := me.copied
-	r := reader{b: me.body.code[:again], p: from}
-	var in instr
-	for r.more() {
-		if r.instr(&me.s, &in); in.op == opBrIf {
-			me.branch(&in)
-		}
-	}
 	me.copy(again)
 	me.op(opI32Eqz, opBrIf, 2)
 	me.copied = from

@@ -19,6 +19,7 @@ type frame struct {
 	targeted bool  // something branches to it
 	fell     bool  // the first arm of an if runs to its end
 	calls    bool  // it calls a metered function
+	floats   bool  // it computes with floating point
 	seg      int32 // the segment in front of it, which is run before anything in it
 	head     int32 // the first segment of a loop
 	body     int32 // where the code inside it begins
@@ -104,6 +105,7 @@ func (f *flow) end() (bool, int32) {
 		up.out = min(up.out, top.out)
 	}
 	up.calls = up.calls || top.calls
+	up.floats = up.floats || top.floats
 	reached := f.cur >= 0 || top.fell || top.op == opIf || top.op != opLoop && top.targeted
 	switch {
 	case top.seg < 0 || !reached:
