@@ -142,6 +142,9 @@ type Request struct {
 	// Who reads and writes bodies keeps to it.
 	Idle time.Duration
 
+	// Observer is told of the answer once it was sent; nil: nobody is. A route sets it.
+	Observer Observer
+
 	enders   []Ender
 	task     Task
 	end      context.CancelFunc // of a task that was made here
@@ -171,6 +174,12 @@ func NewRequest(ctx context.Context) *Request {
 // Begin empties the request for a new message that task serves. Who keeps requests for reuse calls it, and End after
 // each message.
 func (r *Request) Begin(task Task) { r.task = task }
+
+// An Observer is told what became of a request: the status of the answer, the bytes of its body, and how long it took
+// from the request's head to the end of the answer. It must not wait, nor keep the request.
+type Observer interface {
+	Observe(req *Request, status int, sent int64, took time.Duration)
+}
 
 // An Ender is told of a request's end.
 type Ender interface{ RequestEnded() }
@@ -289,7 +298,8 @@ func (r *Request) SetContext(ctx context.Context) {
 	r.ctx, r.done = ctx, nil
 }
 
-// A Response is a target's answer. Who receives it reads Body to its end or calls Close.
+// A Response is a target's answer. Who receives it calls Close, once, when it needs it no more; from then on the response
+// and its strings are somebody else's.
 type Response struct {
 	Status  int // HTTP status; 0 counts as 200
 	Header  Header

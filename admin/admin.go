@@ -160,7 +160,7 @@ func handler(s Server, dataDir string, log *slog.Logger) http.Handler {
 		}
 		r.Header.Del("Authorization") // the token is not the function's to see
 		prefix := "/v1/invoke/" + r.PathValue("kind") + "/" + r.PathValue("name")
-		http.StripPrefix(prefix, nethttp.Handler(t, nethttp.Options{Log: log, MaxBody: 64 << 20})).ServeHTTP(w, r)
+		http.StripPrefix(prefix, nethttp.Handler(t, protocol.Options{Log: log, MaxBody: 64 << 20})).ServeHTTP(w, r)
 	})
 	mux.HandleFunc("GET /v1/backup/{component}", func(w http.ResponseWriter, r *http.Request) {
 		if err := sendBackup(w, r, s, dataDir); err != nil {

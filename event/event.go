@@ -71,10 +71,11 @@ func (r Route) Deliver(ctx context.Context, e loam.Event, attempt int) (err erro
 	if res.Body != nil {
 		answer, err = io.ReadAll(io.LimitReader(res.Body, 64<<10))
 	}
+	status := res.Status
 	if err := errors.Join(err, res.Close()); err != nil {
 		return loam.Errorf(loam.Unavailable, "deliver", "the answer broke off: %w", err)
 	}
-	return verdict(res.Status, answer, r)
+	return verdict(status, answer, r)
 }
 
 // dropped is the error of an event that its target does not want again.

@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/loam-run/loam"
 )
@@ -20,8 +19,6 @@ const RequestID = "X-Request-Id"
 type Options struct {
 	Log     *slog.Logger // of panics and broken answers; required
 	MaxBody int64        // bytes of a request's body; 0: no bound
-	// Done is told of each request once its answer is sent; nil: nobody is. It must not wait, nor keep the request.
-	Done func(req *loam.Request, status int, sent int64, took time.Duration)
 }
 
 // Serve calls the target and turns into an error what cannot be sent: a panic, a status that ends no request. What is

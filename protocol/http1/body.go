@@ -19,8 +19,8 @@ type reader struct {
 	r, w int // buf[r:w] was read and not yet used
 
 	task     loam.Task
-	patience time.Duration // how long one read may wait
-	deadline time.Time     // of the whole message; zero: none
+	req      *loam.Request
+	patience time.Duration // how long one read may wait, unless req.Idle says so
 }
 
 // soon is when a wait that begins now must end.
@@ -37,7 +37,7 @@ func soon(t loam.Task, patience time.Duration, deadline time.Time) time.Time {
 
 // read reads into p straight from the connection.
 func (r *reader) read(p []byte) (int, error) {
-	if err := r.conn.SetReadDeadline(soon(r.task, r.patience, r.deadline)); err != nil {
+	if err := r.conn.SetReadDeadline(soon(r.task, cmp.Or(r.req.Idle, r.patience), r.req.Deadline())); err != nil {
 		return 0, err
 	}
 	return r.conn.Read(p)

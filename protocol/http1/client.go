@@ -277,7 +277,7 @@ func (k *call) try(req *loam.Request, fresh bool) (err error) {
 	}
 	if k.reused = k.conn != nil; !k.reused {
 		if k.conn, err = k.client.dial(t, s, req.Deadline()); err != nil {
-			return err
+			return &dialError{err}
 		}
 	}
 	if k.out, err = appendRequest(k.out[:0], req); err != nil {
@@ -305,6 +305,11 @@ func (k *call) send(req *loam.Request, t loam.Task) error {
 	}
 	return k.stream(req, t)
 }
+
+// dialError is a failure to connect.
+type dialError struct{ error }
+
+func (e *dialError) Unwrap() error { return e.error }
 
 // senderError is a failure to read the request's body: the server is not to blame.
 type senderError struct{ error }
@@ -363,7 +368,7 @@ func (k *call) stream(req *loam.Request, t loam.Task) error {
 }
 
 func (k *call) write(p []byte, t loam.Task, req *loam.Request) error {
-	if err := k.conn.stream.SetWriteDeadline(soon(t, k.client.c.WriteTimeout, req.Deadline())); err != nil {
+	if err := k.conn.stream.SetWriteDeadline(soon(t, cmp.Or(req.Idle, k.client.c.WriteTimeout), req.Deadline())); err != nil {
 		return err
 	}
 	n, err := k.conn.stream.Write(p)
@@ -389,7 +394,7 @@ func (k *call) receive(req *loam.Request, t loam.Task) error {
 		}
 	}
 	k.buf = buffers.Get().(*buffer)
-	k.r = reader{conn: k.conn.stream, buf: k.buf.b, task: t, deadline: req.Deadline()}
+	k.r = reader{conn: k.conn.stream, buf: k.buf.b, task: t, req: req}
 	for interim := 0; ; {
 		if k.r.w > k.r.r {
 			k.res.Header = k.res.Header[:0]
@@ -572,6 +577,7 @@ func (c *Client) explain(req *loam.Request, err error) error {
 	e := &loam.Error{Code: loam.Unavailable, Op: c.op, Err: err}
 	var sender *senderError
 	var known *loam.Error
+	var dial *dialError
 	switch {
 	case errors.As(err, &sender):
 		if errors.As(sender.error, &known) {
@@ -588,11 +594,17 @@ func (c *Client) explain(req *loam.Request, err error) error {
 	case errors.Is(err, os.ErrDeadlineExceeded) && !req.Deadline().IsZero() && !req.Task().Now().Before(req.Deadline()):
 		e.Code = loam.DeadlineExceeded
 	case errors.Is(err, errFull):
+		e.Err = fmt.Errorf("%w: %w", protocol.ErrConnect, err)
 		e.Code = loam.ResourceExhausted
 		e.Hint = "raise its pool's maxConnections (now " + strconv.Itoa(c.c.MaxConnections) + "), or send less"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		e.Err = fmt.Errorf("nothing listens there: %w", err)
-		e.Hint = "start the program, or set the app's address to where it listens"
+	case errors.As(err, &dial):
+		e.Err = fmt.Errorf("%w: %w", protocol.ErrConnect, err)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			e.Err = fmt.Errorf("nothing listens there: %w", e.Err)
+			e.Hint = "start the program, or set the app's address to where it listens"
+		}
+	case broken(err):
+		e.Err = fmt.Errorf("%w: %w", protocol.ErrConnectionLost, err)
 	}
 	return e
 }

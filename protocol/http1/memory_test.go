@@ -56,7 +56,7 @@ func verdict(raw []byte, step int) int {
 		var trailer loam.Header
 		buf := make([]byte, len(raw)+4096)
 		copy(buf, raw[:n])
-		r := reader{conn: &memory{r: &slow{bytes.NewReader(raw[n:]), step}}, buf: buf, base: n, r: n, w: n, task: still{}}
+		r := reader{conn: &memory{r: &slow{bytes.NewReader(raw[n:]), step}}, buf: buf, base: n, r: n, w: n, task: still{}, req: &req}
 		var b body
 		b.start(&r, m, lim, -1, &trailer)
 		_, err = io.ReadAll(&b)

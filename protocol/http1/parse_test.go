@@ -122,7 +122,7 @@ func FuzzParseRequest(f *testing.F) {
 			return
 		}
 		var trailer loam.Header
-		r := reader{conn: &memory{r: bytes.NewReader(nil)}, buf: append(bytes.Clone(raw), make([]byte, 4096)...), base: n, r: n, w: len(raw), task: still{}}
+		r := reader{conn: &memory{r: bytes.NewReader(nil)}, buf: append(bytes.Clone(raw), make([]byte, 4096)...), base: n, r: n, w: len(raw), task: still{}, req: &req}
 		var b body
 		b.start(&r, m, limits(), -1, &trailer)
 		our, err := io.ReadAll(&b)

@@ -195,7 +195,7 @@ func (x *exchange) request(n int) (loop.Verdict, bool) {
 		req.ID = view(s.ids.Append(x.id[:0]))
 		req.Header.Set(protocol.RequestID, req.ID)
 	}
-	x.r = reader{conn: x.c.stream, buf: x.in, base: n, r: n, w: x.n, task: x.task, patience: s.c.BodyTimeout}
+	x.r = reader{conn: x.c.stream, buf: x.in, base: n, r: n, w: x.n, task: x.task, req: req, patience: s.c.BodyTimeout}
 	if x.msg.framing == bodyChunked && len(x.in)-n < 4<<10 { // chunk lines and trailers need room of their own
 		x.in = append(x.in, make([]byte, 4<<10)...)
 		x.r.buf = x.in
@@ -233,8 +233,8 @@ func (x *exchange) request(n int) (loop.Verdict, bool) {
 	if err != nil && x.gone() == nil {
 		s.c.Log.Warn("answer broken off", "request", req.ID, "path", req.Path, "error", err)
 	}
-	if s.c.Done != nil {
-		s.c.Done(req, status, sent, x.task.Now().Sub(start))
+	if req.Observer != nil {
+		req.Observer.Observe(req, status, sent, x.task.Now().Sub(start))
 	}
 	whole := x.body.discard(int64(s.c.Discard))
 	switch {
@@ -285,7 +285,7 @@ func (x *exchange) goOn() error {
 }
 
 func (x *exchange) write(p []byte) error {
-	if err := x.c.stream.SetWriteDeadline(soon(x.task, x.s.c.WriteTimeout, time.Time{})); err != nil {
+	if err := x.c.stream.SetWriteDeadline(soon(x.task, cmp.Or(x.req.Idle, x.s.c.WriteTimeout), time.Time{})); err != nil {
 		return err
 	}
 	_, err := x.c.stream.Write(p)
@@ -540,8 +540,8 @@ func (x *exchange) tunnel(res *loam.Response, start time.Time) loop.Verdict {
 		return loop.Close
 	}
 	rest := append([]byte(nil), x.r.buf[x.r.r:x.r.w]...)
-	if s := x.s; s.c.Done != nil {
-		s.c.Done(&x.req, cmp.Or(res.Status, http.StatusSwitchingProtocols), 0, x.task.Now().Sub(start))
+	if o := x.req.Observer; o != nil {
+		o.Observe(&x.req, cmp.Or(res.Status, http.StatusSwitchingProtocols), 0, x.task.Now().Sub(start))
 	}
 	x.finish()
 	_ = x.c.stream.SetDeadline(time.Time{})

@@ -1,71 +1,40 @@
-// Package nethttp carries requests between net/http and Loam's own: for everything that is not hot, and, until the
-// data path has its own protocols, for the listeners too.
+// Package nethttp carries requests from net/http to targets, for what is served by it: the admin endpoint.
 package nethttp
 
 import (
 	"cmp"
-	"context"
 	"crypto/rand"
-	"errors"
-	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
-	"runtime/debug"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/protocol"
 )
 
-// RequestID is the header that names a request in every log on its way.
-const RequestID = "X-Request-Id"
-
-// Options of a Handler.
-type Options struct {
-	Log     *slog.Logger // of panics and broken answers; required
-	MaxBody int64        // bytes of a request's body; 0: no bound
-	// Done is told of each request once its answer is sent; nil: nobody is.
-	Done func(req *loam.Request, status int, sent int64, took time.Duration)
-}
-
 // Handler serves a target by net/http. Bodies stream both ways; a target's panic is its request's 500 and nobody
 // else's trouble.
-func Handler(target loam.Target, o Options) http.Handler {
+func Handler(target loam.Target, o protocol.Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		req := FromHTTP(r)
 		defer req.Release()
 		status, sent := http.StatusInternalServerError, int64(0)
 		defer func() {
-			p := recover()
-			if o.Done != nil {
-				o.Done(req, status, sent, time.Since(start))
+			if req.Observer != nil {
+				req.Observer.Observe(req, status, sent, time.Since(start))
 			}
-			if p == nil {
-				return
-			}
-			if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
-				logPanic(o.Log, req, p)
-			}
-			panic(http.ErrAbortHandler) // what was sent cannot be taken back: cut the connection
 		}()
 		res, err := (*loam.Response)(nil), refuse(r, o.MaxBody)
 		if err == nil {
 			if o.MaxBody > 0 && req.Body != nil {
 				req.Body = http.MaxBytesReader(w, req.Body, o.MaxBody)
 			}
-			res, err = serve(target, req, o.Log)
+			res, err = protocol.Serve(target, req, o.Log)
 		}
 		if err != nil {
-			if code := loam.CodeOf(err); code == loam.Internal || code == loam.Unknown || code == loam.DataLoss {
-				o.Log.Error("request failed", "request", req.ID, "method", req.Method, "path", req.Path, "error", err)
-			}
 			res = protocol.ErrorResponse(err, req.ID)
 		}
 		status = cmp.Or(res.Status, http.StatusOK)
@@ -83,30 +52,9 @@ func refuse(r *http.Request, maxBody int64) error {
 	case r.Method == http.MethodConnect:
 		return loam.Errorf(loam.Unimplemented, "request", "CONNECT: this is no forward proxy")
 	case maxBody > 0 && r.ContentLength > maxBody:
-		return loam.Errorf(loam.ResourceExhausted, "request", "a body of %d bytes, at most %d are taken: %w", r.ContentLength, maxBody, &http.MaxBytesError{Limit: maxBody})
+		return protocol.TooLarge(maxBody)
 	}
 	return nil
-}
-
-// serve calls the target and turns into an error what cannot be sent: a panic, a status that is none.
-func serve(target loam.Target, req *loam.Request, log *slog.Logger) (res *loam.Response, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			logPanic(log, req, p)
-			res, err = nil, loam.Errorf(loam.Internal, "serve", "the target panicked")
-		}
-	}()
-	res, err = target.Serve(req)
-	if err == nil && res.Status != 0 && (res.Status < 200 || res.Status > 999) {
-		err = loam.Errorf(loam.Internal, "serve", "the target answered with status %d, which ends no request", res.Status)
-		return nil, errors.Join(err, res.Close())
-	}
-	return res, err
-}
-
-// logPanic keeps the stack, which no stranger should read, for the log. It is called by what recovers.
-func logPanic(log *slog.Logger, req *loam.Request, p any) {
-	log.Error("panic while answering", "request", req.ID, "method", req.Method, "path", req.Path, "panic", p, "stack", string(debug.Stack()))
 }
 
 // FromHTTP makes a request of net/http's. The header Host is the Authority; hop-by-hop fields are left out.
@@ -122,28 +70,14 @@ func FromHTTP(r *http.Request) *loam.Request {
 		req.Path = "/"
 	}
 	req.Header = appendFields(req.Header, r.Header)
-	if req.ID = req.Header.Get(RequestID); !validID(req.ID) {
+	if req.ID = req.Header.Get(protocol.RequestID); !protocol.ValidID(req.ID) {
 		req.ID = rand.Text()
-		req.Header.Set(RequestID, req.ID)
+		req.Header.Set(protocol.RequestID, req.ID)
 	}
 	if req.Length = r.ContentLength; r.Body != nil && r.Body != http.NoBody {
 		req.Body = r.Body
 	}
 	return req
-}
-
-// validID refuses what would forge a line of a log.
-func validID(id string) bool {
-	return id != "" && len(id) <= 128 && !strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' })
-}
-
-// hopByHop are the fields that speak of one connection (RFC 9110, section 7.6.1).
-func hopByHop(name string) bool {
-	switch name {
-	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authenticate", "Proxy-Authorization":
-		return true
-	}
-	return false
 }
 
 // appendFields adds net/http's header, without the fields that end here and those that Connection names.
@@ -156,7 +90,7 @@ func appendFields(to loam.Header, from http.Header) loam.Header {
 	}
 next:
 	for name, values := range from {
-		if hopByHop(name) {
+		if protocol.HopByHop(name) {
 			continue
 		}
 		for _, n := range named {
@@ -177,12 +111,12 @@ func send(w http.ResponseWriter, method string, res *loam.Response, id string) (
 	status := cmp.Or(res.Status, http.StatusOK)
 	h := w.Header()
 	for _, f := range res.Header {
-		if name := http.CanonicalHeaderKey(f.Name); !hopByHop(name) && name != "Content-Length" {
+		if name := http.CanonicalHeaderKey(f.Name); !protocol.HopByHop(name) && name != "Content-Length" {
 			h[name] = append(h[name], f.Value)
 		}
 	}
-	if h.Get(RequestID) == "" {
-		h.Set(RequestID, id)
+	if h.Get(protocol.RequestID) == "" {
+		h.Set(protocol.RequestID, id)
 	}
 	bodiless := status == http.StatusNoContent || status == http.StatusNotModified
 	head := method == http.MethodHead
@@ -234,123 +168,4 @@ func stream(w http.ResponseWriter, body io.Reader) (sent int64, err error) {
 			return sent, err
 		}
 	}
-}
-
-// FromHandler makes a target of a net/http handler. The answer is gathered in memory: it is for small things such as
-// tests and status pages.
-func FromHandler(h http.Handler) loam.Target {
-	return loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
-		r, err := toHTTP(req, &url.URL{Scheme: "http", Host: req.Authority})
-		if err != nil {
-			return nil, err
-		}
-		r.RequestURI, r.RemoteAddr = r.URL.RequestURI(), req.Remote
-		if r.Body == nil {
-			r.Body = http.NoBody
-		}
-		w := &recorder{header: http.Header{}}
-		h.ServeHTTP(w, r)
-		res := loam.NewResponse(max(w.status, http.StatusOK), "", w.body)
-		res.Header = appendFields(res.Header, w.header)
-		return res, nil
-	})
-}
-
-type recorder struct {
-	header http.Header
-	status int
-	body   []byte
-}
-
-func (r *recorder) Header() http.Header { return r.header }
-func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
-	}
-}
-func (r *recorder) Write(p []byte) (int, error) { r.body = append(r.body, p...); return len(p), nil }
-
-// Upstream is a target that sends requests on to a server at base, such as http://127.0.0.1:9000.
-func Upstream(base *url.URL, transport http.RoundTripper) loam.Target {
-	op := "upstream " + base.Host
-	return loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
-		r, err := toHTTP(req, base)
-		if err != nil {
-			return nil, err
-		}
-		if host, _, err := net.SplitHostPort(req.Remote); err == nil {
-			r.Header.Set("X-Forwarded-For", strings.Join(append(r.Header["X-Forwarded-For"], host), ", "))
-			r.Header.Set("X-Forwarded-Proto", req.Scheme)
-			r.Header.Set("X-Forwarded-Host", req.Authority)
-		}
-		got, err := transport.RoundTrip(r)
-		if err != nil {
-			return nil, upstreamError(req.Context(), op, err)
-		}
-		res := &loam.Response{Status: got.StatusCode, Length: got.ContentLength, Body: &upstreamBody{got, nil}}
-		res.Body.(*upstreamBody).to = res
-		res.Header = appendFields(res.Header, got.Header)
-		return res, nil
-	})
-}
-
-// upstreamBody hands the trailer on when the body has ended.
-type upstreamBody struct {
-	*http.Response
-	to *loam.Response
-}
-
-func (b *upstreamBody) Read(p []byte) (int, error) {
-	n, err := b.Response.Body.Read(p)
-	if err == io.EOF {
-		b.to.Trailer = appendFields(b.to.Trailer[:0], b.Response.Trailer)
-	}
-	return n, err
-}
-
-func (b *upstreamBody) Close() error { return b.Response.Body.Close() }
-
-func toHTTP(req *loam.Request, base *url.URL) (*http.Request, error) {
-	u := *base
-	path, err := url.PathUnescape(req.Path)
-	if err != nil {
-		return nil, loam.Errorf(loam.InvalidArgument, "request", "path %q: %w", req.Path, err)
-	}
-	u.Path, u.RawPath, u.RawQuery = path, req.Path, req.RawQuery
-	r := (&http.Request{
-		Method: req.Method, URL: &u, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header, len(req.Header)),
-		ContentLength: req.Length, Host: req.Authority,
-	}).WithContext(req.Context())
-	if req.Body != nil {
-		r.Body = req.Body
-	} else {
-		r.ContentLength = 0
-	}
-	for _, f := range req.Header {
-		name := http.CanonicalHeaderKey(f.Name)
-		r.Header[name] = append(r.Header[name], f.Value)
-	}
-	if _, ok := r.Header["User-Agent"]; !ok {
-		r.Header["User-Agent"] = nil // none was sent: net/http must not add its own
-	}
-	return r, nil
-}
-
-// upstreamError classifies what a transport says.
-func upstreamError(ctx context.Context, op string, err error) error {
-	var timeout net.Error
-	e := &loam.Error{Code: loam.Unavailable, Op: op, Err: err}
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		e.Code = loam.ResourceExhausted
-	case ctx.Err() != nil:
-		e.Code = loam.CodeOf(ctx.Err())
-	case errors.As(err, &timeout) && timeout.Timeout():
-		e.Code = loam.DeadlineExceeded
-	case errors.Is(err, syscall.ECONNREFUSED):
-		e.Err = fmt.Errorf("nothing listens there: %w", err)
-		e.Hint = "start the program, or set the app's address to where it listens"
-	}
-	return e
 }

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var silent = slog.New(slog.DiscardHandler)
 
 // serve runs a target on a socket of its own.
-func serveTarget(t testing.TB, target loam.TargetFunc, o Options) *httptest.Server {
+func serveTarget(t testing.TB, target loam.TargetFunc, o protocol.Options) *httptest.Server {
 	t.Helper()
 	if o.Log == nil {
 		o.Log = silent
@@ -80,7 +80,7 @@ func TestRequestAsSent(t *testing.T) {
 		b, err := io.ReadAll(r.Body)
 		sent = string(b)
 		return loam.NewResponse(201, "text/plain", []byte("made")), err
-	}, Options{})
+	}, protocol.Options{})
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, s.URL+"/a%2Fb/%E2%82%AC?q=1&r=%20", strings.NewReader("hello"))
 	req.Host = "shop.example:81"
 	req.Header = http.Header{
@@ -109,19 +109,19 @@ func TestRequestAsSent(t *testing.T) {
 
 func TestRequestID(t *testing.T) {
 	s := serveTarget(t, func(r *loam.Request) (*loam.Response, error) {
-		if r.ID != r.Header.Get(RequestID) {
+		if r.ID != r.Header.Get(protocol.RequestID) {
 			return nil, errors.New("the header says another id")
 		}
 		return loam.NewResponse(200, "", []byte(r.ID)), nil
-	}, Options{})
+	}, protocol.Options{})
 	ids := map[string]bool{}
 	for _, id := range []string{"", "", "with space", strings.Repeat("x", 129), "é"} {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, nil)
 		if id != "" {
-			req.Header.Set(RequestID, id)
+			req.Header.Set(protocol.RequestID, id)
 		}
 		res, answer := do(t, s, req)
-		if answer == id || len(answer) < 16 || ids[answer] || res.Header.Get(RequestID) != answer {
+		if answer == id || len(answer) < 16 || ids[answer] || res.Header.Get(protocol.RequestID) != answer {
 			t.Errorf("%q → %q", id, answer)
 		}
 		ids[answer] = true
@@ -148,7 +148,7 @@ func TestAnswers(t *testing.T) {
 	var logged bytes.Buffer
 	var mu sync.Mutex
 	log := slog.New(slog.NewTextHandler(lockedWriter{&mu, &logged}, nil))
-	s := serveTarget(t, func(r *loam.Request) (*loam.Response, error) { return responses[r.Path]() }, Options{Log: log})
+	s := serveTarget(t, func(r *loam.Request) (*loam.Response, error) { return responses[r.Path]() }, protocol.Options{Log: log})
 	for _, c := range []struct {
 		method, path string
 		status       int
@@ -177,7 +177,7 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s %s: %d, closed %d times", c.method, c.path, res.StatusCode, last.closed.Load())
 		}
 		if c.body == "{" {
-			if strings.Contains(answer, "password") || strings.Contains(answer, "goroutine") || !strings.HasPrefix(answer, `{"error":`) || !strings.Contains(answer, res.Header.Get(RequestID)) {
+			if strings.Contains(answer, "password") || strings.Contains(answer, "goroutine") || !strings.HasPrefix(answer, `{"error":`) || !strings.Contains(answer, res.Header.Get(protocol.RequestID)) {
 				t.Errorf("%s: %s", c.path, answer)
 			}
 			continue
@@ -213,7 +213,7 @@ func (w lockedWriter) Write(b []byte) (int, error) {
 func TestStream(t *testing.T) {
 	pr, pw := io.Pipe()
 	res := &loam.Response{Length: -1, Body: pr, Header: loam.Header{{Name: "Content-Type", Value: "text/event-stream"}}}
-	s := serveTarget(t, func(*loam.Request) (*loam.Response, error) { return res, nil }, Options{})
+	s := serveTarget(t, func(*loam.Request) (*loam.Response, error) { return res, nil }, protocol.Options{})
 	got, err := s.Client().Get(s.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -244,8 +244,10 @@ func TestBrokenAnswerIsSeenAsBroken(t *testing.T) {
 		"toolong": {Length: 1, Body: io.NopCloser(strings.NewReader("ab"))},
 	} {
 		done := make(chan int, 1)
-		s := serveTarget(t, func(*loam.Request) (*loam.Response, error) { return res, nil },
-			Options{Done: func(_ *loam.Request, status int, _ int64, _ time.Duration) { done <- status }})
+		s := serveTarget(t, func(r *loam.Request) (*loam.Response, error) {
+			r.Observer = observer{done}
+			return res, nil
+		}, protocol.Options{})
 		got, err := s.Client().Get(s.URL)
 		if err == nil {
 			_, err = io.ReadAll(got.Body)
@@ -259,6 +261,10 @@ func TestBrokenAnswerIsSeenAsBroken(t *testing.T) {
 		}
 	}
 }
+
+type observer struct{ status chan int }
+
+func (o observer) Observe(_ *loam.Request, status int, _ int64, _ time.Duration) { o.status <- status }
 
 type failing struct{}
 
@@ -275,7 +281,7 @@ func TestGoneClientEndsTheRequest(t *testing.T) {
 		<-r.Context().Done()
 		ended <- r.Context().Err()
 		return nil, r.Context().Err()
-	}, Options{})
+	}, protocol.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-began; cancel() }()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
@@ -294,7 +300,7 @@ func TestBodyTooLarge(t *testing.T) {
 		calls++
 		_, err := io.ReadAll(r.Body)
 		return loam.NewResponse(200, "", nil), err
-	}, Options{MaxBody: 10})
+	}, protocol.Options{MaxBody: 10})
 	for _, c := range []struct {
 		body   io.Reader
 		status int
@@ -319,7 +325,7 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestConnectIsRefused(t *testing.T) {
-	s := serveTarget(t, func(*loam.Request) (*loam.Response, error) { t.Error("asked"); return nil, nil }, Options{})
+	s := serveTarget(t, func(*loam.Request) (*loam.Response, error) { t.Error("asked"); return nil, nil }, protocol.Options{})
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -332,121 +338,8 @@ func TestConnectIsRefused(t *testing.T) {
 	}
 }
 
-// upstream puts Loam before a server: client → Handler → Upstream → h.
-func upstream(t *testing.T, h http.HandlerFunc) (front, back *httptest.Server) {
-	t.Helper()
-	back = httptest.NewServer(h)
-	t.Cleanup(back.Close)
-	base, err := url.Parse(back.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{DisableCompression: true}
-	t.Cleanup(transport.CloseIdleConnections)
-	return serveTarget(t, Upstream(base, transport).Serve, Options{}), back
-}
-
-func TestUpstream(t *testing.T) {
-	var got *http.Request
-	front, _ := upstream(t, func(w http.ResponseWriter, r *http.Request) {
-		got = r.Clone(context.Background())
-		b, _ := io.ReadAll(r.Body)
-		w.Header().Set("X-Answer", "yes")
-		w.Header().Set("Keep-Alive", "timeout=5")
-		w.Header().Set("Trailer", "X-Sum")
-		w.WriteHeader(http.StatusEarlyHints)
-		w.WriteHeader(418)
-		w.Write(bytes.ToUpper(b))
-		w.(http.Flusher).Flush()
-		w.Header().Set("X-Sum", "1")
-	})
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, front.URL+"/a%2Fb//c?x=%31", strings.NewReader("hello"))
-	req.Host = "shop.example"
-	req.Header = http.Header{"X-Forwarded-For": {"1.2.3.4"}, "X-Forwarded-Proto": {"https"}, "User-Agent": nil, "X-Request-Id": {"id-1"}}
-	res, answer := do(t, front, req)
-	if res.StatusCode != 418 || answer != "HELLO" || res.Header.Get("X-Answer") != "yes" || res.Header.Get("Keep-Alive") != "" || res.Trailer.Get("X-Sum") != "1" {
-		t.Errorf("%d %q %v %v", res.StatusCode, answer, res.Header, res.Trailer)
-	}
-	if got.RequestURI != "/a%2Fb//c?x=%31" || got.Host != "shop.example" || got.ContentLength != 5 {
-		t.Errorf("%s %s %d", got.RequestURI, got.Host, got.ContentLength)
-	}
-	want := http.Header{
-		"X-Forwarded-For": {"1.2.3.4, 127.0.0.1"}, "X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"shop.example"},
-		"X-Request-Id": {"id-1"}, "Content-Length": {"5"}, "Accept-Encoding": {"gzip"},
-	}
-	if diff := cmp.Diff(want, got.Header); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestUpstreamFailures(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close() // nobody listens there now
-	transport := &http.Transport{}
-	refused := Upstream(&url.URL{Scheme: "http", Host: l.Addr().String()}, transport)
-	req := loam.NewRequest(t.Context())
-	defer req.Release()
-	req.Method, req.Path = "GET", "/"
-	if _, err := refused.Serve(req); loam.CodeOf(err) != loam.Unavailable || !strings.Contains(loam.HintOf(err), "start the program") {
-		t.Errorf("%v, hint %q", err, loam.HintOf(err))
-	}
-
-	release := make(chan struct{})
-	front, back := upstream(t, func(_ http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/cut":
-			panic(http.ErrAbortHandler)
-		case "/slow":
-			<-release
-		}
-	})
-	back.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
-	if res, answer := get(t, front, "/cut"); res.StatusCode != 503 {
-		t.Errorf("cut: %d %s", res.StatusCode, answer)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	base, _ := url.Parse(back.URL)
-	slow := loam.NewRequest(ctx)
-	defer slow.Release()
-	slow.Method, slow.Path = "GET", "/slow"
-	if _, err := Upstream(base, transport).Serve(slow); loam.CodeOf(err) != loam.DeadlineExceeded {
-		t.Errorf("slow: %v", err)
-	}
-	close(release)
-	slow.Path = "/%zz"
-	if _, err := Upstream(base, transport).Serve(slow); loam.CodeOf(err) != loam.InvalidArgument {
-		t.Errorf("path: %v", err)
-	}
-}
-
-func TestFromHandler(t *testing.T) {
-	target := FromHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b, _ := io.ReadAll(r.Body)
-		w.Header().Add("X-A", "1")
-		w.Header().Add("X-A", "2")
-		w.WriteHeader(202)
-		fmt.Fprintf(w, "%s %s %s %s", r.Method, r.RequestURI, r.Host, b)
-	}))
-	req := loam.NewRequest(t.Context())
-	defer req.Release()
-	req.Method, req.Authority, req.Path, req.RawQuery = "POST", "h", "/a%2Fb", "q"
-	req.Body, req.Length = io.NopCloser(strings.NewReader("x")), 1
-	res, err := target.Serve(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, _ := io.ReadAll(res.Body)
-	if res.Status != 202 || string(b) != "POST /a%2Fb?q h x" || len(res.Header.Values("x-a")) != 2 {
-		t.Errorf("%d %s %v", res.Status, b, res.Header)
-	}
-}
-
-// FuzzFromHTTP: whatever net/http takes for a request can be made ours and net/http's again without changing where it
-// goes, and never carries on what belongs to one connection.
+// FuzzFromHTTP: whatever net/http takes for a request goes where it was sent, and never carries on what belongs to one
+// connection.
 func FuzzFromHTTP(f *testing.F) {
 	f.Add("GET /a%2Fb/../c?x=%20 HTTP/1.1\r\nHost: a\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\nx-two: 1\r\nX-Two: 2\r\n\r\n")
 	f.Add("POST http://b/|?|# HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nX-Request-Id: a b\r\n\r\nhi")
@@ -459,20 +352,16 @@ func FuzzFromHTTP(f *testing.F) {
 		}
 		req := FromHTTP(r)
 		defer req.Release()
-		if req.Path == "" || !validID(req.ID) || req.Header.Get(RequestID) != req.ID {
+		if req.Path == "" || !protocol.ValidID(req.ID) || req.Header.Get(protocol.RequestID) != req.ID {
 			t.Fatalf("%+v", req)
 		}
 		for _, field := range req.Header {
-			if hopByHop(http.CanonicalHeaderKey(field.Name)) {
+			if protocol.HopByHop(field.Name) {
 				t.Fatalf("%s was passed on", field.Name)
 			}
 		}
-		out, err := toHTTP(req, &url.URL{Scheme: "http", Host: "up"})
-		if err != nil {
-			t.Fatalf("path %q: %v", req.Path, err)
-		}
-		if r.Method != http.MethodConnect && r.URL.Path != "" && (out.URL.Path != r.URL.Path || out.URL.EscapedPath() != req.Path || out.URL.RawQuery != r.URL.RawQuery) {
-			t.Fatalf("%q became %q", r.URL, out.URL)
+		if r.Method != http.MethodConnect && r.URL.Path != "" && (req.Path != r.URL.EscapedPath() || req.RawQuery != r.URL.RawQuery) {
+			t.Fatalf("%q became %q %q", r.URL, req.Path, req.RawQuery)
 		}
 	})
 }
@@ -481,9 +370,9 @@ func BenchmarkHandler(b *testing.B) {
 	target := loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
 		return loam.NewResponse(200, "text/plain", []byte("hello")), nil
 	})
-	h := Handler(target, Options{Log: silent, MaxBody: 1 << 20})
+	h := Handler(target, protocol.Options{Log: silent, MaxBody: 1 << 20})
 	r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/orders/7?full=1", nil)
-	r.Header.Set(RequestID, "a-request")
+	r.Header.Set(protocol.RequestID, "a-request")
 	r.Header.Set("Accept", "*/*")
 	b.ReportAllocs()
 	for b.Loop() {

@@ -4,37 +4,25 @@ package app
 
 import (
 	"context"
-	"net"
-	"net/http"
-	"net/url"
-	"time"
 
 	"github.com/loam-run/loam"
-	"github.com/loam-run/loam/protocol/nethttp"
+	"github.com/loam-run/loam/loop"
+	"github.com/loam-run/loam/protocol/http1"
 )
 
 // An App is a loam.Target. Its connections are kept and used again until Close.
-type App struct {
-	transport *http.Transport
-	upstream  loam.Target
-}
+type App struct{ client *http1.Client }
 
-// New makes the target of a program that listens at address, a host:port.
-func New(address string) *App {
-	t := &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		MaxIdleConnsPerHost: 256,
-		IdleConnTimeout:     90 * time.Second,
-		DisableCompression:  true, // what the program sends is passed on as it is
-	}
-	return &App{t, nethttp.Upstream(&url.URL{Scheme: "http", Host: address}, t)}
+// New makes the target of a program that listens at address, a host:port. Tasks of engine call it.
+func New(engine loop.Engine, address string) *App {
+	return &App{http1.NewClient(address, http1.ClientConfig{Engine: engine})}
 }
 
 // Serve sends the request to the program.
-func (a *App) Serve(req *loam.Request) (*loam.Response, error) { return a.upstream.Serve(req) }
+func (a *App) Serve(req *loam.Request) (*loam.Response, error) { return a.client.Serve(req) }
 
 // Close lets go of connections that are not in use.
 func (a *App) Close(context.Context) error {
-	a.transport.CloseIdleConnections()
+	a.client.Close()
 	return nil
 }

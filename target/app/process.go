@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/loop"
 )
 
 const (
@@ -57,8 +58,8 @@ type Process struct {
 	restarts int
 }
 
-// Start starts the program and keeps it running until Close.
-func Start(c Command, log *slog.Logger) (*Process, error) {
+// Start starts the program and keeps it running until Close. Tasks of engine call it.
+func Start(engine loop.Engine, c Command, log *slog.Logger) (*Process, error) {
 	if c.Port == 0 {
 		port, err := freePort()
 		if err != nil {
@@ -77,7 +78,7 @@ func Start(c Command, log *slog.Logger) (*Process, error) {
 	killed, kill := context.WithCancel(context.Background())
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port))
 	p := &Process{
-		command: c, address: address, app: New(address), log: log.With("app", c.Name),
+		command: c, address: address, app: New(engine, address), log: log.With("app", c.Name),
 		stop: stop, kill: kill, killed: killed, done: make(chan struct{}), ready: make(chan struct{}), state: "starting",
 	}
 	go p.keep(ctx)
@@ -113,19 +114,31 @@ func (p *Process) Serve(req *loam.Request) (*loam.Response, error) {
 	select {
 	case <-ready:
 	default:
-		timer := time.NewTimer(startWait)
-		defer timer.Stop()
-		select {
-		case <-ready:
-		case <-req.Context().Done():
-			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it is %s: %w", p.State(), req.Context().Err())
-		case <-timer.C:
-			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it does not listen on PORT %d; it is %s", p.command.Port, p.State())
-		case <-p.done:
-			return nil, loam.Errorf(loam.Unavailable, "app "+strconv.Quote(p.command.Name), "it was stopped")
+		var err error
+		ctx := req.Context()
+		req.Task().Await(func() { err = p.wait(ctx, ready) })
+		if err != nil {
+			return nil, err
 		}
 	}
 	return p.app.Serve(req)
+}
+
+// wait returns once the program listens.
+func (p *Process) wait(ctx context.Context, ready chan struct{}) error {
+	op := "app " + strconv.Quote(p.command.Name)
+	timer := time.NewTimer(startWait)
+	defer timer.Stop()
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return loam.Errorf(loam.Unavailable, op, "it is %s: %w", p.State(), ctx.Err())
+	case <-timer.C:
+		return loam.Errorf(loam.Unavailable, op, "it does not listen on PORT %d; it is %s", p.command.Port, p.State())
+	case <-p.done:
+		return loam.Errorf(loam.Unavailable, op, "it was stopped")
+	}
 }
 
 // Close ends the program: SIGTERM, and SIGKILL once its grace or ctx is over.
@@ -271,7 +284,8 @@ func (p *Process) ask(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	return res.Close() == nil && res.Status >= 200 && res.Status < 300
+	status := res.Status
+	return res.Close() == nil && status >= 200 && status < 300
 }
 
 // lineLog writes what a program prints to the log, a line at a time.

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/loop"
 )
 
 // The test binary is its own app: with LOAM_TEST_APP set it plays the part named there.
@@ -45,7 +46,7 @@ func TestMain(m *testing.M) {
 	case "deaf": // never listens
 		<-time.After(time.Hour) // with nothing to wait for, Go's runtime would end it
 	case "supervisor": // plays Loam, until it is killed
-		p, err := Start(Command{Name: "orphan", Args: os.Args[:1], Env: map[string]string{"LOAM_TEST_APP": "serve"}}, slog.New(slog.DiscardHandler))
+		p, err := Start(engine, Command{Name: "orphan", Args: os.Args[:1], Env: map[string]string{"LOAM_TEST_APP": "serve"}}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			panic(err)
 		}
@@ -79,6 +80,8 @@ func serve() {
 
 var silent = slog.New(slog.DiscardHandler)
 
+var engine = loop.New(loop.Options{Goroutines: true})
+
 func start(t *testing.T, part string, c Command, log *slog.Logger) *Process {
 	t.Helper()
 	c.Name, c.Args = "mailer", os.Args[:1]
@@ -86,7 +89,7 @@ func start(t *testing.T, part string, c Command, log *slog.Logger) *Process {
 		c.Env = map[string]string{}
 	}
 	c.Env["LOAM_TEST_APP"] = part
-	p, err := Start(c, log)
+	p, err := Start(engine, c, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +140,7 @@ func listens(address string) bool {
 
 func TestAppAtAnAddress(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host+r.URL.Path) }))
-	a := New(s.Listener.Addr().String())
+	a := New(engine, s.Listener.Addr().String())
 	if got, err := ask(t, a, "/x"); err != nil || got != "mailer/x" {
 		t.Error(got, err)
 	}
@@ -217,7 +220,7 @@ func TestReadyWhenItSaysSo(t *testing.T) {
 	if _, err := p.Serve(req); loam.CodeOf(err) != loam.Unavailable {
 		t.Errorf("it answers 503 yet, so requests wait: %v", err)
 	}
-	if _, err := ask(t, New(p.Address()), "/recover"); err != nil {
+	if _, err := ask(t, New(engine, p.Address()), "/recover"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ask(t, p, "/pid"); err != nil {
@@ -272,7 +275,7 @@ func TestWhatACrashLeavesBehindIsEnded(t *testing.T) {
 }
 
 func TestMissingProgram(t *testing.T) {
-	_, err := Start(Command{Name: "x", Dir: t.TempDir(), Args: []string{"./missing"}}, silent)
+	_, err := Start(engine, Command{Name: "x", Dir: t.TempDir(), Args: []string{"./missing"}}, silent)
 	if loam.CodeOf(err) != loam.NotFound || !strings.Contains(loam.HintOf(err), "loam build") {
 		t.Errorf("%v, hint %q", err, loam.HintOf(err))
 	}
@@ -280,7 +283,7 @@ func TestMissingProgram(t *testing.T) {
 	if err := os.Symlink(os.Args[0], filepath.Join(dir, "here")); err != nil {
 		t.Fatal(err)
 	}
-	p, err := Start(Command{Name: "x", Dir: dir, Args: []string{"./here"}, Env: map[string]string{"LOAM_TEST_APP": "serve"}}, silent)
+	p, err := Start(engine, Command{Name: "x", Dir: dir, Args: []string{"./here"}, Env: map[string]string{"LOAM_TEST_APP": "serve"}}, silent)
 	if err != nil {
 		t.Fatal(err)
 	}
