@@ -36,7 +36,9 @@ func newService(t testing.TB, c Config, members []member) *Service {
 		c.Discovery = Static(list...)
 	}
 	if c.Open == nil {
-		c.Open = func(string) Transport { return &nowhere{loam.Response{Status: 200, Body: io.NopCloser(strings.NewReader(""))}} }
+		c.Open = func(string) Transport {
+			return &nowhere{loam.Response{Status: 200, Body: io.NopCloser(strings.NewReader(""))}}
+		}
 	}
 	s, err := New(c)
 	if err != nil {
@@ -147,7 +149,7 @@ func TestAccounting(t *testing.T) {
 		s := newService(t, Config{Discovery: Static(Endpoint{Address: "a"}), Open: b.Open}, nil)
 		body := io.NopCloser(strings.NewReader("x"))
 		b.set("a", func(*loam.Request) (*loam.Response, error) {
-			time.Sleep(20 * time.Millisecond) // the backend's, on the test's own clock
+			<-time.After(20 * time.Millisecond)
 			return &loam.Response{Status: 200, Body: body}, nil
 		})
 		req := newRequest(t)

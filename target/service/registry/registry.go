@@ -196,7 +196,7 @@ func (r *Registry) List(name string) List {
 }
 
 // Watch waits until the list has another version than after, and returns it; a version that was never given returns at
-// once. When ctx ends, it returns the list as it is.
+// once. That nothing is left may be told twice. When ctx ends, it returns the list as it is.
 func (r *Registry) Watch(ctx context.Context, name string, after uint64) (List, error) {
 	if err := checkName(name); err != nil {
 		return List{}, &loam.Error{Code: loam.InvalidArgument, Op: "watch", Err: err}
