@@ -176,7 +176,10 @@ func (cl *Client) begin(t loam.Task, req *loam.Request) (*stream, error) {
 	before := c.last
 	c.last = max(before+2, 3) // 1 would do as well, but for connections that were upgraded
 	s := sh.stream(c, c.last)
-	s.task, s.until = t, req.Deadline()
+	s.task, s.until, s.idle = t, req.Deadline(), req.Idle
+	if s.idle > 0 {
+		sh.soon(sh.now.Add(s.idle))
+	}
 	s.headless, s.tunneled = req.Method == http.MethodHead, protocol
 	start := c.beginHead()
 	b, err := appendRequest(c.out, req, protocol)

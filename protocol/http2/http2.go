@@ -124,6 +124,7 @@ func (sh *shard) leave(t loam.Task) {
 	for sh.starting != nil || sh.ended != nil || sh.dirty != nil || sh.closing != nil || sh.dialing != nil || sh.sweeper == nil && len(sh.conns) > 0 && !sh.stopped {
 		starting, ended, dirty, closing, dialing := sh.starting, sh.ended, sh.dirty, sh.closing, sh.dialing
 		sh.starting, sh.startingLast, sh.ended, sh.dirty, sh.closing, sh.dialing = nil, nil, nil, nil, nil, nil
+		now := sh.now
 		sweep := sh.sweeper == nil && len(sh.conns) > 0 && !sh.stopped
 		if sweep {
 			sh.sweeper = t // until it knows itself
@@ -132,7 +133,7 @@ func (sh *shard) leave(t loam.Task) {
 		for s := ended; s != nil; {
 			next := s.next
 			s.next = nil
-			s.finish()
+			s.finish(now)
 			s = next
 		}
 		for s := starting; s != nil; {

@@ -204,11 +204,12 @@ func (s *stream) leaveTask(t loam.Task) {
 	if !s.gone && s.source == nil {
 		s.abort(errNoAnswer, InternalError) // the task was ended before it had answered whole
 	}
-	if d := s.req.Deadline(); !s.gone && !d.IsZero() {
-		s.deadline = d
-		if d.Before(sh.sweepAt) && sh.sweeper != nil {
-			sh.sweepAt = d
-			sh.sweeper.Wake()
+	if !s.gone { // it goes on without a task: somebody else has to look at the time
+		s.deadline = s.req.Deadline()
+		s.idle = s.req.Idle
+		sh.soon(s.deadline)
+		if s.idle > 0 {
+			sh.soon(sh.now.Add(s.idle))
 		}
 	}
 	s.checkEnded()
@@ -219,24 +220,16 @@ func (s *stream) leaveTask(t loam.Task) {
 var errNoAnswer = loam.Errorf(loam.Internal, "http2", "the answer broke off")
 
 // finish lets go of a server's stream that is over.
-func (s *stream) finish() {
-	sh, srv := s.sh, s.c.srv
+func (s *stream) finish(now time.Time) {
+	sh := s.sh
 	var u *stream
 	if s.answer != nil {
 		if b, ok := s.answer.Body.(*body); ok {
 			u = (*stream)(b)
-			err := u.err
-			if u.recvEnd {
-				err = nil
-			}
-			if err == nil && s.err != nil {
-				err = s.err
-			}
-			u.tell(err)
 		}
 	}
 	if o := s.req.Observer; o != nil {
-		o.Observe(&s.req, cmp.Or(s.status, protocol.StatusClientClosed), s.sent, sh.now.Sub(s.begun))
+		o.Observe(&s.req, cmp.Or(s.status, protocol.StatusClientClosed), s.sent, now.Sub(s.begun))
 	}
 	s.req.Body = nil // it is this stream
 	s.req.End()

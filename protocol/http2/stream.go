@@ -24,7 +24,6 @@ type stream struct {
 
 	small []byte // what a body that is another's is read into at first
 
-	atEnd               []func(error) // who wants to know when it has ended
 	ownHead, ownTrailer head
 
 	own [2]loam.Task // where goroutines wait that have no task at hand: one that reads, and one that writes
@@ -64,9 +63,10 @@ type state struct {
 	markAt   time.Time // since when no more than mark was sent although there is more; zero: it does not wait
 	sentAt   time.Time // when the latest went
 
-	gone     bool  // it is over, and the connection does not know it any more
-	err      error // why, if it did not end well
-	deadline time.Time
+	gone     bool          // it is over, and the connection does not know it any more
+	err      error         // why, if it did not end well
+	deadline time.Time     // when it is ended, having no task to do so
+	idle     time.Duration // how long it may be silent, by its request; 0: as its connection's limits say
 
 	// Who waits.
 	task   loam.Task // that serves it, or waits for the response's head; nil: none
@@ -85,7 +85,6 @@ type state struct {
 	tunneled string    // the protocol that HTTP is left for
 	until    time.Time // the request's deadline
 	pump     *pump     // the task that sends a body which somebody else has; nil: there is none
-	told     bool      // those who wanted to know that it ended
 }
 
 // body is a stream as the reader of what it receives sees it.
@@ -101,9 +100,6 @@ func (b *body) Buffered() int {
 
 func (b *body) Read(p []byte) (int, error) { return (*stream)(b).read(p) }
 func (b *body) Close() error               { (*stream)(b).closeBody(); return nil }
-
-// AtEnd has fn called when the response has ended: see protocol.AtEnd.
-func (b *body) AtEnd(fn func(error)) { b.atEnd = append(b.atEnd, fn) }
 
 // stream takes an empty stream from the shard.
 func (sh *shard) stream(c *conn, id uint32) *stream {
@@ -138,8 +134,6 @@ func (sh *shard) recycle(s *stream) {
 		recv = nil
 	}
 	s.recv = recv
-	clear(s.atEnd)
-	s.atEnd = s.atEnd[:0]
 	s.ownHead.reset()
 	s.ownTrailer.reset()
 	s.res = loam.Response{Header: clearHeader(s.res.Header), Trailer: clearHeader(s.res.Trailer)}
@@ -327,9 +321,6 @@ func (s *stream) read(p []byte) (int, error) {
 		}
 		if err := s.readErr(); err != nil {
 			sh.leave(t)
-			if s.client() {
-				s.tell(err)
-			}
 			return 0, err
 		}
 		s.reader = t
@@ -387,27 +378,10 @@ func (s *stream) closeBody() {
 	if s.client() && !s.gone {
 		s.abort(errClosed, Cancel)
 	}
-	end, p := s.err, s.pump
+	p := s.pump
 	sh.leave(t)
 	if p != nil {
 		p.stop(t)
-	}
-	if s.client() {
-		s.tell(end)
-	}
-}
-
-// tell lets those know that wanted to that the response has ended, once.
-func (s *stream) tell(err error) {
-	if s.told {
-		return
-	}
-	s.told = true
-	if err == io.EOF {
-		err = nil
-	}
-	for _, fn := range s.atEnd {
-		fn(err)
 	}
 }
 
@@ -749,7 +723,7 @@ func (s *stream) sourceFailed(err error) {
 		s.abort(err, Cancel)
 		return
 	}
-	if s.head.grpc {
+	if s.head.grpc && s.sentHead {
 		s.sendTrailer(grpcStatus(err))
 		return
 	}

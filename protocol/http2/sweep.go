@@ -39,6 +39,14 @@ func (sh *shard) sweep(t loam.Task) {
 	}
 }
 
+// soon has the sweeper look again at a time, if it would not have done so by then.
+func (sh *shard) soon(at time.Time) {
+	if sh.sweeper != nil && !at.IsZero() && at.Before(sh.sweepAt) {
+		sh.sweepAt = at
+		sh.sweeper.Wake()
+	}
+}
+
 // past tells whether since is longer ago than d, which may be no limit.
 func past(now, since time.Time, d time.Duration) bool {
 	return d > 0 && !since.IsZero() && now.Sub(since) > d
@@ -95,17 +103,23 @@ func (s *stream) sweep(now time.Time) (next time.Time) {
 	if s.sentAt.After(last) {
 		last = s.sentAt
 	}
+	// Until there is an answer, silence is the server thinking.
+	idle := lim.StreamIdle
+	if s.idle > 0 && s.sentHead && s.head != nil {
+		idle = s.idle
+		next = last.Add(idle)
+	}
 	switch {
 	case !s.deadline.IsZero() && !now.Before(s.deadline):
 		s.sourceFailed(errDeadline)
 	case past(now, s.markAt, lim.WriteTimeout):
 		s.abort(loam.Errorf(loam.DeadlineExceeded, "http2", "%w", errSlowReader), Cancel)
-	case past(now, last, lim.StreamIdle):
-		s.abort(errIdle, Cancel)
+	case past(now, last, idle):
+		s.sourceFailed(errIdle)
 	case s.c.srv != nil && !s.recvEnd && s.recvErr == nil && !s.discard && !s.head.grpc && s.head.protocol == "" &&
 		s.taken == len(s.recv) && past(now, s.recvAt, lim.BodyTimeout):
 		s.failBody(errSlowBody)
-	default:
+	case next.IsZero() || !s.deadline.IsZero() && s.deadline.Before(next):
 		return s.deadline
 	}
 	return next
