@@ -326,6 +326,11 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, tag reflect.
 		return true, d.bytes(n, v, path)
 	case Percent:
 		return true, d.percent(n, v, path)
+	case Sensitive:
+		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" { // said without the value
+			d.problem(n, path, "must be text", "put it in quotes")
+			return true, false
+		}
 	case Text:
 		if n.Kind != yaml.ScalarNode {
 			return true, d.wrong(n, path, "text")

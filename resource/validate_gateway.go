@@ -90,7 +90,10 @@ func RouteKinds(l Listener) []string {
 	case "TCP":
 		return []string{"TCPRoute"}
 	case "TLS":
-		return []string{"TLSRoute"}
+		if l.TLS != nil && l.TLS.Mode == "Passthrough" {
+			return []string{"TLSRoute"}
+		}
+		return []string{"TLSRoute", "TCPRoute"} // of what its TLS held
 	}
 	return []string{"HTTPRoute", "GRPCRoute"}
 }

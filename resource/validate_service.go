@@ -41,9 +41,7 @@ func (c *check) service(s *Service) {
 	}
 	if s.DNS != nil {
 		c.precise("spec.dns.name", s.DNS.Name)
-		if s.DNS.Port != 0 {
-			c.port("spec.dns.port", s.DNS.Port)
-		}
+		c.port("spec.dns.port", s.DNS.Port)
 		c.time("spec.dns.refresh", s.DNS.Refresh, time.Second, day)
 	}
 	if s.Registry != nil {

@@ -115,7 +115,7 @@ type builder struct {
 	ports      map[int]string        // of apps → key
 	gateways   map[string][]listener // by name
 	matches    map[string]string     // section, host and match → route
-	owners     map[string][]owner    // section → the routes of requests there
+	owners     map[string][]owner    // section and kind → the routes of requests there
 	subscribed map[string]string     // component, topic and target → subscription
 
 	policies map[string]*layer  // by name

@@ -55,8 +55,8 @@ func (b *builder) grpcRoute(o *resource.Object, s *resource.GRPCRoute, tolerant 
 
 // An owner is a route that has the requests of some hosts at a section.
 type owner struct {
-	kind, key string
-	hosts     []string
+	key   string
+	hosts []string
 }
 
 // route attaches the rules of an HTTPRoute or GRPCRoute to the listeners of its Gateways.
@@ -105,7 +105,8 @@ func (b *builder) route(o *resource.Object, parents []resource.ParentRef, hostna
 	}
 	maps.Copy(b.matches, ids)
 	for _, p := range places {
-		b.owners[p.section.Name] = append(b.owners[p.section.Name], owner{o.Kind, o.Key(), p.hosts})
+		id := p.section.Name + "\x00" + o.Kind
+		b.owners[id] = append(b.owners[id], owner{o.Key(), p.hosts})
 	}
 	b.plan.Routes = append(b.plan.Routes, routes...)
 }
@@ -113,9 +114,10 @@ func (b *builder) route(o *resource.Object, parents []resource.ParentRef, hostna
 // share reports hosts at a listener that a route of the other kind has: the standard lets HTTPRoutes and GRPCRoutes
 // share none, and the first of them wins.
 func (b *builder) share(o *resource.Object, places []place) {
+	others := map[string]string{"HTTPRoute": "GRPCRoute", "GRPCRoute": "HTTPRoute"}[o.Kind]
 	for _, p := range places {
-		for _, other := range b.owners[p.section.Name] {
-			if other.kind != o.Kind && meet(other.hosts, p.hosts) {
+		for _, other := range b.owners[p.section.Name+"\x00"+others] {
+			if meet(other.hosts, p.hosts) {
 				b.fault(conflict, o.Problem("spec.hostnames", fmt.Sprintf("%s has requests of these hosts at listener %s, and HTTPRoutes and GRPCRoutes share none", other.key, p.section.Name),
 					"write hostnames of its own, or another listener"))
 				return
