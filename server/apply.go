@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -20,21 +21,28 @@ import (
 	"github.com/loam-run/loam/capability/sequence"
 	"github.com/loam-run/loam/capability/state"
 	"github.com/loam-run/loam/event"
-	"github.com/loam-run/loam/listener"
-	"github.com/loam-run/loam/policy"
-	"github.com/loam-run/loam/route"
+	"github.com/loam-run/loam/loop"
+	"github.com/loam-run/loam/protocol/http2"
 	"github.com/loam-run/loam/snapshot"
 	"github.com/loam-run/loam/target/app"
 	"github.com/loam-run/loam/target/function"
+	"github.com/loam-run/loam/target/service/registry"
+	"github.com/loam-run/loam/telemetry"
 	"github.com/loam-run/loam/wasm"
 )
 
 // server holds what runs. All but the atomic values belongs to the goroutine of Run.
 type server struct {
-	o       Options
-	started time.Time
-	host    *wasm.Host
-	methods loam.Methods
+	o        Options
+	started  time.Time
+	host     *wasm.Host
+	engine   loop.Engine
+	hub      *http2.Hub
+	methods  loam.Methods
+	series   *telemetry.Set
+	logs     map[snapshot.AccessLog]*telemetry.AccessLog
+	kept     map[string]any // what policies count, by their State and kind
+	registry *registry.Registry
 
 	plan          *snapshot.Plan
 	failures      map[string]error // what could not be made to run, by resource key
@@ -55,7 +63,12 @@ func newServer(o Options, host *wasm.Host) *server {
 	s := &server{
 		o: o, started: time.Now(), host: host, components: map[componentKey]*component{}, targets: map[snapshot.TargetRef]*handle{},
 		listeners: map[string]*socket{}, subscriptions: map[string]*subscription{}, digests: map[string]digest{},
+		logs: map[snapshot.AccessLog]*telemetry.AccessLog{}, kept: map[string]any{},
 	}
+	s.engine = loop.New(loop.Options{Log: o.Log, Goroutines: o.Goroutines})
+	s.hub = http2.NewHub(s.engine)
+	s.series = telemetry.NewSet(s.engine.Shards())
+	s.registry = registry.New(o.Log)
 	s.life, s.die = context.WithCancel(context.Background())
 	s.open.Store(&opened{})
 	s.methods = loam.Methods{}
@@ -106,23 +119,6 @@ type component struct {
 	driver interface{ Close() error }
 	err    error
 	tried  time.Time
-}
-
-// A socket is an open listener and what it serves at present.
-type socket struct {
-	hash     string
-	listener *listener.Listener
-	table    atomic.Pointer[route.Table]
-	err      error
-}
-
-// Serve sends a request where the present routes say.
-func (s *socket) Serve(req *loam.Request) (*loam.Response, error) {
-	rule := s.table.Load().Match(req).Rule
-	if rule == nil {
-		return nil, &loam.Error{Code: loam.NotFound, Op: "route", Err: fmt.Errorf("no route for %s %s%s", req.Method, req.Authority, req.Path)}
-	}
-	return rule.Pick().Serve(req)
 }
 
 // apply makes a plan run, reusing what stays the same, and ends what is no more. What fails is reported on its resource
@@ -326,10 +322,10 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 				return nil, &loam.Error{Code: loam.NotFound, Op: fmt.Sprintf("app %q", a.Name), Err: err, Hint: "build it first: loam build"}
 			}
 			if a.Address != "" {
-				t := app.New(a.Address)
+				t := app.New(s.engine, a.Address)
 				return newVersion(snapshot.Hash(a), t, t.Close), nil
 			}
-			p, err := app.Start(app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port, Ready: a.Health}, s.o.Log)
+			p, err := app.Start(s.engine, app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port, Ready: a.Health}, s.o.Log)
 			if err != nil {
 				return nil, err
 			}
@@ -337,6 +333,9 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 			v.state = p.State
 			return v, nil
 		})
+	}
+	for _, sv := range plan.Services {
+		start(snapshot.TargetRef{Kind: "Service", Name: sv.Name}, snapshot.Hash(sv), func() (*version, error) { return s.startService(snapshot.Hash(sv), sv) })
 	}
 	making.Wait()
 	for ref, h := range s.targets {
@@ -424,78 +423,6 @@ func (s *server) digest(path string) (string, error) {
 	d.used = true
 	s.digests[path] = d
 	return d.sum, nil
-}
-
-// applyListeners compiles each listener's routes, opens sockets that are new and drains those that are no more.
-func (s *server) applyListeners(ctx context.Context, plan *snapshot.Plan) {
-	rules := map[string][]route.Rule{}
-	for _, r := range plan.Routes {
-		rule := route.Rule{Name: r.Name, Hosts: r.Hosts, Matches: r.Matches}
-		for _, b := range r.Backends {
-			rule.Backends = append(rule.Backends, route.Backend{Target: s.backend(r, b), Weight: b.Weight})
-		}
-		rules[r.Listener] = append(rules[r.Listener], rule)
-	}
-	tables := map[string]*route.Table{}
-	for _, l := range plan.Listeners {
-		var sites []route.Site
-		for _, section := range l.Sections {
-			sites = append(sites, route.Site{Host: section.Hostname, Rules: rules[section.Name]})
-		}
-		t, err := route.Compile(sites...)
-		if err != nil {
-			s.failures["Gateway/"+l.Gateway] = err // Build let a rule through that does not compile
-			continue
-		}
-		tables[l.Name] = t
-	}
-	wanted := map[string]bool{}
-	for _, l := range plan.Listeners {
-		wanted[l.Name] = true
-		table := tables[l.Name]
-		if table == nil {
-			continue
-		}
-		hash := snapshot.Hash(l)
-		now := s.listeners[l.Name]
-		if now != nil && now.hash == hash && now.err == nil {
-			now.table.Store(table)
-			continue
-		}
-		if now != nil && now.listener != nil { // it moves: the old socket may hold the address of the new
-			delete(s.listeners, l.Name)
-			s.endLater(now.listener.Drain, "listener", l.Name)
-		}
-		now = &socket{hash: hash}
-		now.table.Store(table)
-		if now.listener, now.err = listener.Listen(ctx, listener.Config{Name: l.Name, Address: l.Address}, now, s.o.Log); now.err != nil {
-			s.failures["Gateway/"+l.Gateway] = now.err
-			s.o.Log.Error("not listening", "listener", l.Name, "error", now.err, "hint", loam.HintOf(now.err))
-		}
-		s.listeners[l.Name] = now
-	}
-	for name, l := range s.listeners {
-		if !wanted[name] {
-			delete(s.listeners, name)
-			if l.listener != nil {
-				s.endLater(l.listener.Drain, "listener", name)
-			}
-		}
-	}
-}
-
-// backend is what a route's backend comes to: the target behind the route's policies.
-func (s *server) backend(r snapshot.Route, b snapshot.Backend) loam.Target {
-	if b.Broken != "" {
-		return loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
-			return nil, loam.Errorf(loam.Internal, r.Name, "%s", b.Broken)
-		})
-	}
-	var t loam.Target = s.targets[b.TargetRef]
-	if r.Policy.Timeout != nil && r.Policy.Timeout.Request > 0 {
-		t = policy.Timeout(r.Policy.Timeout.Request)(t)
-	}
-	return t
 }
 
 // A subscription delivers a topic to a target until it is stopped.
@@ -596,5 +523,10 @@ func (s *server) close(ctx context.Context) error {
 		}
 	}
 	ends.Wait()
-	return nil
+	err := s.engine.Close()
+	for _, l := range s.logs {
+		err = errors.Join(err, l.Close())
+	}
+	s.registry.Close()
+	return err
 }

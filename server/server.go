@@ -5,6 +5,7 @@ package server
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -36,7 +37,10 @@ type Options struct {
 	Address   string // where to listen when no Gateway is declared; "" is 127.0.0.1:8080
 	Admin     string // the admin endpoint's address; "" is any free port of loopback
 	Log       *slog.Logger
-	Grace     time.Duration // for requests under way at the end; 0 is 30s
+	AccessLog io.Writer // where the lines go of routes that have an access log; nil: os.Stdout
+	// Goroutines serves by a goroutine for each connection where event loops are to be had.
+	Goroutines bool
+	Grace      time.Duration // for requests under way at the end; 0 is 30s
 
 	// Quick serves a function that is new or changed at once, by interpreting it, and makes its native code meanwhile.
 	// It is for who waits for each change, as with loam dev.
@@ -54,6 +58,9 @@ type Options struct {
 func Run(ctx context.Context, o Options) (err error) {
 	if o.Grace == 0 {
 		o.Grace = 30 * time.Second
+	}
+	if o.AccessLog == nil {
+		o.AccessLog = os.Stdout
 	}
 	if o.Address == "" {
 		o.Address = "127.0.0.1:8080"

@@ -26,6 +26,8 @@ type version struct {
 	// improve puts a better version of the same in its place, once there is one; nil: this is the best.
 	improve func(*handle)
 
+	parts parts // of a service: its subsets
+
 	calls   atomic.Int64 // calls under way; closing is added once it shall end
 	idle    chan struct{}
 	emptied sync.Once
@@ -38,7 +40,7 @@ func newVersion(hash string, t loam.Target, close func(context.Context) error) *
 	return &version{hash: hash, target: t, close: close, idle: make(chan struct{})}
 }
 
-func (v *version) enter() bool {
+func (v *version) take() bool {
 	if v.calls.Add(1) < closing {
 		return true
 	}
@@ -65,14 +67,23 @@ func (v *version) end(ctx context.Context) error {
 
 // Serve calls the present version.
 func (h *handle) Serve(req *loam.Request) (*loam.Response, error) {
+	v, err := h.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer v.leave()
+	return v.target.Serve(req)
+}
+
+// enter takes the present version for a call, which ends with its leave.
+func (h *handle) enter() (*version, error) {
 	for {
 		v := h.current.Load()
 		if v == nil {
 			return nil, loam.Errorf(loam.Unavailable, strconv.Quote(h.name), "it is not ready; see loam get")
 		}
-		if v.enter() {
-			defer v.leave()
-			return v.target.Serve(req)
+		if v.take() {
+			return v, nil
 		}
 		// It was replaced between the two lines: the next version stands there already.
 	}

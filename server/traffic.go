@@ -1,0 +1,248 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/listener"
+	"github.com/loam-run/loam/route"
+	"github.com/loam-run/loam/snapshot"
+	"github.com/loam-run/loam/telemetry"
+)
+
+// A socket is an open listener and what it serves at present.
+type socket struct {
+	hash     string // of what needs another socket when it changes
+	listener *listener.Listener
+	table    atomic.Pointer[route.Table]
+	err      error
+}
+
+// Serve sends a request where the present routes say.
+func (s *socket) Serve(req *loam.Request) (*loam.Response, error) {
+	rule := s.table.Load().Match(req).Rule
+	if rule == nil {
+		return nil, &loam.Error{Code: loam.NotFound, Op: "route", Err: fmt.Errorf("no route for %s %s%s", req.Method, req.Authority, req.Path)}
+	}
+	return rule.Pick().Serve(req)
+}
+
+// applyListeners compiles each listener's routes, opens sockets that are new and drains those that are no more.
+func (s *server) applyListeners(ctx context.Context, plan *snapshot.Plan) {
+	rules := map[string][]route.Rule{}
+	for _, r := range plan.Routes {
+		rules[r.Listener] = append(rules[r.Listener], s.rule(r))
+	}
+	streams := map[string][]snapshot.Stream{}
+	for _, st := range plan.Streams {
+		streams[st.Listener] = append(streams[st.Listener], st)
+	}
+	wanted := map[string]bool{}
+	for _, l := range plan.Listeners {
+		wanted[l.Name] = true
+		var sites []route.Site
+		for _, section := range l.Sections {
+			sites = append(sites, route.Site{Host: section.Hostname, Rules: rules[section.Name]})
+		}
+		table, err := route.Compile(sites...)
+		if err != nil {
+			s.failures["Gateway/"+l.Gateway] = err // Build let a rule through that does not compile
+			continue
+		}
+		now := s.listeners[l.Name]
+		if now == nil {
+			now = &socket{}
+			s.listeners[l.Name] = now
+		}
+		service, err := s.service(now, l, streams)
+		if err != nil {
+			now.err = err
+			s.failures["Gateway/"+l.Gateway] = err
+			s.o.Log.Error("not listening", "listener", l.Name, "error", err, "hint", loam.HintOf(err))
+			continue // what it served before, it serves on
+		}
+		now.table.Store(table)
+		hash := snapshot.Hash([]any{l.Address, l.Connections})
+		if now.listener != nil && now.hash == hash {
+			now.err = nil
+			now.listener.Update(service)
+			continue
+		}
+		if now.listener != nil { // it moves: the old socket may hold the address of the new
+			s.endLater(now.listener.Drain, "listener", l.Name)
+		}
+		now.hash = hash
+		now.listener, now.err = listener.Listen(ctx, s.engine, s.hub, listener.Config{Name: l.Name, Address: l.Address, Limits: limits(l.Connections), Log: s.o.Log}, service)
+		if now.err != nil {
+			s.failures["Gateway/"+l.Gateway] = now.err
+			s.o.Log.Error("not listening", "listener", l.Name, "error", now.err, "hint", loam.HintOf(now.err))
+		}
+	}
+	for name, l := range s.listeners {
+		if !wanted[name] {
+			delete(s.listeners, name)
+			if l.listener != nil {
+				s.endLater(l.listener.Drain, "listener", name)
+			}
+		}
+	}
+}
+
+func limits(c snapshot.Connections) listener.Limits {
+	return listener.Limits{
+		MaxConnections: c.Max, MaxStreams: c.MaxStreams, MaxHeader: int(c.HeaderBytes), MaxFields: c.HeaderCount,
+		HeadTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout, MinRate: c.MinRate,
+	}
+}
+
+// service is what a listener's connections are for, by its sections.
+func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]snapshot.Stream) (listener.Service, error) {
+	var out listener.Service
+	var terminated route.Hosts[*tls.Config]
+	var passed route.Hosts[loam.Target]
+	secure := false
+	for _, section := range l.Sections {
+		switch section.Protocol {
+		case "HTTP":
+			out.HTTP, out.Plain = now, true
+		case "HTTPS":
+			out.HTTP = now
+			config, err := s.serverTLS(section)
+			if err != nil {
+				return out, err
+			}
+			secure = true
+			terminated.Set(section.Hostname, config)
+		case "TLS":
+			secure = true
+			for _, st := range streams[section.Name] {
+				target := s.stream(st)
+				hosts := st.Hosts
+				if len(hosts) == 0 {
+					hosts = []string{section.Hostname}
+				}
+				for _, host := range hosts {
+					passed.Set(host, target)
+				}
+			}
+			out.Stream = func(name string) loam.Target {
+				t, _ := passed.Find(name)
+				return t
+			}
+		case "TCP":
+			out.TCP = refused
+			for _, st := range streams[section.Name] {
+				out.TCP = s.stream(st)
+			}
+		}
+	}
+	if secure {
+		out.TLS = func(name string) *tls.Config {
+			c, _ := terminated.Find(name)
+			return c
+		}
+	}
+	return out, nil
+}
+
+// refused is where the connections of a section go that no route is for.
+var refused = loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
+	return nil, loam.Errorf(loam.NotFound, "route", "no TCPRoute is for this listener")
+})
+
+// rule is what a route comes to: a target for each backend, behind the policies of both.
+func (s *server) rule(r snapshot.Route) route.Rule {
+	rule := route.Rule{Name: r.Name, Hosts: r.Hosts, Matches: r.Matches}
+	whole := s.policies(r.Policy, r.Session)
+	log := s.accessLog(r.Policy.AccessLog)
+	add := func(name string, weight int, t loam.Target) {
+		rule.Backends = append(rule.Backends, route.Backend{Weight: weight, Target: &observed{
+			name: r.Name, target: name, listener: r.Listener, next: whole(t), log: log,
+			series: s.series.Series(telemetry.Labels{Route: r.Name, Target: name}),
+		}})
+	}
+	for _, b := range r.Backends {
+		t := s.backend(b.TargetRef, b.Subset, b.Broken, r.Kind)
+		add(b.Kind+"/"+b.Name, b.Weight, s.policies(b.Policy, nil)(t))
+	}
+	if len(r.Backends) == 0 { // Policy answers by itself
+		add("", 1, s.backend(snapshot.TargetRef{}, nil, "the rule has no backend", r.Kind))
+	}
+	return rule
+}
+
+// backend is a target by name.
+func (s *server) backend(ref snapshot.TargetRef, subset map[string]string, broken, kind string) loam.Target {
+	if broken != "" {
+		code := loam.Internal // 500, as the Gateway API asks
+		if kind == "GRPCRoute" {
+			code = loam.Unavailable
+		}
+		err := &loam.Error{Code: code, Op: "backend", Err: fmt.Errorf("%s", broken), Hint: "see what became of the route: loam get"}
+		return loam.TargetFunc(func(*loam.Request) (*loam.Response, error) { return nil, err })
+	}
+	h := s.targets[ref]
+	if len(subset) > 0 {
+		return &part{h: h, labels: subset, key: fmt.Sprint(subset)}
+	}
+	return h
+}
+
+// stream is where the connections of a TCPRoute or TLSRoute go.
+func (s *server) stream(st snapshot.Stream) loam.Target {
+	var shares route.Shares[loam.Target]
+	for _, b := range st.Backends {
+		name := b.Kind + "/" + b.Name
+		shares.Add(&observed{
+			name: st.Name, target: name, listener: st.Listener, next: s.backend(b.TargetRef, b.Subset, b.Broken, st.Kind),
+			series: s.series.Series(telemetry.Labels{Route: st.Name, Target: name}), log: s.accessLog(b.Policy.AccessLog),
+		}, b.Weight)
+	}
+	return loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
+		if t := shares.Pick(); t != nil {
+			return t.Serve(req)
+		}
+		return nil, loam.Errorf(loam.Unavailable, st.Name, "no backend has a weight")
+	})
+}
+
+// observed counts and logs what a route sends to a target.
+type observed struct {
+	name, target, listener string
+	next                   loam.Target
+	series                 *telemetry.Series
+	log                    *telemetry.AccessLog // nil: nothing is written
+}
+
+// Serve sends the request on.
+func (o *observed) Serve(req *loam.Request) (*loam.Response, error) {
+	req.Route, req.Target, req.Observer = o.name, o.target, o
+	o.series.Begin(req.Task().Shard())
+	return o.next.Serve(req)
+}
+
+// Observe counts the answer.
+func (o *observed) Observe(req *loam.Request, status int, sent int64, took time.Duration) {
+	t := req.Task()
+	o.series.End(t.Shard(), status, sent, took)
+	if o.log != nil {
+		o.log.Log(o.listener, req, t.Now(), status, sent, took)
+	}
+}
+
+// accessLog is the log of that form, one for all who want the same.
+func (s *server) accessLog(c *snapshot.AccessLog) *telemetry.AccessLog {
+	if c == nil {
+		return nil
+	}
+	l := s.logs[*c]
+	if l == nil {
+		l = telemetry.NewAccessLog(s.o.AccessLog, c.Format, c.Sample)
+		s.logs[*c] = l
+	}
+	return l
+}
