@@ -49,7 +49,7 @@ func run(proto string, files map[string]*string) error {
 			if file == "" {
 				continue
 			}
-			if err := write(l, c, file); err != nil {
+			if err := writeFile(l, c, file); err != nil {
 				return fmt.Errorf("%s: %w", file, err)
 			}
 		}
@@ -57,7 +57,7 @@ func run(proto string, files map[string]*string) error {
 	return nil
 }
 
-func write(l language, c contract, file string) error {
+func writeFile(l language, c contract, file string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}

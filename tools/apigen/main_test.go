@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,79 +18,133 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-const contractFile = "../../api/loam.proto"
+const (
+	root         = "../../"
+	contractFile = root + "api/loam.proto"
+)
 
 // What is committed is what the generator writes.
 func TestUpToDate(t *testing.T) {
-	want, err := SKIP
+	c, err := compile(contractFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{"../../api/loam.pb.go", "../../sdk/go/internal/api/loam.pb.go"} {
-		if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {
+	for file, generate := range map[string]func(contract, []byte) ([]byte, error){
+		"api/loam.pb.go": goSource, "sdk/go/internal/api/loam.pb.go": goSource, "sdk/rust/api.rs": rustSource, "sdk/c/loam.h": cSource,
+		"sdk/assemblyscript/api.ts": assemblyScriptSource,
+	} {
+		got, err := os.ReadFile(root + file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if want, err := generate(c, got); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s is not what apigen writes: run go generate ./api (%v)", file, err)
 		}
 	}
 }
 
-// The generated code, in a program of its own, reads what the official implementation writes of every message, and
-// writes what that reads as the same.
+// A contract with what apigen does not know is refused, with the field's name.
+func TestRefuses(t *testing.T) {
+	for _, fields := range []string{"double a = 1;", "repeated int64 a = 1;", "M a = 1;", "map<string, string> a = 1;", "oneof x { string a = 1; }", "optional string a = 1;"} {
+		file := filepath.Join(t.TempDir(), "x.proto")
+		if err := os.WriteFile(file, []byte("syntax = \"proto3\";\nmessage M { "+fields+" }\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := compile(file); err == nil || !strings.Contains(err.Error(), "M.a") {
+			t.Errorf("%s: %v", fields, err)
+		}
+	}
+	if _, err := cSource(contract{}, []byte("no header")); err == nil {
+		t.Error("a header without the lines was taken")
+	}
+}
+
+// malformed are bytes that hold no StateGetRequest.
+var malformed = []string{"ff", "0a", "0a05", "0a056162", "0801", "0d01020304", "09", "00", "0b", "0c", "0e", "f8ffffffff7f00", "0affffffffffffffffff01", "60ffffffffffffffffffff01"}
+
+// unknown are fields that it does not know, of every wire type, which are passed over.
+const unknown = "9a0603616263" + "980605" + "99060102030405060708" + "9d0601020304"
+
+// The generated code, in a program of its own in each language, reads what the official implementation writes of every
+// message, and writes what that reads as the same.
 func TestAgainstProtobuf(t *testing.T) {
-	c := protocompile.Compiler{Resolver: &protocompile.SourceResolver{ImportPaths: []string{filepath.Dir(contract)}}}
-	files, err := c.Compile(context.Background(), filepath.Base(contract))
+	var in strings.Builder
+	sent, names := messages(t)
+	for _, m := range sent {
+		wire, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&in, "%s:%x\n", m.ProtoReflect().Descriptor().Name(), wire)
+	}
+	for _, m := range malformed {
+		fmt.Fprintf(&in, "StateGetRequest:%s\n", m)
+	}
+	fmt.Fprintf(&in, "StateGetRequest:%s\n", unknown)
+
+	c, err := compile(contractFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := generate(contract, "main")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var table, in strings.Builder
-	var sent []proto.Message
-	messages := files[0].Messages()
-	for i := range messages.Len() {
-		d := messages.Get(i)
-		fmt.Fprintf(&table, "\t%q: func() message { return new(%s) },\n", d.Name(), d.Name())
-		for seed := range 6 {
-			m := dynamicpb.NewMessage(d)
-			fillMessage(m, seed)
-			wire, err := proto.Marshal(m)
+	for language, program := range map[string]func(t *testing.T, c contract, names []string) *exec.Cmd{
+		"go": goProgram, "rust": rustProgram, "c": cProgram, "assemblyscript": assemblyScriptProgram,
+	} {
+		t.Run(language, func(t *testing.T) {
+			cmd := program(t, c, names)
+			cmd.Stdin = strings.NewReader(in.String())
+			out, err := cmd.Output()
 			if err != nil {
+				var exit *exec.ExitError
+				if errors.As(err, &exit) {
+					t.Fatalf("%v\n%s", err, exit.Stderr)
+				}
 				t.Fatal(err)
 			}
-			fmt.Fprintf(&in, "%s:%x\n", d.Name(), wire)
+			lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+			if len(lines) != len(sent)+len(malformed)+1 {
+				t.Fatalf("%d answers to %d messages", len(lines), len(sent)+len(malformed)+1)
+			}
+			for i, m := range sent {
+				wire, err := hex.DecodeString(lines[i])
+				back := m.ProtoReflect().New().Interface()
+				if err == nil {
+					err = proto.Unmarshal(wire, back)
+				}
+				if err != nil || !proto.Equal(m, back) {
+					t.Errorf("%.300v came back as %.300v (%v)", m, back, err)
+				}
+			}
+			for i, m := range malformed {
+				if lines[len(sent)+i] != "error" {
+					t.Errorf("%s was read as %q", m, lines[len(sent)+i])
+				}
+			}
+			if last := lines[len(lines)-1]; last != "" {
+				t.Errorf("fields that it does not know: %q", last)
+			}
+		})
+	}
+}
+
+// messages are some of every kind in the contract, and the kinds.
+func messages(t *testing.T) (sent []proto.Message, names []string) {
+	t.Helper()
+	c := protocompile.Compiler{Resolver: &protocompile.SourceResolver{ImportPaths: []string{filepath.Dir(contractFile)}}}
+	files, err := c.Compile(context.Background(), filepath.Base(contractFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := files[0].Messages()
+	for i := range kinds.Len() {
+		names = append(names, string(kinds.Get(i).Name()))
+		for seed := range 6 {
+			m := dynamicpb.NewMessage(kinds.Get(i))
+			fillMessage(m, seed)
 			sent = append(sent, m)
 		}
 	}
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"go.mod": "module echo\n\ngo 1.24\n", "api.go": string(src), "main.go": fmt.Sprintf(echo, table.String()),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.Command("go", "run", ".")
-	cmd.Dir, cmd.Stdin, cmd.Stderr = dir, strings.NewReader(in.String()), os.Stderr
-	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
-	if len(lines) != len(sent) {
-		t.Fatalf("%d answers to %d messages", len(lines), len(sent))
-	}
-	for i, line := range lines {
-		wire, err := hex.DecodeString(line)
-		if err != nil {
-			t.Fatalf("%s: %s", sent[i].ProtoReflect().Descriptor().Name(), line)
-		}
-		back := sent[i].ProtoReflect().New().Interface()
-		if err := proto.Unmarshal(wire, back); err != nil || !proto.Equal(sent[i], back) {
-			t.Errorf("%v came back as %v (%v)", sent[i], back, err)
-		}
-	}
+	return sent, names
 }
 
 // fillMessage sets fields to values that lie on the edges of the format; seed chooses which.
@@ -126,39 +181,107 @@ func fillMessage(m protoreflect.Message, seed int) {
 	}
 }
 
-const echo = `package main
-
-import (
-	"bufio"
-	"encoding/hex"
-	"fmt"
-	"os"
-	"strings"
-)
-
-type message interface {
-	AppendProto([]byte) []byte
-	ParseProto([]byte) error
+// write writes a program's files; a name that ends in a file of testdata is that, with %s replaced by table.
+func write(t *testing.T, table string, files map[string]string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for name, text := range files {
+		if from, ok := strings.CutPrefix(text, "testdata/"); ok {
+			b, err := os.ReadFile(filepath.Join("testdata", from))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = strings.ReplaceAll(string(b), "TABLE", table)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
-var messages = map[string]func() message{
-%s}
-
-func main() {
-	in := bufio.NewScanner(os.Stdin)
-	in.Buffer(nil, 16<<20)
-	for in.Scan() {
-		name, text, _ := strings.Cut(in.Text(), ":")
-		wire, err := hex.DecodeString(text)
-		m := messages[name]()
-		if err == nil {
-			err = m.ParseProto(wire)
-		}
-		if err != nil {
-			fmt.Println(err)
-			continue
-		}
-		fmt.Printf("%%x\n", m.AppendProto(nil))
+// build runs a compiler. One that is missing is a failure, never a pass.
+func build(t *testing.T, dir, name string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("%v: run test/sdk/install.sh", err)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
 	}
 }
-`
+
+// each formats a line for each name.
+func each(names []string, format string, arg func(name string) []any) string {
+	var b strings.Builder
+	for _, n := range names {
+		fmt.Fprintf(&b, format, arg(n)...)
+	}
+	return b.String()
+}
+
+func source(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(root + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func goProgram(t *testing.T, c contract, names []string) *exec.Cmd {
+	src, err := goPackage(c, "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := each(names, "\t%q: func() message { return new(%s) },\n", func(n string) []any { return []any{n, n} })
+	dir := write(t, table, map[string]string{"go.mod": "module echo\n\ngo 1.24\n", "api.go": string(src), "main.go": "testdata/echo.go.txt"})
+	build(t, dir, "go", "build", "-o", "echo", ".")
+	return exec.Command(filepath.Join(dir, "echo"))
+}
+
+func rustProgram(t *testing.T, c contract, names []string) *exec.Cmd {
+	src, err := rustSource(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := each(names, "        %q => echo::<api::%s>(b),\n", func(n string) []any { return []any{n, n} })
+	dir := write(t, table, map[string]string{"api.rs": string(src), "wire.rs": source(t, "sdk/rust/wire.rs"), "main.rs": "testdata/echo.rs"})
+	build(t, dir, "rustc", "--edition=2021", "-Adead_code", "-o", "echo", "main.rs")
+	return exec.Command(filepath.Join(dir, "echo"))
+}
+
+func cProgram(t *testing.T, c contract, names []string) *exec.Cmd {
+	src, err := cSource(c, []byte(source(t, "sdk/c/loam.h")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := each(names, "\tECHO(%q, loam_%s)\n", func(n string) []any { return []any{n, snake(n)} })
+	dir := write(t, table, map[string]string{"loam.h": string(src), "main.c": "testdata/echo.c"})
+	build(t, dir, "cc", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-o", "echo", "main.c")
+	return exec.Command(filepath.Join(dir, "echo"))
+}
+
+func assemblyScriptProgram(t *testing.T, c contract, names []string) *exec.Cmd {
+	src, err := assemblyScriptSource(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asc, err := filepath.Abs(root + "examples/languages/assemblyscript/node_modules/assemblyscript/bin/asc.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(asc); err != nil {
+		t.Fatalf("%v: run test/sdk/install.sh", err)
+	}
+	table := each(names, "  if (name == %q) return hex(encode(decode<api.%s>(b)));\n", func(n string) []any { return []any{n, n} })
+	dir := write(t, table, map[string]string{
+		"api.ts": string(src), "wire.ts": source(t, "sdk/assemblyscript/wire.ts"), "main.ts": "testdata/echo.ts", "run.mjs": "testdata/echo.mjs",
+	})
+	build(t, dir, "node", asc, "main.ts", "-o", "main.wasm", "--bindings", "esm", "-O1")
+	return exec.Command("node", filepath.Join(dir, "run.mjs"))
+}
