@@ -18,11 +18,12 @@ import (
 	"github.com/loam-run/loam"
 )
 
-// A Site is the rules of one listener. Where several share a socket, a request is for the site with the most specific
-// Host that takes its host, and for no other, be there a rule for it or not.
+// A Site is the rules of one listener. Where several share a socket, a request is for the site of its scheme with the
+// most specific Host that takes its host, and for no other, be there a rule for it or not.
 type Site struct {
-	Host  string // "shop.example.com", "*.example.com"; "": any
-	Rules []Rule
+	Scheme string // http or https; "": both
+	Host   string // "shop.example.com", "*.example.com"; "": any
+	Rules  []Rule
 }
 
 // A Rule sends the requests that one of its hosts and one of its matches accept to its backends.

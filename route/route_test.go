@@ -155,8 +155,21 @@ func TestSites(t *testing.T) {
 			t.Errorf("%s: matched %q, want %q", line, got, want)
 		}
 	}
-	if _, err := Compile(Site{Host: "a.x"}, Site{Host: "A.x"}); err == nil {
-		t.Error("two sites of one host compiled")
+	for _, two := range [][2]string{{"", ""}, {"http", ""}, {"", "https"}, {"http", "http"}} {
+		if _, err := Compile(Site{Host: "a.x", Scheme: two[0]}, Site{Host: "A.x", Scheme: two[1]}); err == nil {
+			t.Errorf("two sites of one host, and schemes %q, compiled", two)
+		}
+	}
+	table, err = Compile(Site{Scheme: "http", Rules: []Rule{rule("plain", nil)}}, Site{Scheme: "https", Rules: []Rule{rule("secure", nil)}}, Site{Host: "both", Rules: []Rule{rule("both", nil)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []struct{ scheme, host, rule string }{{"http", "h", "plain"}, {"https", "h", "secure"}, {"", "h", "plain"}, {"http", "both", "both"}, {"https", "both", "both"}} {
+		req := request("GET " + want.host + "/")
+		req.Scheme = want.scheme
+		if got := table.Match(req).Rule; got == nil || got.Name != want.rule {
+			t.Errorf("%v: matched %v", want, got)
+		}
 	}
 }
 

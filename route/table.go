@@ -15,7 +15,7 @@ import (
 
 // A Table finds the rule of a request. It is immutable; many goroutines may use it at once.
 type Table struct {
-	sites Hosts[*Hosts[*paths]]
+	plain, secure Hosts[*Hosts[*paths]] // sites by scheme, then by host
 }
 
 // paths are the rules of one host.
@@ -51,12 +51,11 @@ func Compile(sites ...Site) (*Table, error) {
 	var errs []error
 	order := 0
 	for _, s := range sites {
-		if _, there := t.sites.Get(s.Host); there {
+		hosts := &Hosts[*paths]{}
+		if !t.enter(s, hosts) {
 			errs = append(errs, fmt.Errorf("two sites of host %q", s.Host))
 			continue
 		}
-		hosts := &Hosts[*paths]{}
-		t.sites.Set(s.Host, hosts)
 		for _, r := range s.Rules {
 			r.shares = Shares[loam.Target]{}
 			for _, b := range r.Backends {
@@ -95,6 +94,22 @@ func Compile(sites ...Site) (*Table, error) {
 		return nil, &loam.Error{Code: loam.InvalidArgument, Op: "route.Compile", Err: err}
 	}
 	return t, nil
+}
+
+// enter adds a site, where there is none of its scheme and host.
+func (t *Table) enter(s Site, hosts *Hosts[*paths]) bool {
+	_, plain := t.plain.Get(s.Host)
+	_, secure := t.secure.Get(s.Host)
+	if plain && s.Scheme != "https" || secure && s.Scheme != "http" {
+		return false
+	}
+	if s.Scheme != "https" {
+		t.plain.Set(s.Host, hosts)
+	}
+	if s.Scheme != "http" {
+		t.secure.Set(s.Host, hosts)
+	}
+	return true
 }
 
 func at(hosts *Hosts[*paths], host string) *paths {
@@ -231,7 +246,11 @@ func literal(re *syntax.Regexp) (string, bool) {
 func (t *Table) Match(req *loam.Request) Result {
 	path := Clean(req.Path)
 	host := hostname(req.Authority)
-	hosts, there := t.sites.Find(host)
+	sites := &t.plain
+	if req.Scheme == "https" {
+		sites = &t.secure
+	}
+	hosts, there := sites.Find(host)
 	if !there {
 		return Result{Path: path}
 	}

@@ -90,6 +90,7 @@ func TestBuild(t *testing.T) {
 // ask sends the requests in an *.in.yaml through the plan's routes: lines such as
 //
 //	#? default/http GET shop.example.com/a?q=1 x-version=beta -> HTTPRoute/shop rules[0]
+//	#? default/http GET https://shop.example.com/ -> none
 //
 // name a listener, a request and the rule it must match, or none. A line of method CONNECT names a server name and the
 // stream that has its connections.
@@ -127,7 +128,10 @@ func table(t *testing.T, p *snapshot.Plan, l snapshot.Listener) *route.Table {
 	t.Helper()
 	var sites []route.Site
 	for _, s := range l.Sections {
-		site := route.Site{Host: s.Hostname}
+		site := route.Site{Host: s.Hostname, Scheme: map[string]string{"HTTP": "http", "HTTPS": "https"}[s.Protocol]}
+		if site.Scheme == "" {
+			continue // it has no requests
+		}
 		for _, r := range p.Routes {
 			if r.Listener == s.Name {
 				any := []route.Backend{{Target: loam.TargetFunc(nil), Weight: 1}}
@@ -145,7 +149,10 @@ func table(t *testing.T, p *snapshot.Plan, l snapshot.Listener) *route.Table {
 
 func request(f []string) *loam.Request {
 	r := loam.NewRequest(context.Background())
-	r.Method = f[0]
+	r.Method, r.Scheme = f[0], "http"
+	if rest, ok := strings.CutPrefix(f[1], "https://"); ok {
+		f[1], r.Scheme = rest, "https"
+	}
 	r.Authority, r.Path, _ = strings.Cut(f[1], "/")
 	r.Path, r.RawQuery, _ = strings.Cut("/"+r.Path, "?")
 	for _, h := range f[2:] {
