@@ -32,7 +32,8 @@ var toolchains = []toolchain{
 
 // rustCommand builds main.rs and its modules by rustc alone: a guest of the SDK has no crates.
 func rustCommand(ctx context.Context, dir, out string) (*exec.Cmd, error) {
-	rustc, target, err := findRust(ctx)
+	// A newer compiler may be first in PATH and have no library for WASI, where the distribution's has.
+	rustc, target, err := findRustIn(ctx, []string{os.Getenv("RUSTC"), "rustc", "/usr/bin/rustc"})
 	if err != nil {
 		return nil, err
 	}
@@ -42,10 +43,10 @@ func rustCommand(ctx context.Context, dir, out string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// findRust finds a compiler that has the standard library for WASI: the one of RUSTC or PATH, else the distribution's.
-func findRust(ctx context.Context) (rustc, target string, err error) {
+// findRustIn finds the first compiler that has the standard library for WASI.
+func findRustIn(ctx context.Context, names []string) (rustc, target string, err error) {
 	found := false
-	for _, name := range []string{os.Getenv("RUSTC"), "rustc", "/usr/bin/rustc"} {
+	for _, name := range names {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			continue
@@ -88,7 +89,10 @@ func clangCommand(ctx context.Context, dir, out string) (*exec.Cmd, error) {
 
 // clangHint tells a clang without the parts for WASI from a mistake in the program.
 func clangHint(said string) string {
-	for _, part := range []string{"wasm-ld", "crt1-reactor.o", "libclang_rt.builtins-wasm32.a", "cannot find -lc", "unable to find library -lc", "'stdio.h' file not found", "bits/libc-header-start.h", "No available targets are compatible"} {
+	for _, part := range []string{
+		"unable to execute command", "cannot open crt1", "libclang_rt.builtins-wasm32.a", "unable to find library -lc", "'stdio.h' file not found",
+		"'bits/libc-header-start.h' file not found", "No available targets are compatible",
+	} {
 		if strings.Contains(said, part) {
 			return installClang
 		}
