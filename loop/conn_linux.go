@@ -314,7 +314,7 @@ func (c *conn) release(s Session, idle time.Duration, more bool) {
 	c.session, c.idle, c.owner = s, idle, nil
 	c.readBy, c.writeBy = 0, 0
 	if l.stopping {
-		c.Close()
+		hangUp(c, s)
 		return
 	}
 	c.flags |= free
@@ -341,7 +341,7 @@ func (c *conn) expire(now int64) {
 	case c.until > now:
 		c.l.wheel.arm(&c.tm, c.until)
 	default:
-		c.Close()
+		hangUp(c, c.session)
 	}
 }
 
@@ -371,19 +371,74 @@ func (c *conn) detach() *os.File {
 }
 
 func (c *conn) SetDeadline(t time.Time) error {
-	c.readBy = c.l.since(t)
-	c.writeBy = c.readBy
+	by := c.l.since(t)
+	c.setReadBy(by)
+	c.setWriteBy(by)
 	return nil
 }
 
 func (c *conn) SetReadDeadline(t time.Time) error {
-	c.readBy = c.l.since(t)
+	c.setReadBy(c.l.since(t))
 	return nil
 }
 
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.writeBy = c.l.since(t)
+	c.setWriteBy(c.l.since(t))
 	return nil
+}
+
+func (c *conn) setReadBy(by int64) {
+	if c.readBy = by; c.reader != nil {
+		c.l.hurry(c.reader, by)
+	}
+}
+
+func (c *conn) setWriteBy(by int64) {
+	if c.writeBy = by; c.writer != nil {
+		c.l.hurry(c.writer, by)
+	}
+}
+
+// hurry moves the deadline of a wait that is under way.
+func (l *loop) hurry(t *task, by int64) {
+	if t.wait != waitConn {
+		return
+	}
+	if t.deadline = by; by != 0 {
+		l.wheel.arm(&t.w.tm, by)
+	}
+}
+
+func (c *conn) lend(class uint8) *Buffer { return c.l.lend(class) }
+func (c *conn) giveBack(b *Buffer)       { c.l.keep(b) }
+
+func (c *conn) now(p []byte) {
+	if c.flags&dead == 0 && c.writer == nil {
+		_, _, _ = c.tryWrite(p) // as far as it goes
+	}
+}
+
+func (c *conn) outside() (net.Conn, func(), error) {
+	if c.flags&dead != 0 {
+		return nil, nil, errClosed
+	}
+	dup, _, e := syscall.Syscall(syscall.SYS_FCNTL, uintptr(c.fd), syscall.F_DUPFD_CLOEXEC, 0)
+	if e != 0 {
+		return nil, nil, os.NewSyscallError("fcntl", e)
+	}
+	f := os.NewFile(dup, "handshake")
+	defer f.Close()
+	nc, err := net.FileConn(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.readBy != 0 {
+		_ = nc.SetDeadline(c.l.base.Add(time.Duration(c.readBy))) // it is open
+	}
+	return nc, func() {
+		nc.Close()
+		c.flags |= canRead | canWrite // edges that came meanwhile say nothing of now
+	}, nil
 }
 
 func (c *conn) LocalAddr() net.Addr  { return c.address(syscall.Getsockname) }

@@ -28,6 +28,11 @@ func Dial(t loam.Task, network, address string, deadline time.Time) (Conn, error
 	if l, ok := t.(looped); ok {
 		return l.dial(network, address, deadline)
 	}
+	switch network {
+	case "tcp", "tcp4", "tcp6", "unix":
+	default:
+		return nil, &net.OpError{Op: "dial", Net: network, Err: net.UnknownNetworkError(network)}
+	}
 	d := net.Dialer{Deadline: deadline, FallbackDelay: -1}
 	nc, err := d.DialContext(t.Context(), network, address)
 	if err != nil {

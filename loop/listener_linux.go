@@ -325,7 +325,12 @@ func (ln *listener) Stop() error {
 	}
 	ln.stopped = true
 	for _, s := range ln.sockets {
-		s.l.do(s.close)
+		s.l.do(func() {
+			if !s.paused && !s.l.stopping {
+				s.accept() // those in the kernel's queue were promised a connection
+			}
+			s.close()
+		})
 	}
 	for _, fd := range ln.fds {
 		closeFd(fd)

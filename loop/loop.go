@@ -75,7 +75,7 @@ type Listener interface {
 	Connections() int
 	// Files are duplicates of its sockets, to be handed to a new process.
 	Files() ([]*os.File, error)
-	// Stop accepts no more. Connections that were accepted live on.
+	// Stop accepts no more. Connections that were accepted live on. A task calls it by Await.
 	Stop() error
 	// Each calls fn for every connection it accepted that no task serves at this moment, on the loop that owns it, and
 	// returns when all were seen. fn must not wait; it may close the connection or take its File. A task does not call it.

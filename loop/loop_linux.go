@@ -298,7 +298,7 @@ func (l *loop) stop() {
 func (l *loop) closeAll(which func(*conn) bool) {
 	for _, c := range l.conns {
 		if c != nil && which(c) {
-			c.Close()
+			hangUp(c, c.session)
 		}
 	}
 }

@@ -33,6 +33,7 @@ type netConn struct {
 	binding *binding
 	left    chan struct{} // closed when the goroutine that watches a released connection has left
 	armed   bool          // a deadline is set
+	more    bool          // of the release: there is something to be served that the socket does not show
 
 	// Only the goroutine that reads uses these: they are here so that no read allocates.
 	poll   bool
@@ -207,7 +208,10 @@ func (c *netConn) deadline(set func(time.Time) error, t time.Time) error {
 	return set(t)
 }
 
-func (c *netConn) Release(s Session, idle time.Duration) {
+func (c *netConn) Release(s Session, idle time.Duration) { c.release(s, idle, false) }
+
+// release leaves the connection to its session. more: something is there to be served that the socket does not show.
+func (c *netConn) release(s Session, idle time.Duration, more bool) {
 	c.mu.Lock()
 	switch {
 	case c.state == closed:
@@ -216,19 +220,19 @@ func (c *netConn) Release(s Session, idle time.Duration) {
 	case c.ended.Load() != nil: // no wait would last
 		c.session = s
 		c.mu.Unlock()
-		c.Close()
+		hangUp(c, s)
 		return
 	}
-	c.session, c.idle = s, idle
+	c.session, c.idle, c.more = s, idle, more
 	c.until = time.Time{}
 	if idle > 0 {
 		c.until = time.Now().Add(idle)
 	}
-	c.release()
+	c.rest()
 }
 
-// release leaves the connection to whoever watches it. It unlocks.
-func (c *netConn) release() {
+// rest leaves the connection to whoever watches it. It unlocks.
+func (c *netConn) rest() {
 	c.state = released
 	if c.serving.Load() != nil { // the goroutine that serves goes on to watch
 		c.mu.Unlock()
@@ -236,19 +240,19 @@ func (c *netConn) release() {
 	}
 	c.rebind(nil)
 	c.left = make(chan struct{})
-	left := c.left
+	left, s := c.left, c.session
 	c.mu.Unlock()
-	watch := func() { c.watch(left, false) }
+	watch := func() { c.watch(left) }
 	if c.e == nil {
 		go watch()
 	} else if !c.e.goWatch(watch) {
 		close(left)
-		c.Close()
+		hangUp(c, s)
 	}
 }
 
-// watch waits for a released connection to say something, and serves it. ready: it is held, and has something to say.
-func (c *netConn) watch(left chan struct{}, ready bool) {
+// watch waits for a released connection to say something, and serves it.
+func (c *netConn) watch(left chan struct{}) {
 	defer close(left)
 	var r *routine
 	defer func() {
@@ -257,40 +261,40 @@ func (c *netConn) watch(left chan struct{}, ready bool) {
 		}
 	}()
 	for {
-		if !ready {
-			c.mu.Lock()
-			if c.state != released {
-				c.mu.Unlock()
-				return
-			}
+		c.mu.Lock()
+		if c.state != released {
+			c.mu.Unlock()
+			return
+		}
+		if !c.more {
 			c.armed = !c.until.IsZero()
 			_ = c.Conn.SetDeadline(c.until)
 			c.mu.Unlock()
 			c.poll = false
 			err := c.Ready()
-
 			c.mu.Lock()
 			if c.state != released { // somebody took it
 				c.mu.Unlock()
 				return
 			}
 			if errors.Is(err, os.ErrDeadlineExceeded) || c.ended.Load() != nil {
+				s := c.session
 				c.mu.Unlock()
-				c.Close()
+				hangUp(c, s)
 				return
 			}
-			c.state = held
-			if c.armed {
-				_ = c.Conn.SetDeadline(time.Time{})
-				c.armed = false
-			}
-			c.mu.Unlock()
 		}
-		ready = false
+		c.more = false
+		c.state = held
+		if c.armed {
+			_ = c.Conn.SetDeadline(time.Time{})
+			c.armed = false
+		}
 		if r == nil {
 			r = c.e.routine()
-			c.bind(r)
+			c.rebind(r)
 		}
+		c.mu.Unlock()
 		if !c.serve(r) {
 			return
 		}
@@ -337,8 +341,8 @@ func (c *netConn) claim(to state) bool {
 		c.mu.Unlock()
 		return false
 	}
-	busy := false
-	if c.raw.Control(func(fd uintptr) { busy, _ = peek(fd) }) != nil || busy {
+	busy := c.more
+	if busy || c.raw.Control(func(fd uintptr) { busy, _ = peek(fd) }) != nil || busy {
 		c.mu.Unlock()
 		return false
 	}
@@ -375,7 +379,7 @@ func (c *netConn) visit(fn func(Conn, Session)) {
 	fn(c, c.session)
 	c.mu.Lock()
 	if c.state == visited {
-		c.release()
+		c.rest()
 		return
 	}
 	c.mu.Unlock()
@@ -430,3 +434,22 @@ func (c *netConn) detach() (*os.File, error) {
 
 // errNotIdle is the answer to who wants the socket of a connection that a task has.
 var errNotIdle = &loam.Error{Code: loam.FailedPrecondition, Op: "loop", Err: errors.New("the connection is not idle")}
+
+func (c *netConn) lend(class uint8) *Buffer {
+	if b, ok := buffers[class].Get().(*Buffer); ok {
+		return b
+	}
+	return newBuffer(class)
+}
+
+func (c *netConn) giveBack(b *Buffer) { buffers[b.class].Put(b) }
+
+func (c *netConn) now(p []byte) {
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(farewell))
+	_, _ = c.Conn.Write(p) // as far as it goes
+}
+
+// farewell is how long a goroutine waits for the last words of a connection to go out.
+const farewell = 100 * time.Millisecond
+
+func (c *netConn) outside() (net.Conn, func(), error) { return c, func() {}, nil }

@@ -46,6 +46,9 @@ func (r Relay) Start(t loam.Task) {
 	c.halves[0] = half{c: c, from: r.A, to: r.B, due: r.FromA}
 	c.halves[1] = half{c: c, from: r.B, to: r.A, due: r.FromB}
 	for _, end := range [2]io.ReadWriteCloser{r.A, r.B} {
+		if c, ok := end.(Conn); ok {
+			c.Poll(false)
+		}
 		if n := plainConn(end); n != nil {
 			n.bind(nil) // the relay outlives the task that begins it
 		}
