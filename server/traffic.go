@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +48,9 @@ func (s *server) applyListeners(ctx context.Context, plan *snapshot.Plan) {
 		wanted[l.Name] = true
 		var sites []route.Site
 		for _, section := range l.Sections {
-			sites = append(sites, route.Site{Host: section.Hostname, Rules: rules[section.Name]})
+			if section.Protocol == "HTTP" || section.Protocol == "HTTPS" {
+				sites = append(sites, route.Site{Scheme: strings.ToLower(section.Protocol), Host: section.Hostname, Rules: rules[section.Name]})
+			}
 		}
 		table, err := route.Compile(sites...)
 		if err != nil {
@@ -102,8 +106,7 @@ func limits(c snapshot.Connections) listener.Limits {
 // service is what a listener's connections are for, by its sections.
 func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]snapshot.Stream) (listener.Service, error) {
 	var out listener.Service
-	var terminated route.Hosts[*tls.Config]
-	var passed route.Hosts[loam.Target]
+	var names route.Hosts[*named] // the section of the most specific hostname has a connection, whichever way it goes
 	secure := false
 	for _, section := range l.Sections {
 		switch section.Protocol {
@@ -116,9 +119,16 @@ func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]
 				return out, err
 			}
 			secure = true
-			terminated.Set(section.Hostname, config)
+			names.Set(section.Hostname, &named{config: config})
 		case "TLS":
+			if !section.TLS.Passthrough {
+				s.failures["Gateway/"+l.Gateway] = &loam.Error{Code: loam.Unimplemented, Op: "listener " + section.Name,
+					Err: errors.New("TLS that ends here for a TLSRoute or TCPRoute is not supported yet"), Hint: "write mode: Passthrough"}
+				continue
+			}
 			secure = true
+			n := &named{}
+			names.Set(section.Hostname, n)
 			for _, st := range streams[section.Name] {
 				target := s.stream(st)
 				hosts := st.Hosts
@@ -126,11 +136,15 @@ func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]
 					hosts = []string{section.Hostname}
 				}
 				for _, host := range hosts {
-					passed.Set(host, target)
+					n.streams.Set(host, target)
 				}
 			}
 			out.Stream = func(name string) loam.Target {
-				t, _ := passed.Find(name)
+				n, _ := names.Find(name)
+				if n == nil {
+					return nil
+				}
+				t, _ := n.streams.Find(name)
 				return t
 			}
 		case "TCP":
@@ -142,11 +156,20 @@ func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]
 	}
 	if secure {
 		out.TLS = func(name string) *tls.Config {
-			c, _ := terminated.Find(name)
-			return c
+			n, _ := names.Find(name)
+			if n == nil {
+				return nil
+			}
+			return n.config
 		}
 	}
 	return out, nil
+}
+
+// named is what a section does with connections that ask for its hostname by TLS.
+type named struct {
+	config  *tls.Config              // to decrypt them; nil: none are
+	streams route.Hosts[loam.Target] // to pass them on to
 }
 
 // refused is where the connections of a section go that no route is for.
