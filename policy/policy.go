@@ -63,3 +63,14 @@ func Build(c Chain) loam.Policy {
 		return t
 	}
 }
+
+// Join makes one policy of several of a kind, the first outermost; nil of none.
+func Join(policies ...loam.Policy) loam.Policy {
+	switch len(policies) {
+	case 0:
+		return nil
+	case 1:
+		return policies[0]
+	}
+	return func(t loam.Target) loam.Target { return loam.Wrap(t, policies...) }
+}

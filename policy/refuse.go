@@ -28,3 +28,12 @@ func answer(req *loam.Request, err error) *loam.Response {
 	}
 	return protocol.ErrorResponse(err, req.ID)
 }
+
+// answerStatus is answer with a status that no code has.
+func answerStatus(req *loam.Request, status int, err error) *loam.Response {
+	res := answer(req, err)
+	if !grpc.Is(req.Header.Get("Content-Type")) {
+		res.Status = status
+	}
+	return res
+}

@@ -200,15 +200,8 @@ func (a *attempt) mayRepeat(why Conditions) bool {
 // safe tells whether a request may be repeated though the target may have acted on it: its method says so, or a key by
 // which the target knows it again, or it is a gRPC call and codes of those were asked for.
 func (p *retry) safe(req *loam.Request) bool {
-	if p.c.Methods != nil {
-		if slices.Contains(p.c.Methods, req.Method) {
-			return true
-		}
-	} else {
-		switch req.Method {
-		case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-			return true
-		}
+	if p.c.Methods == nil && idempotent(req.Method) || slices.Contains(p.c.Methods, req.Method) {
+		return true
 	}
 	return p.codes != 0 && grpc.Is(req.Header.Get("Content-Type")) || req.Header.Has("Idempotency-Key")
 }
