@@ -126,7 +126,7 @@ func (l lottery) pick(c choice) int { return l.draw(c.random) }
 
 func (l lottery) draw(random uint64) int {
 	column, rest := bits.Mul64(random, l.n)
-	if l.alias != nil && rest >= l.alias[column].cut {
+	if len(l.alias) > 0 && rest >= l.alias[column].cut {
 		return int(l.alias[column].other)
 	}
 	return int(column)

@@ -205,6 +205,7 @@ func TestDNSService(t *testing.T) {
 
 func TestPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // of all that follow: time passing orders nothing
 		var answers func() ([]Endpoint, time.Duration, error)
 		var asked []time.Duration
 		var lists, errs int
@@ -215,9 +216,13 @@ func TestPoll(t *testing.T) {
 		answers = func() ([]Endpoint, time.Duration, error) { return a, 5 * time.Second, nil }
 		work.Go(func() {
 			poll(ctx, 30*time.Second, "orders.test", func(context.Context) ([]Endpoint, time.Duration, error) {
+				mu.Lock()
+				defer mu.Unlock()
 				asked = append(asked, time.Since(start))
 				return answers()
 			}, func(list []Endpoint, err error) {
+				mu.Lock()
+				defer mu.Unlock()
 				if err != nil {
 					if errs++; loam.HintOf(err) == "" || list != nil {
 						t.Errorf("%v, %v", list, err)
@@ -229,7 +234,9 @@ func TestPoll(t *testing.T) {
 		})
 		check := func(what string, after time.Duration, want ...time.Duration) {
 			t.Helper()
+			mu.Unlock()
 			pass(after)
+			mu.Lock()
 			for i := range want {
 				want[i] *= time.Second
 			}
@@ -238,6 +245,7 @@ func TestPoll(t *testing.T) {
 			}
 			asked, start = nil, time.Now()
 		}
+		mu.Lock()
 		check("a TTL of 5s", 12*time.Second, 0, 5, 10)
 		answers = func() ([]Endpoint, time.Duration, error) { return a, time.Hour, nil }
 		check("a TTL of an hour is looked up at Refresh", 63*time.Second, 3, 33, 63)
@@ -251,6 +259,7 @@ func TestPoll(t *testing.T) {
 		if lists != 10 || errs != 7 {
 			t.Errorf("%d lists, %d errors", lists, errs)
 		}
+		mu.Unlock()
 		cancel()
 		work.Wait()
 	})

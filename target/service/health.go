@@ -106,7 +106,7 @@ func CheckHTTP(path, host string, statuses []int) Check {
 		}
 		defer res.Close()
 		if res.Body != nil { // a connection whose body was read is kept for the next time
-			if _, err := io.CopyN(io.Discard, res.Body, maxAnswer); err != nil && err != io.EOF {
+			if _, err := io.CopyN(io.Discard, res.Body, maxAnswer); err != nil && !errors.Is(err, io.EOF) {
 				return fmt.Errorf("read the answer: %w", err)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -127,7 +128,8 @@ func (c *Config) setDefaults() {
 // hashes tells whether endpoints are picked by a key.
 func (c *Config) hashes() bool { return c.Algorithm == RingHash || c.Algorithm == Maglev }
 
-// Ready is closed once the first list of endpoints is there, be it empty. Until then requests are refused.
+// Ready is closed once the first list of endpoints is there, be it empty. Requests that come before wait for it, 5s at
+// most.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
 
 // Close ends what the service does by itself, and lets go of kept connections. Requests under way go on to their end.
@@ -146,10 +148,16 @@ func (s *Service) Close(context.Context) error {
 	return nil
 }
 
-// Subset is the part of the service whose endpoints have all of the labels. It lives as long as the service.
+// Subset is the part of the service whose endpoints have all of the labels: the same one for the same labels. It lives
+// as long as the service.
 func (s *Service) Subset(labels map[string]string) *Subset {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, sub := range s.subsets {
+		if maps.Equal(sub.labels, labels) {
+			return sub
+		}
+	}
 	sub := &Subset{s: s, labels: labels}
 	sub.now.Store(s.build(s.list, labels, time.Now()))
 	s.subsets = append(s.subsets, sub)
@@ -203,6 +211,10 @@ func (v *Subset) Serve(req *loam.Request) (*loam.Response, error) {
 // choose picks the endpoint of a request.
 func (v *Subset) choose(req *loam.Request, shard int, now time.Time) (*member, error) {
 	set := v.now.Load()
+	if set.picker == nil && !v.s.isReady() {
+		v.s.awaitList(req)
+		set = v.now.Load()
+	}
 	if set.picker == nil {
 		return nil, v.s.none
 	}
@@ -221,6 +233,24 @@ func (v *Subset) choose(req *loam.Request, shard int, now time.Time) (*member, e
 		return m, nil
 	}
 	return v.another(set, c, req, shard, now)
+}
+
+// patience is how long a request waits for the first list of endpoints.
+const patience = 5 * time.Second
+
+// awaitList waits for the first list.
+func (s *Service) awaitList(req *loam.Request) {
+	ctx := req.Context()
+	req.Task().Await(func() {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-s.ready:
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-s.ctx.Done():
+		}
+	})
 }
 
 // free tells whether an endpoint is one that the request was not sent to yet, and has room.

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -303,11 +304,6 @@ func TestDiscovery(t *testing.T) {
 		<-ctx.Done()
 	})}, nil)
 	update := <-updates
-	req := newRequest(t)
-	defer req.Release()
-	if _, err := s.Serve(req); loam.CodeOf(err) != loam.Unavailable || loam.HintOf(err) == "" {
-		t.Errorf("before the first list: %v", err)
-	}
 	update(nil, errors.New("no name server"))
 	if st := s.Status(); st.Error != "no name server" || st.Ready {
 		t.Errorf("%+v", st)
@@ -355,6 +351,36 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
+// A request that comes before the first list waits for it.
+func TestFirstList(t *testing.T) {
+	for _, c := range []struct {
+		after, deadline time.Duration // 0: none
+		want            loam.Code
+		took            time.Duration
+	}{{time.Second, 0, loam.OK, time.Second}, {time.Minute, 0, loam.Unavailable, patience}, {time.Minute, time.Second, loam.Unavailable, time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBackends()
+			s := newService(t, Config{Open: b.Open, Discovery: DiscoveryFunc(func(ctx context.Context, u func([]Endpoint, error)) {
+				u(nil, errors.New("no name server"))
+				select {
+				case <-ctx.Done():
+				case <-time.After(c.after):
+					u([]Endpoint{{Address: "a"}}, nil)
+				}
+			})}, nil)
+			req := newRequest(t)
+			defer req.Release()
+			start := time.Now()
+			if c.deadline > 0 {
+				req.SetDeadline(start.Add(c.deadline))
+			}
+			if _, err := s.Serve(req); loam.CodeOf(err) != c.want || err != nil && loam.HintOf(err) == "" || time.Since(start) != c.took {
+				t.Errorf("a list after %s: %v after %s", c.after, err, time.Since(start))
+			}
+		})
+	}
+}
+
 func TestCloseClosesTransports(t *testing.T) {
 	b := newBackends()
 	s := newService(t, Config{Discovery: abc(), Open: b.Open}, nil)
@@ -385,6 +411,9 @@ func TestSubset(t *testing.T) {
 	defer req.Release()
 	if _, err := none.Serve(req); loam.CodeOf(err) != loam.Unavailable {
 		t.Errorf("a subset of none: %v", err)
+	}
+	if s.Subset(map[string]string{"x": "y", "v": "2"}) != both || s.Subset(nil) != s.whole {
+		t.Error("one subset is made twice")
 	}
 	if n := find(t, s, "c").Requests; n < 10 {
 		t.Errorf("the service knows of %d requests", n)
@@ -497,7 +526,7 @@ func TestConcurrency(t *testing.T) {
 		for i := range 200 {
 			list := []Endpoint{{Address: "a"}, {Address: "b"}, {Address: "c", Weight: i + 1}}
 			update(list, nil)
-			s.Subset(map[string]string{"x": "y"})
+			s.Subset(map[string]string{"x": fmt.Sprint(i % 8)})
 			s.Status()
 		}
 	})

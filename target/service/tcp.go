@@ -82,7 +82,7 @@ func (v *Subset) Dial(req *loam.Request) (io.ReadWriteCloser, error) {
 			return nil, errors.Join(loam.Errorf(loam.FailedPrecondition, "service "+v.s.c.Name, "its transport opens no raw connections"), res.Close())
 		}
 		late := !req.Deadline().IsZero() && !req.Task().Now().Before(req.Deadline())
-		if code := loam.CodeOf(err); try == dials || late || code != loam.Unavailable && code != loam.DeadlineExceeded || err == v.s.none {
+		if code := loam.CodeOf(err); try == dials || late || code != loam.Unavailable && code != loam.DeadlineExceeded || errors.Is(err, v.s.none) {
 			return nil, err
 		}
 	}

@@ -392,9 +392,7 @@ func check(name string, i Instance) error {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return errors.New("address: " + strconv.Quote(port) + " is not a port")
 	}
-	if host == "" || len(host) > 253 || strings.ContainsFunc(host, func(c rune) bool {
-		return !('a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || strings.ContainsRune(".-_:%", c))
-	}) {
+	if len(host) > 253 || !isWord(host, ".-_:%") {
 		return errors.New("address: " + strconv.Quote(host) + " is neither a name nor an IP address")
 	}
 	if i.Weight < 1 || i.Weight > maxWeight {
@@ -425,9 +423,17 @@ func checkName(name string) error {
 }
 
 func isName(s string) bool {
-	return s != "" && s != "." && s != ".." && len(s) <= maxName && !strings.ContainsFunc(s, func(c rune) bool {
-		return !('a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || strings.ContainsRune(".-_:", c))
-	})
+	return s != "." && s != ".." && len(s) <= maxName && isWord(s, ".-_:")
+}
+
+// isWord tells whether s is of letters, digits and the bytes of others, and not empty.
+func isWord(s, others string) bool {
+	for _, c := range []byte(s) {
+		if letter, digit := 'a' <= c|0x20 && c|0x20 <= 'z', '0' <= c && c <= '9'; !letter && !digit && strings.IndexByte(others, c) < 0 {
+			return false
+		}
+	}
+	return s != ""
 }
 
 func isText(s string) bool {

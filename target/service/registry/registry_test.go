@@ -382,7 +382,7 @@ func TestHandler(t *testing.T) {
 		{"DELETE", "/orders/2", "", 404, "no instance"},
 		{"PUT", "/orders/2", `{"address":"10.0.0.2"}`, 400, "missing port"},
 		{"PUT", "/orders/2", `{"id":"3","address":"10.0.0.2:80"}`, 400, "not that of the path"},
-		{"PUT", "/orders/2", `{"adress":"10.0.0.2:80"}`, 400, "unknown field"},
+		{"PUT", "/orders/2", `{"port":"10.0.0.2:80"}`, 400, "unknown field"},
 		{"PUT", "/orders/2", `{"address":"10.0.0.2:80"}{}`, 400, "something after"},
 		{"PUT", "/orders/2", `{"address":"10.0.0.2:80","ttl":5}`, 400, "read the instance"},
 		{"PUT", "/orders/2", "", 400, "read the instance"},
