@@ -339,6 +339,7 @@ func TestLanguages(t *testing.T) {
 						w.check(t, e)
 					}
 					w.checkLog(t)
+					w.checkRandom(t)
 					if first == nil {
 						first = w
 					}
@@ -365,6 +366,19 @@ func (w *world) check(t *testing.T, e exchange) {
 		if got := header.Get(e.wantHeader[i]); got != e.wantHeader[i+1] {
 			t.Errorf("%s %s: %s is %.300q, want %.300q", e.method, e.target, e.wantHeader[i], got, e.wantHeader[i+1])
 		}
+	}
+}
+
+// checkRandom looks whether requests share the state of a random source, as copies of one memory do.
+func (w *world) checkRandom(t *testing.T) {
+	t.Helper()
+	seen := map[string]bool{}
+	for range 20 {
+		status, body, _ := w.send(t, exchange{method: "GET", target: "/random"})
+		if status != 200 || seen[body] {
+			t.Errorf("random: %d %s, after %d others", status, body, len(seen))
+		}
+		seen[body] = true
 	}
 }
 

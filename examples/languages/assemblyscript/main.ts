@@ -165,6 +165,9 @@ handle("/echo/", (r: Request): Response => {
   return response;
 });
 
+// Another number for each request, though all begin from the same memory.
+handle("GET /random", (r: Request): Response => Response.text(200, Math.random().toString()));
+
 handle("GET /broken", (r: Request): Response => new Failure(Code.Unknown, "this stays in the log").response());
 
 handle("GET /crash", (r: Request): Response => {

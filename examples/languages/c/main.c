@@ -6,6 +6,7 @@
 #include "../../../sdk/c/loam.h"
 
 #include <time.h>
+#include <unistd.h>
 
 static loam_header *field(const char *name, const char *value)
 {
@@ -210,6 +211,16 @@ static loam_code echo(loam_request *r, loam_response *w)
 	return LOAM_OK;
 }
 
+/* Another number for each request, though all begin from the same memory. */
+static loam_code random_number(loam_request *r, loam_response *w)
+{
+	(void)r;
+	uint64_t n;
+	if (getentropy(&n, sizeof n))
+		return loam_fail(LOAM_INTERNAL, "there is no randomness");
+	return loam_text(w, 200, loam_format("%llu", (unsigned long long)n));
+}
+
 static loam_code broken(loam_request *r, loam_response *w)
 {
 	(void)r, (void)w;
@@ -241,6 +252,7 @@ void loam_init(void)
 	loam_handle("POST /ask/{target}/{path...}", ask);
 	loam_handle("GET /fetch", fetch);
 	loam_handle("/echo/", echo);
+	loam_handle("GET /random", random_number);
 	loam_handle("GET /broken", broken);
 	loam_handle("GET /crash", crash);
 }

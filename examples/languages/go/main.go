@@ -5,11 +5,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
-
-	"log/slog"
 
 	loam "github.com/loam-run/loam/sdk/go"
 )
@@ -31,6 +31,7 @@ func init() {
 	loam.Handle("POST /ask/{target}/{path...}", ask)
 	loam.Handle("GET /fetch", fetch)
 	loam.Handle("/echo/", echo)
+	loam.Handle("GET /random", random)
 	loam.Handle("GET /broken", broken)
 	loam.Handle("GET /crash", crash)
 }
@@ -221,6 +222,11 @@ func echo(r *loam.Request) (*loam.Response, error) {
 	resp.Header.Add("X-Fields", strconv.Itoa(len(r.Header)))
 	resp.Header.Add("X-Late", strconv.FormatBool(!r.Deadline.IsZero() && time.Now().After(r.Deadline)))
 	return resp, nil
+}
+
+// random is another number for each request, though all begin from the same memory.
+func random(*loam.Request) (*loam.Response, error) {
+	return loam.Text(200, strconv.FormatUint(rand.Uint64(), 10)), nil
 }
 
 func broken(*loam.Request) (*loam.Response, error) {

@@ -4,6 +4,8 @@
 #[path = "../../../sdk/rust/loam.rs"]
 mod loam;
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, SystemTime};
 
 use loam::{Code, Error, Event, If, NewEvent, Outgoing, Request, Response, Result};
@@ -25,6 +27,7 @@ fn init() {
     loam::handle("POST /ask/{target}/{path...}", ask);
     loam::handle("GET /fetch", fetch);
     loam::handle("/echo/", echo);
+    loam::handle("GET /random", random);
     loam::handle("GET /broken", |_| Err(Error::new(Code::Unknown, "this stays in the log")));
     loam::handle("GET /crash", |_| panic!("this too"));
 }
@@ -166,4 +169,9 @@ fn echo(r: &Request) -> Result<Response> {
     response.header.add("X-Fields", &r.header.0.len().to_string());
     response.header.add("X-Late", &r.deadline.map_or(false, |d| SystemTime::now() > d).to_string());
     Ok(response)
+}
+
+/// Another number for each request, though all begin from the same memory.
+fn random(_: &Request) -> Result<Response> {
+    Ok(Response::text(200, RandomState::new().build_hasher().finish().to_string()))
 }
