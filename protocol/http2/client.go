@@ -174,7 +174,7 @@ func (cl *Client) begin(t loam.Task, req *loam.Request) (*stream, error) {
 		p.remove(c) // it has no more numbers; the next request gets another
 	}
 	before := c.last
-	c.last = max(before+2, 3) // 1 would do as well, but for connections that were upgraded
+	c.last = (before+1)&^1 + 1 // 1, 3, 5, …
 	s := sh.stream(c, c.last)
 	s.task, s.until, s.idle = t, req.Deadline(), req.Idle
 	if s.idle > 0 {
@@ -359,6 +359,9 @@ func (c *conn) onResponse(id uint32, end bool, block []byte) *fault {
 	if s == nil {
 		if c.idle(id) {
 			return &fault{ProtocolError, "HEADERS of a stream that was not opened"}
+		}
+		if !c.wasReset(id) {
+			return &fault{StreamClosed, "HEADERS of a stream that is closed"}
 		}
 		if f := c.skip(block); f != nil {
 			return f

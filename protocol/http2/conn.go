@@ -46,9 +46,10 @@ type conn struct {
 
 	// Streams.
 	streams map[uint32]*stream
-	last    uint32 // the latest stream that the peer opened, or we did
-	running int    // streams whose task has not ended, a reset one's too
-	resets  []uint32
+	last    uint32   // the latest stream that the peer opened, or we did
+	running int      // streams whose task has not ended, a reset one's too
+	resets  []uint32 // the streams that we reset lately
+	forgot  uint32   // below it are others, perhaps
 	idleAt  time.Time
 
 	// Windows, and what the peer has set.
@@ -498,13 +499,14 @@ func (c *conn) sendReset(id uint32, code Code) {
 	c.wants()
 	const keep = 128
 	if len(c.resets) >= keep {
+		c.forgot = max(c.forgot, slices.Max(c.resets[:keep/2]))
 		c.resets = append(c.resets[:0], c.resets[keep/2:]...)
 	}
 	c.resets = append(c.resets, id)
 }
 
-// wasReset tells whether we reset a stream lately: what comes on it was sent before the peer knew.
-func (c *conn) wasReset(id uint32) bool { return slices.Contains(c.resets, id) }
+// wasReset tells whether we reset a stream, as far as we remember: what comes on it was sent before the peer knew.
+func (c *conn) wasReset(id uint32) bool { return id <= c.forgot || slices.Contains(c.resets, id) }
 
 func (c *conn) onData(flags byte, id uint32, p []byte) *fault {
 	size := len(p)
@@ -530,8 +532,11 @@ func (c *conn) onData(flags byte, id uint32, p []byte) *fault {
 	s := c.streams[id]
 	if s == nil || s.recvEnd {
 		c.credit += int64(len(p))
-		if s == nil && (c.wasReset(id) || c.srv == nil) {
+		switch {
+		case s == nil && c.wasReset(id):
 			return nil
+		case s == nil:
+			return &fault{StreamClosed, "DATA of a stream that is closed"}
 		}
 		c.refuse(id, StreamClosed)
 		return c.nuisance()
@@ -813,7 +818,11 @@ func (c *conn) fail(f *fault) {
 		return
 	}
 	c.goAway(f.code, f.why)
-	c.over(loam.Errorf(loam.Unavailable, "http2", "the connection was ended: %w", f))
+	code := loam.Unavailable
+	if c.srv != nil {
+		code = loam.Canceled
+	}
+	c.over(loam.Errorf(code, "http2", "the connection was ended: %w", f))
 	c.finish()
 }
 
@@ -842,7 +851,11 @@ func (c *conn) lost(why error) {
 	if c.pool != nil {
 		c.pool.remove(c)
 	}
-	c.over(&loam.Error{Code: loam.Unavailable, Op: "http2", Err: fmt.Errorf("%w: %w", ErrConnectionLost, why)})
+	code := loam.Unavailable
+	if c.srv != nil {
+		code = loam.Canceled // who waited for the answers is gone
+	}
+	c.over(&loam.Error{Code: code, Op: "http2", Err: fmt.Errorf("%w: %w", ErrConnectionLost, why)})
 	if c.reader != nil {
 		c.reader.Wake()
 		c.reader = nil
