@@ -41,7 +41,9 @@ type server struct {
 	methods  loam.Methods
 	series   *telemetry.Set
 	logs     map[snapshot.AccessLog]*telemetry.AccessLog
-	kept     map[string]any // what policies count, by their State and kind
+	acts     telemetry.Acts
+	kept     map[string]any // what policies count, by their kind and State
+	keeping  map[string]any // what of it the present plan has
 	registry *registry.Registry
 
 	plan          *snapshot.Plan
@@ -130,7 +132,9 @@ func (s *server) apply(ctx context.Context, plan *snapshot.Plan) {
 	}
 	oldComponents := s.applyComponents(ctx, plan)
 	s.applyTargets(ctx, plan)
+	s.keeping = map[string]any{}
 	s.applyListeners(ctx, plan)
+	s.kept = s.keeping
 	s.applySubscriptions(ctx, plan)
 	for key, c := range oldComponents {
 		s.endLater(func(ctx context.Context) error { return c.driver.Close() }, "component", key.name)
