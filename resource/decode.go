@@ -233,6 +233,8 @@ func (d *decoder) kind(n, version, name *yaml.Node) kind {
 		d.problem(n, "kind", "is missing", "write kind: with one of "+strings.Join(names, ", "))
 	case name.Kind != yaml.ScalarNode:
 		d.problem(name, "kind", "must be text, but is "+describe(name), "write one of "+strings.Join(names, ", "))
+	case found == nil && laterKinds[name.Value] != "":
+		d.problem(name, "kind", name.Value+" is not supported yet", laterKinds[name.Value])
 	case found == nil:
 		d.problem(name, "kind", "there is no kind "+strconv.Quote(name.Value), meant(name.Value, names, "the kinds are "))
 	}

@@ -47,6 +47,18 @@ var kinds = []kind{
 	{apiVersion: coreV1, name: "ConfigMap", spec: func() any { return new(ConfigMap) }, inline: true},
 }
 
+// laterKinds are kinds of the standards that Loam does not do yet, and what to do without.
+var laterKinds = map[string]string{
+	"GatewayClass":     "delete it: Loam serves every Gateway it is given",
+	"BackendTLSPolicy": "write spec.tls in the Service",
+	"ListenerSet":      "write the listeners in the Gateway",
+	"ReferenceGrant":   "delete it: Loam has one namespace",
+	"UDPRoute":         "delete it",
+	"Configuration":    "delete it",
+	"Resiliency":       "write a Policy of loam.dev/v1alpha1",
+	"HTTPEndpoint":     "write a Service of loam.dev/v1alpha1",
+}
+
 // Tags of the types below. yaml: the field's name. need: it must be there, and this is what to write. enum: the
 // values it takes. later: on a blank field, names of fields that the standard has and Loam does not do yet.
 // quoted: a number may stand in quotes, because Dapr's metadata are strings. What is a pointer is nil where it was not

@@ -78,9 +78,13 @@ type Backend struct {
 
 // A Result says what a request matched.
 type Result struct {
-	Rule   *Rule  // nil: none accepts the request
-	Path   string // the request's, in its normal form
-	Prefix int    // bytes of Path that a Prefix match accounts for, a slash at their end not among them; 0 for Regexp; all of them for Exact
+	Rule *Rule // nil: none accepts the request
+	// Misdirected: the request came by a connection for another site, to which the client gave a server name of that site.
+	// It is answered 421 (RFC 9110, section 15.5.20): what the connection proved, a client certificate above all, was asked
+	// for by the other site.
+	Misdirected bool
+	Path        string // the request's, in its normal form
+	Prefix      int    // bytes of Path that a Prefix match accounts for, a slash at their end not among them; 0 for Regexp; all of them for Exact
 }
 
 // Shares picks one of several by weight. The zero value has none.

@@ -173,6 +173,50 @@ func TestSites(t *testing.T) {
 	}
 }
 
+// TestMisdirected: who met a site by TLS asks that site, be it for many hosts; what it asks of others is misdirected.
+func TestMisdirected(t *testing.T) {
+	table, err := Compile(
+		Site{Scheme: "https", Host: "*.example.com", Rules: []Rule{rule("wild", nil)}},
+		Site{Scheme: "https", Host: "secret.example.com", Rules: []Rule{rule("secret", nil)}},
+		Site{Scheme: "http", Host: "secret.example.com", Rules: []Rule{rule("plain", nil)}},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		server, host, rule string
+		misdirected        bool
+	}{
+		{"secret.example.com", "secret.example.com:8443", "secret", false},
+		{"a.example.com", "b.example.com", "wild", false},
+		{"a.example.com", "SECRET.example.com", "", true},
+		{"secret.example.com", "a.example.com", "", true},
+		{"", "a.example.com", "", true},
+		{"a.example.com", "example.org", "", false},
+		{"example.org", "secret.example.com", "", true},
+	} {
+		req := request("GET " + c.host + "/")
+		req.Scheme, req.Peer = "https", &loam.Peer{ServerName: c.server}
+		got := table.Match(req)
+		if got.Misdirected != c.misdirected || (got.Rule == nil) != (c.rule == "") || got.Rule != nil && got.Rule.Name != c.rule {
+			t.Errorf("%+v: %+v", c, got)
+		}
+	}
+	req := request("GET secret.example.com/")
+	req.Scheme, req.Peer = "http", &loam.Peer{ServerName: "x"}
+	if got := table.Match(req); got.Rule == nil || got.Rule.Name != "plain" {
+		t.Errorf("without TLS: %+v", got)
+	}
+	one, err := Compile(Site{Rules: []Rule{rule("any", nil)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Scheme = "https"
+	if got := one.Match(req); got.Rule == nil {
+		t.Errorf("a single site: %+v", got)
+	}
+}
+
 func TestHosts(t *testing.T) {
 	var h Hosts[string]
 	if got, ok := h.Find("a"); ok {

@@ -254,13 +254,18 @@ func (t *Table) Match(req *loam.Request) Result {
 	if !there {
 		return Result{Path: path}
 	}
+	if sites.named && req.Scheme == "https" && req.Peer != nil {
+		if met, _ := sites.Find(req.Peer.ServerName); met != hosts {
+			return Result{Path: path, Misdirected: true}
+		}
+	}
 	rule, prefix := find(hosts, host, path, req)
 	if other, ambiguous := reread(path); ambiguous {
 		if again, _ := find(hosts, host, other, req); again != rule {
 			return Result{Path: path}
 		}
 	}
-	return Result{rule, path, prefix}
+	return Result{Rule: rule, Path: path, Prefix: prefix}
 }
 
 func find(hosts *Hosts[*paths], host, path string, req *loam.Request) (*Rule, int) {

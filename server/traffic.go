@@ -26,8 +26,12 @@ type socket struct {
 
 // Serve sends a request where the present routes say.
 func (s *socket) Serve(req *loam.Request) (*loam.Response, error) {
-	rule := s.table.Load().Match(req).Rule
-	if rule == nil {
+	got := s.table.Load().Match(req)
+	rule := got.Rule
+	switch {
+	case got.Misdirected:
+		return loam.NewResponse(421, "text/plain; charset=utf-8", []byte("this host is served by another connection\n")), nil
+	case rule == nil:
 		return nil, &loam.Error{Code: loam.NotFound, Op: "route", Err: fmt.Errorf("no route for %s %s%s", req.Method, req.Authority, req.Path)}
 	}
 	return rule.Pick().Serve(req)

@@ -90,9 +90,9 @@ func TestBuild(t *testing.T) {
 // ask sends the requests in an *.in.yaml through the plan's routes: lines such as
 //
 //	#? default/http GET shop.example.com/a?q=1 x-version=beta -> HTTPRoute/shop rules[0]
-//	#? default/http GET https://shop.example.com/ -> none
+//	#? default/http GET https://a.example.com@shop.example.com/ -> misdirected
 //
-// name a listener, a request and the rule it must match, or none. A line of method CONNECT names a server name and the
+// name a listener, a request and the rule it must match, or none; before an @ stands the name that TLS was asked for. A line of method CONNECT names a server name and the
 // stream that has its connections.
 func ask(t *testing.T, file string, p *snapshot.Plan) {
 	t.Helper()
@@ -115,8 +115,10 @@ func ask(t *testing.T, file string, p *snapshot.Plan) {
 		got := "none"
 		if f[1] == "CONNECT" {
 			got = cmp.Or(stream(p, p.Listeners[i], f[2]), got)
-		} else if rule := table(t, p, p.Listeners[i]).Match(request(f[1:])).Rule; rule != nil {
-			got = rule.Name
+		} else if r := table(t, p, p.Listeners[i]).Match(request(f[1:])); r.Misdirected {
+			got = "misdirected"
+		} else if r.Rule != nil {
+			got = r.Rule.Name
 		}
 		if got != want {
 			t.Errorf("%s -> %s, want %s", question, got, want)
@@ -151,7 +153,12 @@ func request(f []string) *loam.Request {
 	r := loam.NewRequest(context.Background())
 	r.Method, r.Scheme = f[0], "http"
 	if rest, ok := strings.CutPrefix(f[1], "https://"); ok {
-		f[1], r.Scheme = rest, "https"
+		met, host, other := strings.Cut(rest, "@")
+		if !other {
+			host = rest
+			met, _, _ = strings.Cut(rest, "/")
+		}
+		f[1], r.Scheme, r.Peer = host, "https", &loam.Peer{ServerName: met}
 	}
 	r.Authority, r.Path, _ = strings.Cut(f[1], "/")
 	r.Path, r.RawQuery, _ = strings.Cut("/"+r.Path, "?")
