@@ -206,6 +206,20 @@ func TestGrowIsCharged(t *testing.T) {
 	}
 }
 
+// TestTableGrow: a table without a limit does not grow beyond what all tables may have.
+func TestTableGrow(t *testing.T) {
+	grow := []byte{0xd0, 0x70, 0x20, 0, 0xfc, 15}
+	binary := moduleOf(section(1, functype("\x7f", "\x7f\x7f")), section(3, []byte{0}), section(4, []byte{0x70, 0, 1}, []byte{0x70, 1, 1, 5}), section(7, export("run", 0, 0)),
+		section(10, fn(nil, cat(grow, []byte{0}, grow, []byte{1})...)))
+	for elements, want := range map[uint64]string{0: "returns 1 1", 4: "returns 1 1", 5: "returns 1 ffffffff", 1<<19 - 1: "returns 1 ffffffff", 1 << 19: "returns ffffffff ffffffff"} {
+		r, _ := runtimeWithHost(t)
+		mod := start(t, r, mustRewrite(t, binary, rewrite.Options{}).Binary)
+		if got := outcome(mod.ExportedFunction("run"), []uint64{elements}); got != want {
+			t.Errorf("%d elements: %s; want %s", elements, got, want)
+		}
+	}
+}
+
 // TestLeastFuel: with as little fuel as there can be everything still gets done.
 func TestLeastFuel(t *testing.T) {
 	for name, binary := range programs(t) {
@@ -220,7 +234,7 @@ func TestLeastFuel(t *testing.T) {
 			t.Fatal(err)
 		}
 		re := mustRewrite(t, binary, rewrite.Options{Image: true, Tables: true})
-		if want, got := run(t, r, binary, nil)(200), run(t, r, re.Binary, re)(200); got != want {
+		if want, got := run(t, r, binary, nil)(1000), run(t, r, re.Binary, re)(1000); got != want {
 			t.Errorf("%s: %s; as it is: %s", name, got, want)
 		}
 		if yields == 0 {
@@ -255,7 +269,7 @@ func TestRefused(t *testing.T) {
 		{"50001 locals", one("", "", [][]byte{cat(uleb(50_001), []byte{i32})})},
 		{"locals; the limit", one("", "", [][]byte{cat(uleb(1<<32-1), []byte{i32}), cat(uleb(1<<32-1), []byte{i32})})},
 		{"nested deeper", one("", "", nil, cat(nested, ends)...)},
-		{"a table of 1048577", moduleOf(section(4, cat([]byte{0x70, 0}, uleb(1<<20+1))))},
+		{"tables of 1048577 elements", moduleOf(section(4, cat([]byte{0x70, 0}, uleb(1<<20+1))))},
 		{"shared", moduleOf(section(5, []byte{3, 1, 1}))},
 		{"65536 pages", moduleOf(section(5, cat([]byte{0}, uleb(65537))))},
 		{"two exports", moduleOf(section(1, empty), section(3, []byte{0}), section(7, export("a", 0, 0), export("a", 0, 0)), section(10, fn(nil)))},

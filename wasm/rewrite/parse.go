@@ -18,7 +18,7 @@ const (
 	maxGlobals  = 1_000_000
 	maxSegments = 100_000
 	maxTables   = 100
-	maxTable    = 1 << 20 // elements; 8 MiB in the engine, which are in no memory limit
+	maxTable    = 1 << 20 // elements of all tables; 8 MiB in the engine, which are in no memory limit
 	maxParams   = 1_000
 	maxResults  = 1_000
 	maxLocals   = 50_000
@@ -223,6 +223,13 @@ func (m *module) agree() error {
 	if len(m.tables) > maxTables {
 		return fmt.Errorf("%d tables; the limit is %d", len(m.tables), maxTables)
 	}
+	elements := uint64(0)
+	for _, t := range m.tables {
+		elements += uint64(t.min)
+	}
+	if elements > maxTable {
+		return fmt.Errorf("tables of %d elements; the limit is %d", elements, maxTable)
+	}
 	if m.start >= 0 {
 		if t := m.types[m.funcs[m.start]]; len(t.params)+len(t.results) > 0 {
 			return errors.New("the start function has parameters or results")
@@ -356,9 +363,6 @@ func (r *reader) limits(most uint32) (min, max uint32, has bool) {
 func (r *reader) tableType() tableType {
 	t := tableType{elem: r.refType()}
 	t.min, t.max, t.hasMax = r.limits(1<<32 - 1)
-	if t.min > maxTable {
-		r.fail("a table of %d elements; the limit is %d", t.min, maxTable)
-	}
 	return t
 }
 

@@ -171,8 +171,8 @@ func (w *writer) assemble(code []byte) []byte {
 	section(secType, w.typeSection())
 	section(secImport, imports)
 	section(secFunction, w.functionSection())
-	if !w.out.TableRemoved {
-		as(secTable)
+	if m.raw[secTable] != nil && !w.out.TableRemoved {
+		section(secTable, w.tableSection())
 	}
 	as(secMemory)
 	section(secGlobal, w.globalSection())
@@ -230,6 +230,18 @@ func (w *writer) functionSection() []byte {
 	}
 	for _, e := range w.extra {
 		b = appendU(b, uint64(e.typ))
+	}
+	return b
+}
+
+// tableSection gives each table a share of maxTable to grow to: nothing else limits what tables take.
+func (w *writer) tableSection() []byte {
+	defined := w.m.tables[w.m.importedTables:]
+	b := appendU(nil, uint64(len(defined)))
+	for _, t := range defined {
+		most := max(t.min, maxTable/uint32(len(defined)))
+		b = append(b, byte(t.elem), 1)
+		b = appendU(appendU(b, uint64(t.min)), uint64(min(t.max, most)))
 	}
 	return b
 }
