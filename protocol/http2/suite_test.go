@@ -25,29 +25,32 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // engines runs a test over each engine that this system has.
 func engines(t *testing.T, test func(t *testing.T, e *engine)) {
 	for _, goroutines := range []bool{true, false} {
-		e := loop.New(loop.Options{Goroutines: goroutines, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Loops: 1})
-		name := fmt.Sprintf("%T", e)
-		name = name[strings.LastIndexByte(name, '.')+1:]
-		if !goroutines && name == "goroutines" {
-			_ = e.Close()
-			continue
+		e := newEngine(t, goroutines)
+		if !goroutines && e.name == "goroutines" {
+			continue // there are no event loops here
 		}
-		t.Run(name, func(t *testing.T) {
-			b := &engine{Engine: e, hub: http2.NewHub(e), log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-			defer func() {
-				if err := e.Close(); err != nil {
-					t.Error(err)
-				}
-			}()
-			test(t, b)
-		})
+		t.Run(e.name, func(t *testing.T) { test(t, e) })
 	}
+}
+
+// newEngine makes an engine that ends with the test.
+func newEngine(t testing.TB, goroutines bool) *engine {
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	e := loop.New(loop.Options{Goroutines: goroutines, Log: log, Loops: 1})
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	name := fmt.Sprintf("%T", e)
+	return &engine{Engine: e, hub: http2.NewHub(e), log: log, name: name[strings.LastIndexByte(name, '.')+1:]}
 }
 
 type engine struct {
 	loop.Engine
-	hub *http2.Hub
-	log *slog.Logger
+	hub  *http2.Hub
+	log  *slog.Logger
+	name string
 }
 
 // serve listens for a server of target and returns its address.

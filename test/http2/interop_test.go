@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,10 +93,12 @@ func TestInterop(t *testing.T) {
 // What a target's errors look like to gRPC's client.
 func TestErrors(t *testing.T) {
 	engines(t, func(t *testing.T, e *engine) {
-		var fail error
-		tc := testgrpc.NewTestServiceClient(connect(t, e.serve(t, loam.TargetFunc(func(*loam.Request) (*loam.Response, error) { return nil, fail }))))
+		var failing atomic.Uint32
+		tc := testgrpc.NewTestServiceClient(connect(t, e.serve(t, loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
+			return nil, &loam.Error{Code: loam.Code(failing.Load()), Op: "target", Err: errors.New("50% größer"), Hint: "do this"}
+		}))))
 		for code := loam.Canceled; code <= loam.Unauthenticated; code++ {
-			fail = &loam.Error{Code: code, Op: "target", Err: errors.New("50% größer"), Hint: "do this"}
+			failing.Store(uint32(code))
 			_, err := tc.EmptyCall(t.Context(), &testgrpc.Empty{})
 			s, _ := status.FromError(err)
 			if s.Code() != codes.Code(code) || !strings.HasSuffix(s.Message(), ": 50% größer (do this)") {
