@@ -188,7 +188,10 @@ impl Parser<'_> {
             return None;
         }
         self.rest = rest;
-        text.parse().map(Json::Int).or_else(|_| text.parse().map(Json::Float)).ok()
+        if let Ok(n) = text.parse() {
+            return Some(Json::Int(n));
+        }
+        text.parse().ok().filter(|n: &f64| n.is_finite()).map(Json::Float)
     }
 
     fn string(&mut self) -> Option<String> {
@@ -218,10 +221,16 @@ impl Parser<'_> {
             'r' => '\r',
             't' => '\t',
             'u' => match self.hex()? {
-                high @ 0xd800..=0xdbff if self.take("\\u").is_some() => match self.hex()? {
-                    low @ 0xdc00..=0xdfff => char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))?,
-                    _ => char::REPLACEMENT_CHARACTER,
-                },
+                high @ 0xd800..=0xdbff => {
+                    let behind = self.rest;
+                    match self.take("\\u").and_then(|_| self.hex()) {
+                        Some(low @ 0xdc00..=0xdfff) => char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))?,
+                        _ => {
+                            self.rest = behind;
+                            char::REPLACEMENT_CHARACTER
+                        }
+                    }
+                }
                 unit => char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER),
             },
             _ => return None,

@@ -98,9 +98,11 @@ func TestRustJSON(t *testing.T) {
 		``, ` `, `nul`, `nulll`, `truefalse`, `1 2`, "\ufeff1", "\u00a01", "\v1",
 		strings.Repeat("[", 60) + strings.Repeat("]", 60),
 	}
+	const other = "{}[]\",:\\u0e.-+ \n\xc3"
 	random := rand.New(rand.NewPCG(3, 4))
+	whole := len(texts)
 	for range 3000 { // the same with bytes lost, doubled or turned into others
-		b := []byte(texts[random.IntN(60)])
+		b := []byte(texts[random.IntN(whole)])
 		for range random.IntN(3) {
 			if len(b) == 0 {
 				break
@@ -112,7 +114,7 @@ func TestRustJSON(t *testing.T) {
 			case 1:
 				b = append(b[:i+1:i+1], b[i:]...)
 			default:
-				b[i] = "{}[]\",:\\u0e.-+ \n\xc3"[random.IntN(18)]
+				b[i] = other[random.IntN(len(other))]
 			}
 		}
 		texts = append(texts, string(b))
@@ -143,7 +145,7 @@ func TestRustJSON(t *testing.T) {
 			t.Errorf("%q came back as %q (%v)", texts[i], got, err)
 		}
 	}
-	if read < 500 {
+	if read < 300 {
 		t.Errorf("only %d texts were JSON", read)
 	}
 	deep := native(t, []string{hex.EncodeToString([]byte(strings.Repeat("[", 100000)))}, "rustc", "--edition=2021", "-Adead_code", "testdata/json.rs")
