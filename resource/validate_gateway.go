@@ -459,7 +459,8 @@ func (c *check) mirror(at string, m Mirror) {
 
 func (c *check) cors(at string, r CORS) {
 	for i, o := range r.AllowOrigins {
-		if !originForm.MatchString(o) {
+		_, port, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(o, "http://"), "https://"), ":")
+		if n, err := strconv.Atoi(port); !originForm.MatchString(o) || port != "" && (err != nil || n < 1 || n > 65535) {
 			c.add(fmt.Sprintf("%sallowOrigins[%d]", at, i), strconv.Quote(o)+" is not an origin", "write one such as https://shop.example.com, https://*.example.com, or *")
 		}
 	}

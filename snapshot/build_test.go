@@ -352,3 +352,28 @@ func TestFactoriesAreOnlyChecked(t *testing.T) {
 		t.Errorf("%d components, want the five embedded and one", len(p.Components))
 	}
 }
+
+// TestState: a count begins anew when what it counts by changes, and only then.
+func TestState(t *testing.T) {
+	state := func(requests int, timeout string) string {
+		objects, problems := resource.Decode("a.yaml", []byte(fmt.Sprintf(`
+apiVersion: loam.dev/v1alpha1
+kind: App
+metadata: {name: a}
+spec: {address: "localhost:80"}
+---
+apiVersion: loam.dev/v1alpha1
+kind: Policy
+metadata: {name: p}
+spec: {targetRefs: [{kind: App, name: a}], timeout: {request: %s}, rateLimit: [{requests: %d}]}
+`, timeout, requests)))
+		plan := snapshot.Build(objects, problems, nil, env())
+		if len(plan.Policies) != 1 {
+			t.Fatalf("%+v", plan.Statuses)
+		}
+		return plan.Policies[0].Policy.RateLimits[0].State
+	}
+	if a, same, other := state(10, "1s"), state(10, "2s"), state(11, "1s"); a != same || a == other {
+		t.Errorf("states %q, %q, and of another limit %q", a, same, other)
+	}
+}

@@ -97,17 +97,42 @@ func (l layer) policy(rule string, at Section) Policy {
 	}
 	p.RateLimits = slices.Clone(p.RateLimits)
 	for i := range p.RateLimits {
-		if r := &p.RateLimits[i]; r.By == "route" {
+		r := &p.RateLimits[i]
+		if r.By == "route" {
 			if r.By = "all"; rule != "" {
 				r.State += " of " + rule
 			}
 		}
+		r.State = state(r.State, *r)
+	}
+	if p.Bulkhead != nil {
+		c := *p.Bulkhead
+		c.State = state(c.State, c)
+		p.Bulkhead = &c
+	}
+	if p.Adaptive != nil {
+		c := *p.Adaptive
+		c.State = state(c.State, c)
+		p.Adaptive = &c
+	}
+	if p.Breaker != nil {
+		c := *p.Breaker
+		c.State = state(c.State, c)
+		p.Breaker = &c
+	}
+	if p.Retry != nil {
+		c := *p.Retry
+		c.State = state(c.State, []any{c.BudgetPercent, c.BudgetMin})
+		p.Retry = &c
 	}
 	if p.Redirect != nil {
 		p.Redirect = p.Redirect.at(at)
 	}
 	return p
 }
+
+// state is the name of a count with what it counts by: when that changes, it begins anew.
+func state(name string, counts any) string { return name + " " + Hash(counts)[:6] }
 
 func or0[T any](p *T) (v T) {
 	if p != nil {

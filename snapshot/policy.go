@@ -6,7 +6,7 @@ import "time"
 // routes do. What is nil or empty is not done. Build has settled who wins: see policies.go.
 //
 // What counts over several requests has a State: wherever two policies have the same, they count together, and go on
-// counting in the next generation.
+// counting in the next generation. It is another as soon as what is counted by is another: a limit, a window.
 type Policy struct {
 	Broken string // why nothing may pass: a policy that should be here is broken, and every request is answered 500
 
