@@ -195,7 +195,11 @@ func TestPeakEWMA(t *testing.T) {
 	if got := ms(m, time.Minute); got > 10_001 {
 		t.Errorf("failures grow without bound: %v ms", got)
 	}
-	m.latency.observe(time.Millisecond, false, at(0), decay) // the clock of a loop that is behind
+	before := ms(m, time.Minute)
+	m.latency.observe(time.Millisecond, false, at(time.Minute-time.Millisecond), decay)
+	if got := ms(m, time.Minute); got < 0.99*before {
+		t.Errorf("the clock of a loop that is behind made %v ms of %v", got, before)
+	}
 	fresh := equal(2)
 	p = &peakEWMA{newLottery(fresh), fresh, decay}
 	fresh[0].latency.observe(time.Second, false, at(0), decay)
@@ -286,6 +290,45 @@ func TestHashedShares(t *testing.T) {
 	large := equal(700)
 	if n := len(newTable(large)); n != tableLarge {
 		t.Errorf("a table of %d places for 700", n)
+	}
+}
+
+// A key belongs to the next point of the ring, wherever it begins to look.
+func TestRingOrder(t *testing.T) {
+	for _, members := range weightings {
+		r := newRing(members, 0, nil)
+		for i := range 5000 {
+			key := mix(uint64(i))
+			switch i {
+			case 0, 1:
+				key = -uint64(i)
+			case 2, 3, 4:
+				key = r.points[7].hash + uint64(i) - 3
+			}
+			best := r.points[0]
+			for _, p := range r.points {
+				if p.hash >= key && (best.hash < key || p.hash < best.hash) {
+					best = p
+				}
+			}
+			if got := r.pick(choice{key: key}); got != int(best.at) {
+				t.Fatalf("%x went to %d, the next point is %d's", key, got, best.at)
+			}
+		}
+	}
+}
+
+// Members of other weights leave the points of those that stay alone.
+func TestRingOfWeights(t *testing.T) {
+	members := membersOf(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+	fewer := append(append([]member{}, members[:1]...), members[2:]...)
+	before, after := newRing(members, 0, nil), newRing(fewer, 0, nil)
+	for i := range 20_000 {
+		key := mix(uint64(i) + 1)
+		b, a := before.pick(choice{key: key}), after.pick(choice{key: key})
+		if b != 1 && members[b].Address != fewer[a].Address {
+			t.Fatalf("a key of %s moved to %s", members[b].Address, fewer[a].Address)
+		}
 	}
 }
 

@@ -259,6 +259,10 @@ func TestPoll(t *testing.T) {
 		if lists != 10 || errs != 7 {
 			t.Errorf("%d lists, %d errors", lists, errs)
 		}
+		answers = func() ([]Endpoint, time.Duration, error) { return a, time.Hour, nil }
+		check("it is there again", 15*time.Second, 12)
+		answers = func() ([]Endpoint, time.Duration, error) { return nil, 0, errors.New("no answer") }
+		check("and fails anew", 30*time.Second, 27, 28, 30)
 		mu.Unlock()
 		cancel()
 		work.Wait()

@@ -107,12 +107,14 @@ func TestActiveFirstAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBackends()
 		var update func([]Endpoint, error)
+		var asked atomic.Int64
 		s := newService(t, Config{Open: b.Open, Discovery: DiscoveryFunc(func(ctx context.Context, u func([]Endpoint, error)) {
 			update = u
 			u([]Endpoint{{Address: "a"}, {Address: "b"}}, nil)
 			<-ctx.Done()
 		}), Active: &Active{Check: func(_ context.Context, address string, _ loam.Target) error {
 			if address == "b" {
+				asked.Add(1)
 				return errors.New("starting")
 			}
 			return nil
@@ -121,8 +123,12 @@ func TestActiveFirstAnswer(t *testing.T) {
 		if e := find(t, s, "b"); e.State != Unhealthy {
 			t.Errorf("%+v", e)
 		}
-		update([]Endpoint{{Address: "a"}}, nil) // who asked b ends: goleak and synctest see to it
+		update([]Endpoint{{Address: "a"}}, nil)
 		synctest.Wait()
+		n := asked.Load()
+		if pass(time.Hour); asked.Load() != n {
+			t.Errorf("b is asked %d times after it went", asked.Load()-n)
+		}
 		if took := b.send(t, s, 5); took["a"] != 5 {
 			t.Errorf("took %v", took)
 		}
@@ -213,9 +219,11 @@ func TestPassiveRatio(t *testing.T) {
 		}
 		interval := func() { pass(10 * time.Second) }
 		b.set("c", half)
+		b.send(t, s, 3*8)
+		interval()
 		b.send(t, s, 3*8) // too few
 		interval()
-		if e := find(t, s, "c"); e.State != Healthy || e.Failures != 4 {
+		if e := find(t, s, "c"); e.State != Healthy || e.Failures != 8 {
 			t.Errorf("with 8 requests: %+v", e)
 		}
 		b.send(t, s, 3*12)
@@ -231,6 +239,28 @@ func TestPassiveRatio(t *testing.T) {
 		interval()
 		if e := find(t, s, "a"); e.State != Healthy {
 			t.Errorf("more than half would be out: %+v", e)
+		}
+	})
+}
+
+// Who returns from an ejection starts slowly.
+func TestSlowReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBackends()
+		b.set("b", refuses)
+		s := newService(t, Config{Discovery: abc(), Open: b.Open, SlowStart: time.Minute, Passive: &Passive{ConsecutiveErrors: 1, Ejection: time.Second}}, nil)
+		b.send(t, s, 50)
+		synctest.Wait()
+		b.set("b", nil)
+		pass(time.Second)
+		if e := find(t, s, "b"); e.State != Healthy || e.Share > 0.11 {
+			t.Errorf("%+v", e)
+		}
+		if took := b.send(t, s, 3000); took["b"] < 50 || took["b"] > 300 {
+			t.Errorf("took %v", took)
+		}
+		if pass(time.Hour); find(t, s, "b").Share != 1 || s.whole.now.Load().ramps {
+			t.Errorf("%+v", find(t, s, "b"))
 		}
 	})
 }

@@ -172,6 +172,9 @@ func TestAccounting(t *testing.T) {
 			serve func(*loam.Request) (*loam.Response, error)
 			fault uint64
 		}{
+			"status 503 with a body": {func(*loam.Request) (*loam.Response, error) {
+				return &loam.Response{Status: 503, Body: io.NopCloser(strings.NewReader("no"))}, nil
+			}, 1},
 			"status 500": {status(500), 1}, "status 404": {status(404), 0}, "refused": {refuses, 1},
 			"canceled": {func(*loam.Request) (*loam.Response, error) { return nil, context.Canceled }, 0},
 			"late":     {func(*loam.Request) (*loam.Response, error) { return nil, context.DeadlineExceeded }, 1},
@@ -207,6 +210,32 @@ func TestGRPCFailures(t *testing.T) {
 		}
 		if blame(res, nil, true) != want || blame(res, nil, false) {
 			t.Errorf("grpc-status %q is the endpoint's fault: %t, want %t", code, !want, want)
+		}
+	}
+}
+
+// A retry of a key goes the same way each time: where the cache is that others of the key have filled.
+func TestRetryOfKey(t *testing.T) {
+	for _, a := range []Algorithm{RingHash, Maglev} {
+		s := newService(t, Config{Algorithm: a, HashOn: HashHeader("K")}, equal(20))
+		second := map[string]string{}
+		for i := range 200 {
+			req := newRequest(t)
+			key := fmt.Sprint(i % 10)
+			req.Header.Add("K", key)
+			for range 2 {
+				if _, err := s.Serve(req); err != nil {
+					t.Fatal(err)
+				}
+			}
+			way := strings.Join(req.Tried, " ")
+			if second[key] == "" {
+				second[key] = way
+			}
+			if way != second[key] {
+				t.Errorf("%v: key %s went %s, and before %s", a, key, way, second[key])
+			}
+			req.Release()
 		}
 	}
 }
