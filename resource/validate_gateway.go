@@ -16,7 +16,7 @@ import (
 var (
 	grpcServiceForm = regexp.MustCompile(`^(?i)\.?[a-z_][a-z_0-9]*(\.[a-z_][a-z_0-9]*)*$`)
 	grpcMethodForm  = regexp.MustCompile(`^[A-Za-z_][A-Za-z_0-9]*$`)
-	valueForm       = regexp.MustCompile(`^[!-~]+([\t ]+[!-~]+)*$`)
+	valueForm       = regexp.MustCompile(`^[\x21-\x7e]+([\t ]+[\x21-\x7e]+)*$`)
 	originForm      = regexp.MustCompile(`^(\*|(?:https?)://(?:\*|(?:\*\.)?[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(?::[0-9]{1,5})?)$`)
 	rewriteForm     = regexp.MustCompile("^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$")
 )
