@@ -316,7 +316,7 @@ func TestCompileErrors(t *testing.T) {
 func many(n int) []Rule {
 	var rules []Rule
 	for i := range n {
-		rules = append(rules, rule(fmt.Sprint(i), []string{fmt.Sprintf("h%d.example.com", i%100)}, Match{Path: Path{Prefix, fmt.Sprintf("/api/v%d/items", i)}}))
+		rules = append(rules, rule(fmt.Sprint(i), []string{fmt.Sprintf("h%02d.example.com", i%100)}, Match{Path: Path{Prefix, fmt.Sprintf("/api/v%05d/items", i)}}))
 	}
 	return append(rules, Rule{Name: "last", Hosts: []string{"*.example.org"}, Backends: []Backend{{named("a"), 1}, {named("b"), 1}}, Matches: []Match{{
 		Path: Path{Prefix, "/api"}, Method: "GET", Headers: []Value{{"x-a", "1", false}, {"x-b", "[0-9]+", true}}, Query: []Value{{"q", "1", false}},
@@ -325,7 +325,7 @@ func many(n int) []Rule {
 
 func TestMatchAllocatesNothing(t *testing.T) {
 	table := compile(t, many(1000)...)
-	for _, line := range []string{"GET h7.example.com:8080/api/v7/items/5?a=b", "GET x.example.org/api/v7?a=b&q=1 X-B=12 X-A=1", "GET nobody/"} {
+	for _, line := range []string{"GET h07.example.com:8080/api/v00007/items/5?a=b", "GET x.example.org/api/v7?a=b&q=1 X-B=12 X-A=1", "GET nobody/"} {
 		req := request(line)
 		if n := testing.AllocsPerRun(100, func() { table.Match(req) }); n != 0 {
 			t.Errorf("%s: %v allocations", line, n)
@@ -336,7 +336,7 @@ func TestMatchAllocatesNothing(t *testing.T) {
 func BenchmarkMatch(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		table := compile(b, many(n)...)
-		req := request(fmt.Sprintf("GET h%d.example.com:8080/api/v%d/items/5?a=b", (n-1)%100, n-1))
+		req := request(fmt.Sprintf("GET h%02d.example.com:8080/api/v%05d/items/5?a=b", (n-1)%100, n-1))
 		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -354,11 +354,11 @@ func BenchmarkMatchAlike(b *testing.B) {
 		var tenants, patterns []Rule
 		for i := range n {
 			tenants = append(tenants, rule("", nil, Match{Headers: []Value{{Name: "x-tenant", Value: fmt.Sprint(i)}}}))
-			patterns = append(patterns, rule("", nil, Match{Path: Path{Regexp, fmt.Sprintf("/t%d/[0-9]+", i)}}))
+			patterns = append(patterns, rule("", nil, Match{Path: Path{Regexp, fmt.Sprintf("/t%05d/[0-9]+", i)}}))
 		}
 		for name, rules := range map[string][]Rule{"headers": tenants, "regexps": patterns} {
 			table := compile(b, rules...)
-			req := request(fmt.Sprintf("GET h/t%d/1 x-tenant=%d", n-1, n-1))
+			req := request(fmt.Sprintf("GET h/t%05d/1 x-tenant=%d", n-1, n-1))
 			b.Run(fmt.Sprintf("%s=%d", name, n), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
