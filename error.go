@@ -81,10 +81,11 @@ func Errorf(code Code, op, format string, args ...any) *Error {
 // CodeOf classifies any error: the code of the outermost Error in its chain, else what the standard library's own
 // errors mean, else Unknown. It is OK for nil.
 func CodeOf(err error) Code {
+	if err == nil {
+		return OK // before e is made, which costs an allocation
+	}
 	var e *Error
 	switch {
-	case err == nil:
-		return OK
 	case errors.As(err, &e):
 		if e.Code == OK {
 			return Unknown // an error is never a success, whatever it calls itself

@@ -104,7 +104,11 @@ func EncodeMessage(s string) string {
 
 // Status reads how a call ended from the fields of its trailer. It is false where they do not say.
 func Status(trailer loam.Header) (loam.Code, bool) {
-	n, err := strconv.ParseUint(trailer.Get("grpc-status"), 10, 8)
+	value := trailer.Get("grpc-status")
+	if value == "" { // as in every answer that is not gRPC's: no error is made for it
+		return loam.Unknown, false
+	}
+	n, err := strconv.ParseUint(value, 10, 8)
 	if err != nil {
 		return loam.Unknown, false
 	}
