@@ -197,6 +197,9 @@ func (c *Client) Stats() (st Stats) {
 	return st
 }
 
+// Connections is how many connections are open.
+func (c *Client) Connections() int { return int(c.open.load()) }
+
 // call is one request under way: it is the response, and the response's body.
 type call struct {
 	res    loam.Response

@@ -81,6 +81,17 @@ func NewClient(address string, c ClientConfig) *Client {
 // Address is the server's.
 func (cl *Client) Address() string { return cl.address }
 
+// Connections is how many connections are open.
+func (cl *Client) Connections() (n int) {
+	for i := range cl.pools {
+		p := &cl.pools[i]
+		p.sh.mu.Lock()
+		n += p.open
+		p.sh.mu.Unlock()
+	}
+	return n
+}
+
 // Close sends no more requests. Connections are closed as soon as the streams they have are over. It does not wait.
 func (cl *Client) Close() {
 	for i := range cl.pools {
