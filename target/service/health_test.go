@@ -415,7 +415,7 @@ func testOverSockets(t *testing.T, engine loop.Engine) {
 		t.Errorf("%+v", e)
 	}
 	for _, e := range s.Status().Endpoints {
-		if e.InFlight != 0 || e.Requests == 0 {
+		if e.InFlight != 0 || e.Requests == 0 || e.State == Healthy && e.Connections == 0 {
 			t.Errorf("%+v", e)
 		}
 	}
@@ -513,6 +513,14 @@ func TestCheckGRPC(t *testing.T) {
 	})
 	if err := CheckGRPC("", "")(t.Context(), "a", only); err == nil || !strings.Contains(err.Error(), "unknown service") {
 		t.Error(err)
+	}
+}
+
+func TestServingRefusesFrames(t *testing.T) {
+	for _, frame := range []string{"", "\x00\x00\x00\x00", "\x00\x00\x00\x00\x09\x08\x01", "\x00\x00\x00\x00\x01\x08\x01", "\x01\x00\x00\x00\x02\x08\x01", "\x00\x00\x00\x00\x02\x0d\x01"} {
+		if err := serving([]byte(frame)); err == nil {
+			t.Errorf("%q is well", frame)
+		}
 	}
 }
 

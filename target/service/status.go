@@ -34,11 +34,15 @@ type EndpointStatus struct {
 	Reason       string            `json:"reason,omitempty"`      // the last bad answer
 	EjectedUntil time.Time         `json:"ejectedUntil,omitzero"` //
 	Share        float64           `json:"share"`                 // of Weight, that it has so far; 1 once it has started slowly
+	Connections  int               `json:"connections"`           // that its transport has open
 	InFlight     int64             `json:"inFlight"`              //
 	Requests     uint64            `json:"requests"`              // since it came
 	Failures     uint64            `json:"failures"`              // of them
 	Latency      time.Duration     `json:"latency"`               // a moving average, nanoseconds
 }
+
+// connected is a transport that counts its connections.
+type connected interface{ Connections() int }
 
 // Status tells how the service is at this moment.
 func (s *Service) Status() Status {
@@ -58,6 +62,9 @@ func (s *Service) Status() Status {
 			Address: m.Address, ID: m.id, Weight: m.Weight, Zone: m.Zone, Labels: m.Labels, State: Healthy, Reason: m.why, EjectedUntil: m.ejectedUntil,
 			Share: s.ramp(m.state, now), InFlight: m.inFlight(), Requests: m.started.Load(), Failures: m.failed.Load(),
 			Latency: time.Duration(math.Round(float64(m.latency.read(stampOf(now), s.decay)))),
+		}
+		if c, ok := m.via.(connected); ok {
+			e.Connections = c.Connections()
 		}
 		switch {
 		case m.sick:
