@@ -161,6 +161,7 @@ func (l *Listener) Drain(ctx context.Context) error {
 		case <-tick.C:
 		case <-ctx.Done():
 			err = errors.Join(err, fmt.Errorf("listener %q: %d connections were cut off: %w", l.c.Name, l.socket.Connections(), ctx.Err()))
+			l.socket.Cut()
 			return err
 		}
 	}

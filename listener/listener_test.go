@@ -2,22 +2,28 @@ package listener
 
 import (
 	"bufio"
-	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/loop"
+	"github.com/loam-run/loam/protocol/http2"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,20 +34,36 @@ func hello(*loam.Request) (*loam.Response, error) {
 	return loam.NewResponse(200, "text/plain", []byte("hello")), nil
 }
 
-func listen(t *testing.T, c Config, target loam.TargetFunc, log *slog.Logger) *Listener {
+// engines runs a test over every engine there is.
+func engines(t *testing.T, test func(t *testing.T, e loop.Engine)) {
+	for name, o := range map[string]loop.Options{"goroutines": {Goroutines: true}, "loops": {Loops: 2}} {
+		t.Run(name, func(t *testing.T) {
+			e := loop.New(o)
+			t.Cleanup(func() {
+				if err := e.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			test(t, e)
+		})
+	}
+}
+
+func listen(t *testing.T, e loop.Engine, l Limits, s Service) *Listener {
 	t.Helper()
-	c.Name, c.Address = "web", "127.0.0.1:0"
-	l, err := Listen(t.Context(), c, target, log)
+	one, err := Listen(t.Context(), e, http2.NewHub(e), Config{Name: "web", Address: "127.0.0.1:0", Limits: l, Log: silent}, s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := l.Drain(context.Background()); err != nil {
+		if err := one.Drain(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
-	return l
+	return one
 }
+
+func plain(t loam.TargetFunc) Service { return Service{HTTP: t, Plain: true} }
 
 // client speaks one version of HTTP and forgets its connections at the test's end, before the listener drains.
 func client(t *testing.T, h2c bool) *http.Client {
@@ -54,42 +76,223 @@ func client(t *testing.T, h2c bool) *http.Client {
 }
 
 func TestBothVersions(t *testing.T) {
-	l := listen(t, Config{}, hello, silent)
-	for major, h2c := range map[int]bool{1: false, 2: true} {
-		res, err := client(t, h2c).Get("http://" + l.Addr().String())
+	engines(t, func(t *testing.T, e loop.Engine) {
+		l := listen(t, e, Limits{}, plain(hello))
+		for major, h2c := range map[int]bool{1: false, 2: true} {
+			get(t, client(t, h2c), "http://"+l.Addr().String(), major)
+		}
+		if l.Name() != "web" {
+			t.Error(l.Name())
+		}
+	})
+}
+
+func get(t *testing.T, c *http.Client, url string, major int) {
+	t.Helper()
+	res, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	if err != nil || string(b) != "hello" || res.ProtoMajor != major {
+		t.Errorf("%s %q %v", res.Proto, b, err)
+	}
+}
+
+// certificate makes one for names, and a pool that trusts it.
+func certificate(t *testing.T, names ...string) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: names, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+}
+
+// One port takes plaintext and TLS, HTTP/1 and HTTP/2, each name with its own certificate, and passes on what is not
+// to be decrypted.
+func TestOnePortForAll(t *testing.T) {
+	engines(t, func(t *testing.T, e loop.Engine) {
+		pair, pool := certificate(t, "shop.example")
+		passed, passedPool := certificate(t, "db.example")
+		up, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{passed}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := io.ReadAll(res.Body)
-		res.Body.Close()
-		if err != nil || string(b) != "hello" || res.ProtoMajor != major {
-			t.Errorf("%s %q %v", res.Proto, b, err)
+		defer up.Close()
+		go func() {
+			for {
+				c, err := up.Accept()
+				if err != nil {
+					return
+				}
+				go func() { _, _ = io.Copy(c, c); c.Close() }()
+			}
+		}()
+		l := listen(t, e, Limits{}, Service{
+			HTTP: loam.TargetFunc(func(r *loam.Request) (*loam.Response, error) {
+				if (r.Scheme == "https") != (r.Peer != nil) || r.Peer != nil && r.Peer.ServerName != "shop.example" {
+					return nil, errors.New("who asks is not told")
+				}
+				return hello(r)
+			}),
+			Plain: true,
+			TLS: func(name string) *tls.Config {
+				if name == "shop.example" {
+					return &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2", "http/1.1"}}
+				}
+				return nil
+			},
+			Stream: func(name string) loam.Target {
+				if name != "db.example" {
+					return nil
+				}
+				return loam.TargetFunc(func(r *loam.Request) (*loam.Response, error) {
+					if r.Method != "CONNECT" || r.Authority != "db.example" {
+						return nil, errors.New("not told what for")
+					}
+					c, err := loop.Dial(r.Task(), "tcp", up.Addr().String(), time.Time{})
+					return &loam.Response{Tunnel: c}, err
+				})
+			},
+		})
+		get(t, client(t, false), "http://"+l.Addr().String(), 1)
+		get(t, client(t, true), "http://"+l.Addr().String(), 2)
+		for major, protocols := range map[int][]string{1: {"http/1.1"}, 2: {"h2"}} {
+			tr := &http.Transport{ForceAttemptHTTP2: major == 2, TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "shop.example", NextProtos: protocols}}
+			for range 3 {
+				get(t, &http.Client{Transport: tr}, "https://"+l.Addr().String(), major)
+			}
+			tr.CloseIdleConnections()
 		}
-	}
-	if l.Name() != "web" {
-		t.Error(l.Name())
-	}
+		if _, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{ServerName: "other.example", RootCAs: pool}); err == nil {
+			t.Error("a name that nobody serves got a certificate")
+		}
+		c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{ServerName: "db.example", RootCAs: passedPool})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 4)
+		if _, err := io.WriteString(c, "ping"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "ping" {
+			t.Errorf("%q %v", b, err)
+		}
+		c.Close()
+	})
+}
+
+func TestTCP(t *testing.T) {
+	engines(t, func(t *testing.T, e loop.Engine) {
+		up, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer up.Close()
+		go func() {
+			for {
+				c, err := up.Accept()
+				if err != nil {
+					return
+				}
+				go func() { _, _ = io.WriteString(c, "220 ready\r\n"); _, _ = io.Copy(c, c); c.Close() }()
+			}
+		}()
+		l := listen(t, e, Limits{HeadTimeout: 100 * time.Millisecond}, Service{TCP: loam.TargetFunc(func(r *loam.Request) (*loam.Response, error) {
+			c, err := loop.Dial(r.Task(), "tcp", up.Addr().String(), time.Time{})
+			return &loam.Response{Tunnel: c}, err
+		})})
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		r := bufio.NewReader(c)
+		if _, err := io.WriteString(c, "HELO\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"220 ready\r\n", "HELO\r\n"} {
+			if line, err := r.ReadString('\n'); err != nil || line != want {
+				t.Errorf("%q %v", line, err)
+			}
+		}
+	})
+}
+
+func TestPlaintextWhereTLSIsSpoken(t *testing.T) {
+	engines(t, func(t *testing.T, e loop.Engine) {
+		l := listen(t, e, Limits{}, Service{HTTP: loam.TargetFunc(hello), TLS: func(string) *tls.Config { return nil }})
+		res, err := client(t, false).Get("http://" + l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != 400 {
+			t.Error(res.StatusCode)
+		}
+	})
+}
+
+// What is served changes for connections that are open.
+func TestUpdate(t *testing.T) {
+	engines(t, func(t *testing.T, e loop.Engine) {
+		l := listen(t, e, Limits{}, plain(func(*loam.Request) (*loam.Response, error) { return loam.NewResponse(200, "", []byte("old")), nil }))
+		c := client(t, false)
+		for _, want := range []string{"old", "hello"} {
+			res, err := c.Get("http://" + l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, _ := io.ReadAll(res.Body)
+			res.Body.Close()
+			if string(b) != want {
+				t.Errorf("%q", b)
+			}
+			l.Update(plain(hello))
+		}
+	})
 }
 
 func TestAddressInUse(t *testing.T) {
-	l := listen(t, Config{}, hello, silent)
-	_, err := Listen(t.Context(), Config{Name: "second", Address: l.Addr().String()}, loam.TargetFunc(hello), silent)
-	if loam.CodeOf(err) != loam.Unavailable || !strings.Contains(fmt.Sprint(err), `listener "second" on 127.0.0.1:`) || !strings.Contains(loam.HintOf(err), "another port") {
-		t.Errorf("%v, hint %q", err, loam.HintOf(err))
-	}
-	_, err = Listen(t.Context(), Config{Name: "far", Address: "192.0.2.1:0"}, loam.TargetFunc(hello), silent)
-	if !strings.Contains(loam.HintOf(err), "addresses") {
-		t.Errorf("%v, hint %q", err, loam.HintOf(err))
-	}
+	engines(t, func(t *testing.T, e loop.Engine) {
+		l := listen(t, e, Limits{}, plain(hello))
+		hub := http2.NewHub(e)
+		_, err := Listen(t.Context(), e, hub, Config{Name: "second", Address: l.Addr().String(), Log: silent}, plain(hello))
+		if loam.CodeOf(err) != loam.Unavailable || !strings.Contains(fmt.Sprint(err), `listener "second" on 127.0.0.1:`) || !strings.Contains(loam.HintOf(err), "another port") {
+			t.Errorf("%v, hint %q", err, loam.HintOf(err))
+		}
+		_, err = Listen(t.Context(), e, hub, Config{Name: "far", Address: "192.0.2.1:0", Log: silent}, plain(hello))
+		if !strings.Contains(loam.HintOf(err), "addresses") {
+			t.Errorf("%v, hint %q", err, loam.HintOf(err))
+		}
+	})
 }
 
 func TestDrainFinishesWhatIsUnderWay(t *testing.T) {
+	engines(t, testDrainFinishes)
+}
+
+func testDrainFinishes(t *testing.T, e loop.Engine) {
 	began, release := make(chan struct{}), make(chan struct{})
-	l := listen(t, Config{}, func(r *loam.Request) (*loam.Response, error) {
+	l := listen(t, e, Limits{}, plain(func(r *loam.Request) (*loam.Response, error) {
 		close(began)
-		<-release
+		r.Task().Await(func() { <-release })
 		return hello(r)
-	}, silent)
+	}))
 	answer := make(chan string, 1)
 	c := client(t, false)
 	go func() {
@@ -127,39 +330,46 @@ func TestDrainFinishesWhatIsUnderWay(t *testing.T) {
 }
 
 func TestDrainCutsOffAtItsDeadline(t *testing.T) {
-	began, ended := make(chan struct{}), make(chan struct{})
-	l, err := Listen(t.Context(), Config{Name: "web", Address: "127.0.0.1:0"}, loam.TargetFunc(func(r *loam.Request) (*loam.Response, error) {
-		close(began)
-		<-r.Context().Done()
-		close(ended)
-		return nil, r.Context().Err()
-	}), silent)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := client(t, false)
-	gone := make(chan error, 1)
-	go func() {
-		res, err := c.Get("http://" + l.Addr().String())
-		if err == nil {
-			res.Body.Close()
+	engines(t, func(t *testing.T, e loop.Engine) {
+		began, ended := make(chan struct{}), make(chan struct{})
+		l, err := Listen(t.Context(), e, http2.NewHub(e), Config{Name: "web", Address: "127.0.0.1:0", Log: silent}, plain(func(r *loam.Request) (*loam.Response, error) {
+			ctx := r.Context()
+			close(began)
+			r.Task().Await(func() { <-ctx.Done() })
+			close(ended)
+			return nil, ctx.Err()
+		}))
+		if err != nil {
+			t.Fatal(err)
 		}
-		gone <- err
-	}()
-	<-began
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if err := l.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "cut off") {
-		t.Error(err)
-	}
-	<-ended
-	if err := <-gone; err == nil {
-		t.Error("answered")
-	}
+		c := client(t, false)
+		gone := make(chan error, 1)
+		go func() {
+			res, err := c.Get("http://" + l.Addr().String())
+			if err == nil {
+				res.Body.Close()
+			}
+			gone <- err
+		}()
+		<-began
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		if err := l.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "cut off") {
+			t.Error(err)
+		}
+		<-ended
+		if err := <-gone; err == nil {
+			t.Error("answered")
+		}
+	})
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
-	l := listen(t, Config{MaxConnections: 1}, hello, silent)
+	engines(t, testBounded)
+}
+
+func testBounded(t *testing.T, e loop.Engine) {
+	l := listen(t, e, Limits{MaxConnections: 1}, plain(hello))
 	dial := func() (net.Conn, *bufio.Reader) {
 		conn, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
@@ -186,10 +396,14 @@ func TestConnectionsAreBounded(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	l := listen(t, Config{MaxHeader: 1 << 10, MaxBody: 1 << 10, ReadHeaderTimeout: 50 * time.Millisecond}, func(r *loam.Request) (*loam.Response, error) {
+	engines(t, testLimits)
+}
+
+func testLimits(t *testing.T, e loop.Engine) {
+	l := listen(t, e, Limits{MaxHeader: 1 << 10, MaxBody: 1 << 10, HeadTimeout: 50 * time.Millisecond}, plain(func(r *loam.Request) (*loam.Response, error) {
 		_, err := io.Copy(io.Discard, r.Body)
 		return loam.NewResponse(200, "", nil), err
-	}, silent)
+	}))
 	base := "http://" + l.Addr().String()
 	for _, c := range []struct {
 		header string
@@ -221,41 +435,4 @@ func TestLimits(t *testing.T) {
 	if _, err := io.ReadAll(slow); err != nil {
 		t.Errorf("a head that never ends was waited for: %v", err)
 	}
-}
-
-func TestAccessLog(t *testing.T) {
-	var mu sync.Mutex
-	var b bytes.Buffer
-	l, err := Listen(t.Context(), Config{Name: "web", Address: "127.0.0.1:0"}, loam.TargetFunc(hello), slog.New(slog.NewTextHandler(locked{&mu, &b}, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+l.Addr().String()+"/a", nil)
-	req.Header.Set("X-Request-Id", "r-1")
-	res, err := client(t, false).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res.Body.Close()
-	if err := l.Drain(context.Background()); err != nil { // the line is written by then
-		t.Fatal(err)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	for _, want := range []string{"msg=request", "listener=web", "method=GET", "path=/a", "status=200", "bytes=5", "request=r-1", "took="} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("%s misses %s", b.String(), want)
-		}
-	}
-}
-
-type locked struct {
-	mu *sync.Mutex
-	w  io.Writer
-}
-
-func (l locked) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(b)
 }

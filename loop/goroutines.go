@@ -486,6 +486,21 @@ func (ln *netListener) Each(fn func(Conn, Session)) {
 	}
 }
 
+func (ln *netListener) Cut() {
+	for _, c := range ln.e.connections(ln) {
+		c.mu.Lock()
+		var t loam.Task
+		if c.binding != nil {
+			t = c.binding.t
+		}
+		c.mu.Unlock()
+		if t != nil {
+			t.Cancel()
+		}
+		_ = c.Close() // what cannot be closed is closed already
+	}
+}
+
 func (ln *netListener) Adopt(f *os.File) error {
 	nc, err := net.FileConn(f)
 	f.Close()

@@ -353,6 +353,25 @@ func (ln *listener) Each(fn func(Conn, Session)) {
 	}
 }
 
+func (ln *listener) Cut() {
+	for _, l := range ln.e.loops {
+		l.do(func() {
+			for _, c := range l.conns {
+				switch {
+				case c == nil || c.listener != ln || c.flags&dead != 0:
+				case c.relay != nil:
+					c.relay.close()
+				default:
+					if c.owner != nil {
+						c.owner.Cancel()
+					}
+					_ = c.Close() // what cannot be closed is closed already
+				}
+			}
+		})
+	}
+}
+
 func (ln *listener) Adopt(f *os.File) error {
 	fd, err := takeFile(f)
 	if err != nil {

@@ -80,6 +80,8 @@ type Listener interface {
 	// Each calls fn for every connection it accepted that no task serves at this moment, on the loop that owns it, and
 	// returns when all were seen. fn must not wait; it may close the connection or take its File. A task does not call it.
 	Each(fn func(Conn, Session))
+	// Cut closes every connection it accepted, and cancels the tasks that serve them. A task does not call it.
+	Cut()
 	// Adopt takes in a connection that another process accepted, as Conn.File gave it, as if it had been accepted here.
 	// f is closed.
 	Adopt(f *os.File) error

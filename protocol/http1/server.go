@@ -502,7 +502,7 @@ func (x *exchange) linger(unread bool) loop.Verdict {
 	if x.conn.CloseWrite() != nil || x.conn.SetReadDeadline(x.task.Now().Add(lingerTime)) != nil {
 		return loop.Close
 	}
-	for total := 0; total < 1<<20; {
+	for total := 0; total < maxLinger; {
 		n, err := x.conn.Read(x.in)
 		if err != nil {
 			break
@@ -512,7 +512,10 @@ func (x *exchange) linger(unread bool) loop.Verdict {
 	return loop.Close
 }
 
-const lingerTime = 500 * time.Millisecond
+const (
+	lingerTime = 500 * time.Millisecond
+	maxLinger  = 32 << 20 // bytes that are read and thrown away in that time
+)
 
 // close ends the connection, TLS included: without its own farewell clients would not resume the session.
 func (x *exchange) close() loop.Verdict {
