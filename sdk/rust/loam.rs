@@ -21,7 +21,7 @@
 //! Time, randomness and the environment are the standard library's. init runs once, long before the first request and
 //! for all of them: what it keeps must be the same for everyone. A panic ends the request with status 500.
 
-#![allow(dead_code)] // a function uses what it needs
+#![allow(dead_code, unused_imports)] // a function uses what it needs
 #![allow(clippy::needless_lifetimes)]
 
 mod api;

@@ -72,7 +72,7 @@ impl Routes {
     }
 
     /// Finds r's handler and sets its path values.
-    pub fn find(&self, r: &mut Request) -> Match {
+    pub fn find(&self, r: &mut Request) -> Match<'_> {
         let mut allow: Vec<&str> = Vec::new();
         for route in &self.0 {
             let values = match route.values(&r.path) {

@@ -340,6 +340,9 @@ func TestLanguages(t *testing.T) {
 					}
 					w.checkLog(t)
 					w.checkRandom(t)
+					if isolation == wasm.IsolationShared {
+						w.checkMemory(t)
+					}
 					if first == nil {
 						first = w
 					}
@@ -365,6 +368,17 @@ func (w *world) check(t *testing.T, e exchange) {
 	for i := 0; i < len(e.wantHeader); i += 2 {
 		if got := header.Get(e.wantHeader[i]); got != e.wantHeader[i+1] {
 			t.Errorf("%s %s: %s is %.300q, want %.300q", e.method, e.target, e.wantHeader[i], got, e.wantHeader[i+1])
+		}
+	}
+}
+
+// checkMemory sends more through one instance than its memory could hold.
+func (w *world) checkMemory(t *testing.T) {
+	t.Helper()
+	e := exchange{method: "POST", target: "/echo/", body: strings.Repeat(large, largeTimes)}
+	for sent := 0; sent < 160<<20; sent += len(e.body) { // its limit is 128 MiB
+		if status, body, _ := w.send(t, e); status != 200 || len(body) != len(e.body) {
+			t.Fatalf("after %d MiB: %d, %d bytes", sent>>20, status, len(body))
 		}
 	}
 }
