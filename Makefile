@@ -14,7 +14,7 @@ ifneq ($(shell command -v gcc || command -v clang),)
 RACE := -race
 endif
 
-.PHONY: all build run test race lint bench cross fresh soak-store soak-shop fuzz clean help
+.PHONY: all build run test sdk race lint bench cross fresh soak-store soak-shop fuzz clean help
 
 all: build test ## Build and test, as CI does (what make alone does)
 
@@ -33,6 +33,12 @@ test: ## Vet and run every test
 	@echo "$(if $(RACE),test with the race detector,test without the race detector: it needs a C compiler$(comma) there is none here)"
 	@$(GO) test -C tools ./apigen/...
 	@$(GO) test $(RACE) ./...
+
+sdk: ## Install the compilers of the guest SDKs (Debian, as root) and hold the languages to each other
+	@test/sdk/install.sh
+	@$(GO) vet -tags sdk ./test/sdk
+	@$(GO) test -C tools -tags sdk ./apigen
+	@$(GO) test -tags sdk ./test/sdk
 
 race: ## Run every test with the race detector, or fail where there is no C compiler
 	@CGO_ENABLED=1 $(GO) test -race ./...

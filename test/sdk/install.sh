@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what test/sdk, tools/apigen and loam build need beside Go on Debian 12: the compilers of the guest SDKs' languages. It needs root
-# or sudo, and changes nothing where everything is there.
+# Installs on Debian 12 what the tests behind the tag sdk need beside Go: the compilers of the guest SDKs' languages. It
+# needs root or sudo, and changes nothing where everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
 
-want="clang lld wasi-libc libclang-rt-dev-wasm32 rustc libstd-rust-dev-wasm32"
+want="gcc libc6-dev clang lld wasi-libc libclang-rt-dev-wasm32 rustc libstd-rust-dev-wasm32"
 command -v node >/dev/null || want="$want nodejs"
 command -v npm >/dev/null || want="$want npm"
 missing=

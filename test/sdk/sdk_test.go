@@ -1,5 +1,5 @@
-// Package sdk holds the SDKs to each other: the function of examples/languages, written in each of them and built by
-// the real compilers, must do the same to the letter, in what it answers and in what it asks of its host.
+//go:build sdk
+
 package sdk
 
 import (
