@@ -246,8 +246,13 @@ func TestLeastFuel(t *testing.T) {
 // TestRefused: what is not taken, and why, in words.
 func TestRefused(t *testing.T) {
 	empty := functype("", "")
-	nested := bytes.Repeat([]byte{0x02, 0x40}, 50_001)
-	ends := bytes.Repeat([]byte{0x0b}, 50_001)
+	nest := func(n int, open byte) []byte {
+		return cat(bytes.Repeat([]byte{open, 0x40}, n), bytes.Repeat([]byte{0x0b}, n))
+	}
+	var types, deep [][]byte
+	for range 100 {
+		types, deep = append(types, []byte{0}), append(deep, fn(nil, nest(4000, 2)...))
+	}
 	for _, tt := range []struct {
 		want   string
 		module []byte
@@ -268,7 +273,10 @@ func TestRefused(t *testing.T) {
 		{"type 1 of 1", moduleOf(section(1, empty), section(3, []byte{1}))},
 		{"50001 locals", one("", "", [][]byte{cat(uleb(50_001), []byte{i32})})},
 		{"locals; the limit", one("", "", [][]byte{cat(uleb(1<<32-1), []byte{i32}), cat(uleb(1<<32-1), []byte{i32})})},
-		{"nested deeper", one("", "", nil, cat(nested, ends)...)},
+		{"blocks nested deeper than 5000", one("", "", nil, nest(5001, 2)...)},
+		{"loops nested deeper than 500", one("", "", nil, nest(501, 3)...)},
+		{"65521 labels", one("", "", nil, cat([]byte{0x41, 0, 0x0e}, uleb(65521))...)},
+		{"too many nested blocks", moduleOf(section(1, empty), section(3, types...), section(10, deep...))},
 		{"tables of 1048577 elements", moduleOf(section(4, cat([]byte{0x70, 0}, uleb(1<<20+1))))},
 		{"shared", moduleOf(section(5, []byte{3, 1, 1}))},
 		{"65536 pages", moduleOf(section(5, cat([]byte{0}, uleb(65537))))},

@@ -221,7 +221,7 @@ func (r *reader) instr(s *scope, in *instr) {
 	case immLabel:
 		in.a = r.u32()
 	case immTable:
-		in.a = r.count("labels", maxBody)
+		in.a = r.count("labels", maxLabels)
 		for n := in.a; n > 0 && r.err == nil; n-- {
 			r.u32()
 		}

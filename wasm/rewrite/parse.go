@@ -23,7 +23,10 @@ const (
 	maxResults  = 1_000
 	maxLocals   = 50_000
 	maxBody     = 7_654_321
-	maxNesting  = 50_000
+	maxNesting  = 5_000
+	maxLoops    = 500 // that are nested
+	maxLabels   = 65_520
+	maxEffort   = 1 << 30 // see flow.effort; it is some 20 seconds of the engine's time
 	maxPages    = 65_536
 )
 

@@ -1,6 +1,9 @@
 package rewrite
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // A flow follows the blocks of a function's code, and divides the code into segments: a segment is code of which all
 // is run if its beginning is, save for traps. Code that is run exactly when an earlier segment is belongs to that
@@ -9,7 +12,15 @@ type flow struct {
 	frames []frame
 	cur    int32 // the segment of the next instruction; none: it cannot be reached
 	count  int32 // segments begun
+
+	loops   int // open
+	deepest int // most blocks that were open at a time
+	labels  int // of branch tables
 }
+
+// effort is about how much time, in units of 20 ns, the engine needs to compile a function beyond what is in
+// proportion to its length: that grows with the square of some things.
+func (f *flow) effort() int { return f.deepest*f.deepest + f.labels*f.labels/100 }
 
 const none = -1
 
@@ -30,6 +41,7 @@ type frame struct {
 func (f *flow) reset() {
 	f.frames = append(f.frames[:0], frame{op: opBlock, seg: 0})
 	f.cur, f.count = 0, 1
+	f.loops, f.deepest, f.labels = 0, 0, 0
 }
 
 // step goes over an instruction that was read and tells whether a new segment begins behind it, and which segment is
@@ -44,6 +56,12 @@ func (f *flow) step(r *reader, in *instr) (begins bool, before int32) {
 		}
 		seg := f.cur
 		f.frames = append(f.frames, frame{op: in.op, seg: seg, head: f.count, body: int32(in.to), out: int32(len(f.frames))})
+		f.deepest = max(f.deepest, len(f.frames))
+		if in.op == opLoop {
+			if f.loops++; f.loops > maxLoops {
+				r.fail("loops nested deeper than %d", maxLoops)
+			}
+		}
 		if in.op != opBlock {
 			return f.begin(seg)
 		}
@@ -58,6 +76,9 @@ func (f *flow) step(r *reader, in *instr) (begins bool, before int32) {
 		return f.end()
 	case opBr, opBrIf, opBrTable:
 		reached := f.cur >= 0
+		if in.op == opBrTable {
+			f.labels += int(in.a)
+		}
 		labels(in, r.b, func(label uint32) {
 			at := len(f.frames) - 1 - int(label)
 			if label >= uint32(len(f.frames)) {
@@ -96,6 +117,9 @@ func (f *flow) end() (bool, int32) {
 	at := len(f.frames) - 1
 	top := f.frames[at]
 	f.frames = f.frames[:at]
+	if top.op == opLoop {
+		f.loops--
+	}
 	if at == 0 {
 		return false, none
 	}
@@ -151,6 +175,7 @@ func (m *module) scan() ([]function, *uses, error) {
 	fns := make([]function, len(m.code))
 	u := &uses{refFunc: map[uint32]bool{}, asked: map[uint32]bool{}}
 	var fl flow
+	effort := 0
 	for i := range m.code {
 		b, fn := &m.code[i], &fns[i]
 		t := m.types[m.funcs[m.importedFuncs+i]]
@@ -181,6 +206,9 @@ func (m *module) scan() ([]function, *uses, error) {
 		}
 		if r.err != nil {
 			return nil, nil, fmt.Errorf("function %d: %w", m.importedFuncs+i, r.err)
+		}
+		if effort += fl.effort(); effort > maxEffort {
+			return nil, nil, errors.New("the functions together have too many nested blocks or too long branch tables")
 		}
 	}
 	declared := m.declared()
