@@ -127,7 +127,7 @@ func (p *retry) Serve(req *loam.Request) (*loam.Response, error) {
 			return res, err
 		}
 		discard(res)
-		a.restore(why)
+		a.restore()
 		if err := loam.Sleep(req.Task(), pause); err != nil {
 			a.end()
 			return nil, err
@@ -174,15 +174,13 @@ func (a *attempt) forget() {
 }
 
 // restore puts the request back to what it was.
-func (a *attempt) restore(why Conditions) {
+func (a *attempt) restore() {
 	req := a.req
 	req.EndTry(a.enders)
 	req.Path, req.RawQuery, req.Authority = a.path, a.query, a.host
 	req.Header = append(req.Header[:0], a.header...)
+	req.Affinity = a.affinity // a service does not keep to an endpoint that was tried
 	req.SetDeadline(a.deadline)
-	if req.Affinity = a.affinity; why == OnConnect {
-		req.Affinity = "" // the endpoint is not there: to stay with it is to fail again
-	}
 }
 
 // mayRepeat tells whether the request can be sent again after it failed for that reason, and if so readies its body.

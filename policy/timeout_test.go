@@ -8,12 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/loam-run/loam"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // answersAfter answers when its request's context ends, or after d.
 func answersAfter(d time.Duration) loam.Target {
