@@ -1,8 +1,11 @@
 package server
 
 import (
+	"net/http"
+	"os"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/policy"
@@ -13,12 +16,18 @@ import (
 // counts on when the rest of the configuration changes.
 func (s *server) policies(p snapshot.Policy, session *snapshot.Session) loam.Policy {
 	if p.Broken != "" {
-		err := loam.Errorf(loam.Internal, "policy", "%s", p.Broken)
-		return func(loam.Target) loam.Target {
-			return loam.TargetFunc(func(*loam.Request) (*loam.Response, error) { return nil, err })
-		}
+		return failing(loam.Errorf(loam.Internal, "policy", "%s", p.Broken))
 	}
 	var c policy.Chain
+	c.CORS = must(p.CORS, s.cors)
+	c.Authn = s.authn(p.Authn)
+	c.Authz = s.authz(p.Authz)
+	c.Compression = must(p.Compression, func(z *snapshot.Compression) (loam.Policy, error) {
+		return policy.Compression(policy.CompressionConfig{Algorithms: z.Algorithms, MinSize: z.MinSize, Types: z.Types})
+	})
+	if session != nil {
+		c.Session = policy.Session(policy.SessionConfig{Name: session.Name, Header: session.Header, Lifetime: session.Lifetime, Permanent: session.Permanent})
+	}
 	if l := p.Limits; l != nil {
 		c.Limits = policy.Limits(policy.LimitsConfig{HeaderBytes: l.HeaderBytes, HeaderCount: l.HeaderCount, BodyBytes: l.BodyBytes})
 	}
@@ -123,10 +132,112 @@ func (s *server) retry(r *snapshot.Retry) policy.RetryConfig {
 	}
 	if r.BudgetPercent > 0 || r.BudgetMin > 0 {
 		c.Budget = keep(s, r.State, func() *policy.Budget {
-			return policy.NewBudget(policy.BudgetConfig{Percent: r.BudgetPercent, MinPerSecond: r.BudgetMin})
+			least := r.BudgetMin
+			if least == 0 {
+				least = -1
+			}
+			return policy.NewBudget(policy.BudgetConfig{Percent: r.BudgetPercent, MinPerSecond: least})
 		})
 	}
 	return c
+}
+
+func (s *server) cors(c *snapshot.CORS) (loam.Policy, error) {
+	return policy.CORS(policy.CORSConfig{
+		AllowOrigins: c.AllowOrigins, AllowCredentials: c.AllowCredentials, AllowMethods: c.AllowMethods, AllowHeaders: c.AllowHeaders,
+		ExposeHeaders: c.ExposeHeaders, MaxAge: c.MaxAge,
+	})
+}
+
+// authn is who may ask, by certificate and by token.
+func (s *server) authn(a *snapshot.Authn) loam.Policy {
+	if a == nil {
+		return nil
+	}
+	var both []loam.Policy
+	if m := a.MTLS; m != nil {
+		both = append(both, policy.MTLS(policy.MTLSConfig{Required: m.Required, Subjects: m.Subjects, SANs: m.SANs, Told: s.told}))
+	}
+	var issuers []policy.JWTConfig
+	for _, j := range a.JWT {
+		keys, err := s.keys(j)
+		if err != nil {
+			return failing(err)
+		}
+		issuers = append(issuers, policy.JWTConfig{Issuer: j.Issuer, Audiences: j.Audiences, Keys: keys, Forward: j.Forward})
+	}
+	if len(issuers) > 0 {
+		both = append(both, policy.JWT(policy.JWTOptions{Told: s.told}, issuers...))
+	}
+	return policy.Join(both...)
+}
+
+// keys are an issuer's; those of a URL stay as long as it is asked for.
+func (s *server) keys(j snapshot.JWT) (*policy.Keys, error) {
+	if j.URL != "" {
+		return keep(s, j.URL, func() *policy.Keys { return policy.RemoteKeys(policy.FetchURL(keyClient, j.URL), 0) }), nil
+	}
+	jwks := []byte(j.JWKS)
+	if j.File != "" {
+		var err error
+		if jwks, err = os.ReadFile(j.File); err != nil {
+			return nil, &loam.Error{Code: loam.FailedPrecondition, Op: "jwt", Err: err, Hint: "jwksFile must be a JSON Web Key Set (RFC 7517)"}
+		}
+	}
+	return policy.StaticKeys(jwks)
+}
+
+// keyClient fetches the keys of issuers: soon, and never by a way that is less safe than the one that was named.
+var keyClient = &http.Client{
+	Timeout: 10 * time.Second,
+	CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" || len(via) > 3 {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	},
+}
+
+// CheckExpression tells what is wrong with an expression of a policy's authz.
+func CheckExpression(expression string) error {
+	_, err := policy.Authz(nil, policy.AuthzRule{Expression: expression})
+	return err
+}
+
+// authz is what may be asked: every list of rules must let a request pass.
+func (s *server) authz(lists [][]snapshot.Rule) loam.Policy {
+	var all []loam.Policy
+	for _, list := range lists {
+		var rules []policy.AuthzRule
+		for _, r := range list {
+			rules = append(rules, policy.AuthzRule{Expression: r.Expression, Deny: r.Deny, Message: r.Message, Where: r.Where})
+		}
+		one, err := policy.Authz(s.told, rules...)
+		if err != nil {
+			one = failing(err)
+		}
+		all = append(all, one)
+	}
+	return policy.Join(all...)
+}
+
+// must makes a policy of c, or one that lets nothing pass: what guards a target is never left out for being broken.
+func must[C any](c *C, make func(*C) (loam.Policy, error)) loam.Policy {
+	if c == nil {
+		return nil
+	}
+	p, err := make(c)
+	if err != nil {
+		return failing(err)
+	}
+	return p
+}
+
+// failing answers every request with an error.
+func failing(err error) loam.Policy {
+	return func(loam.Target) loam.Target {
+		return loam.TargetFunc(func(*loam.Request) (*loam.Response, error) { return nil, err })
+	}
 }
 
 // keep returns what is kept under a state's name, making it if it is not there.

@@ -37,7 +37,7 @@ func (s *server) shared(l snapshot.RateLimit) policy.TakeFunc {
 				return 0, left, nil
 			}
 			op := state.Op{Key: name, Value: strconv.AppendInt(nil, int64(used+got), 10), TTL: max(2*l.Per, 2*time.Second), IfMatch: items[0].ETag, IfAbsent: items[0].ETag == ""}
-			_, err = st.Apply(ctx, caller, []state.Op{op}, nil)
+			_, err = st.Apply(ctx, caller, []state.Op{op}, nil, nil)
 			if code := loam.CodeOf(err); (code == loam.Aborted || code == loam.AlreadyExists) && try < 10 {
 				continue // somebody else took some meanwhile
 			}

@@ -137,7 +137,9 @@ func (s *server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plan := snapshot.Build(objects, problems, s.plan, snapshot.Env{Factories: s.o.Factories, Embedded: s.embedded(), Address: s.o.Address})
+	plan := snapshot.Build(objects, problems, s.plan, snapshot.Env{
+		Factories: s.o.Factories, Embedded: s.embedded(), Address: s.o.Address, CheckExpression: CheckExpression,
+	})
 	s.apply(ctx, plan)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -110,7 +111,7 @@ func limits(c snapshot.Connections) listener.Limits {
 // service is what a listener's connections are for, by its sections.
 func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]snapshot.Stream) (listener.Service, error) {
 	var out listener.Service
-	var names route.Hosts[*named] // the section of the most specific hostname has a connection, whichever way it goes
+	var names route.Hosts[*site] // the section of the most specific hostname has a connection, whichever way it goes
 	secure := false
 	for _, section := range l.Sections {
 		switch section.Protocol {
@@ -123,7 +124,7 @@ func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]
 				return out, err
 			}
 			secure = true
-			names.Set(section.Hostname, &named{config: config})
+			names.Set(section.Hostname, &site{config: config})
 		case "TLS":
 			if !section.TLS.Passthrough {
 				s.failures["Gateway/"+l.Gateway] = &loam.Error{Code: loam.Unimplemented, Op: "listener " + section.Name,
@@ -131,7 +132,7 @@ func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]
 				continue
 			}
 			secure = true
-			n := &named{}
+			n := &site{}
 			names.Set(section.Hostname, n)
 			for _, st := range streams[section.Name] {
 				target := s.stream(st)
@@ -170,8 +171,8 @@ func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]
 	return out, nil
 }
 
-// named is what a section does with connections that ask for its hostname by TLS.
-type named struct {
+// site is what a section does with connections that ask for its hostname by TLS.
+type site struct {
 	config  *tls.Config              // to decrypt them; nil: none are
 	streams route.Hosts[loam.Target] // to pass them on to
 }
@@ -184,22 +185,64 @@ var refused = loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
 // rule is what a route comes to: a target for each backend, behind the policies of both.
 func (s *server) rule(r snapshot.Route) route.Rule {
 	rule := route.Rule{Name: r.Name, Hosts: r.Hosts, Matches: r.Matches}
-	whole := s.policies(r.Policy, r.Session)
 	log := s.accessLog(r.Policy.AccessLog)
-	add := func(name string, weight int, t loam.Target) {
-		rule.Backends = append(rule.Backends, route.Backend{Weight: weight, Target: &observed{
-			name: r.Name, target: name, listener: r.Listener, next: whole(t), log: log,
-			series: s.series.Series(telemetry.Labels{Route: r.Name, Target: name}),
-		}})
+	watch := func(name string, next loam.Target) *observed {
+		return &observed{name: r.Name, target: name, listener: r.Listener, next: next, log: log, series: s.series.Series(telemetry.Labels{Route: r.Name, Target: name})}
+	}
+	whole := s.policies(r.Policy, r.Session)
+	if len(r.Backends) == 0 { // Policy answers by itself
+		rule.Backends = []route.Backend{{Weight: 1, Target: watch("", whole(s.backend(snapshot.TargetRef{}, nil, "the rule has no backend", r.Kind)))}}
+		return rule
+	}
+	if r.Session != nil && len(r.Backends) > 1 {
+		all := &sticky{named: map[string]loam.Target{}}
+		for i, b := range r.Backends {
+			t := &named{name: b.Kind + "/" + b.Name, next: s.policies(b.Policy, nil)(s.backend(b.TargetRef, b.Subset, b.Broken, r.Kind)), key: strconv.Itoa(i)}
+			all.named[t.key] = t
+			all.shares.Add(t, b.Weight)
+		}
+		rule.Backends = []route.Backend{{Weight: 1, Target: watch("", whole(all))}}
+		return rule
 	}
 	for _, b := range r.Backends {
-		t := s.backend(b.TargetRef, b.Subset, b.Broken, r.Kind)
-		add(b.Kind+"/"+b.Name, b.Weight, s.policies(b.Policy, nil)(t))
-	}
-	if len(r.Backends) == 0 { // Policy answers by itself
-		add("", 1, s.backend(snapshot.TargetRef{}, nil, "the rule has no backend", r.Kind))
+		t := s.policies(b.Policy, nil)(s.backend(b.TargetRef, b.Subset, b.Broken, r.Kind))
+		rule.Backends = append(rule.Backends, route.Backend{Weight: b.Weight, Target: watch(b.Kind+"/"+b.Name, whole(t))})
 	}
 	return rule
+}
+
+// sticky picks the backend of a session: the one that it has been to, whose key stands before the endpoint's in the
+// request's affinity; a new session's by weight.
+type sticky struct {
+	named  map[string]loam.Target
+	shares route.Shares[loam.Target]
+}
+
+// Serve sends the request to the session's backend.
+func (s *sticky) Serve(req *loam.Request) (*loam.Response, error) {
+	key, endpoint, _ := strings.Cut(req.Affinity, ".")
+	req.Affinity = endpoint
+	if t := s.named[key]; t != nil {
+		return t.Serve(req)
+	}
+	if req.Affinity = ""; s.shares.Pick() == nil {
+		return nil, loam.Errorf(loam.Unavailable, req.Route, "no backend has a weight")
+	}
+	return s.shares.Pick().Serve(req)
+}
+
+// named is a backend of sessions.
+type named struct {
+	name, key string
+	next      loam.Target
+}
+
+// Serve sends the request on, and writes down where it went.
+func (n *named) Serve(req *loam.Request) (*loam.Response, error) {
+	req.Target = n.name
+	res, err := n.next.Serve(req)
+	req.Affinity = n.key + "." + req.Affinity
+	return res, err
 }
 
 // backend is a target by name.

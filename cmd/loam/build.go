@@ -12,6 +12,7 @@ import (
 	"github.com/loam-run/loam/internal/build"
 	"github.com/loam-run/loam/provider/file"
 	"github.com/loam-run/loam/resource"
+	"github.com/loam-run/loam/server"
 	"github.com/loam-run/loam/snapshot"
 )
 
@@ -101,7 +102,7 @@ func load(ctx context.Context, paths []string) (*snapshot.Plan, []resource.Probl
 	if err != nil {
 		return nil, nil, err
 	}
-	plan := snapshot.Build(objects, problems, nil, snapshot.Env{Factories: all.Factories()})
+	plan := snapshot.Build(objects, problems, nil, snapshot.Env{Factories: all.Factories(), CheckExpression: server.CheckExpression})
 	problems = nil
 	for _, s := range plan.Statuses {
 		problems = append(problems, s.Problems...)
