@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -396,6 +397,41 @@ func TestKeys(t *testing.T) {
 	if got := hash("stay as you are", 0); got != 0xfd64c79056adc214 {
 		t.Errorf("hash has changed to %#x: processes of two versions would send one key to two endpoints", got)
 	}
+}
+
+func FuzzKeys(f *testing.F) {
+	f.Add("a=1&user=anna", "user", "10.0.0.1:80")
+	f.Add(" sid=1; sid=2;;=; sid", "sid", "[::1]:80")
+	f.Add("=&==", "", ":")
+	f.Fuzz(func(t *testing.T, s, name, remote string) {
+		reference := func(sep string) (uint64, bool) {
+			for part := range strings.SplitSeq(s, sep) {
+				if k, v, ok := strings.Cut(strings.TrimLeft(part, " "), "="); ok && k == name {
+					return hashOf(v)
+				}
+			}
+			return 0, false
+		}
+		if strings.Contains(name, "=") {
+			return // no name has one
+		}
+		req := newRequest(t)
+		defer req.Release()
+		req.RawQuery, req.Remote = s, remote
+		req.Header.Add("Cookie", s)
+		for what, c := range map[string]struct {
+			key Key
+			sep string
+		}{"query": {HashQuery(name), "&"}, "cookie": {HashCookie(name), ";"}} {
+			got, ok := c.key(req)
+			if want, wantOK := reference(c.sep); got != want || ok != wantOK {
+				t.Errorf("%s %q of %q: %x %t, want %x %t", what, name, s, got, ok, want, wantOK)
+			}
+		}
+		if _, ok := HashSource(req); ok && remote == "" {
+			t.Error("a source of nothing")
+		}
+	})
 }
 
 func BenchmarkPick(b *testing.B) {

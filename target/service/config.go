@@ -88,7 +88,7 @@ func ParseAlgorithm(name string) (Algorithm, error) {
 
 // An Endpoint is one place that a service is served at.
 type Endpoint struct {
-	Address string            // host:port, or the path of a Unix socket; no two have the same
+	Address string            // host:port; no two have the same
 	Weight  int               // its share beside the others'; 0: 1
 	Zone    string            // where it stands
 	Labels  map[string]string // what subsets choose by

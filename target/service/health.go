@@ -76,8 +76,8 @@ func (s *Service) answered(e *state, err error) {
 		}
 		s.c.Log.Info("endpoint is healthy", "endpoint", e.address)
 	}
-	s.rebuild(now)
-	s.poke()
+	s.changed = true
+	s.poke() // not built here: a hundred that fail at once make one new set, or a few
 }
 
 // CheckTCP opens a connection and closes it.

@@ -2,8 +2,8 @@ package service
 
 import "time"
 
-// keep does what is due by the clock or by failures of requests, until the service is closed: ejecting endpoints,
-// bringing them back, and letting new ones grow.
+// keep does what is due by the clock, by failures of requests or by answers to checks, until the service is closed:
+// ejecting endpoints, bringing them back, letting new ones grow.
 func (s *Service) keep() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -31,7 +31,8 @@ func (s *Service) tend(now time.Time) (next time.Time) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed := s.ramping()
+	changed := s.changed || s.ramping()
+	s.changed = false
 	if p := s.c.Passive; p != nil {
 		changed = s.judge(p, now) || changed
 		for i := range s.list {

@@ -49,6 +49,7 @@ type Service struct {
 	subsets  []*Subset
 	found    error     // of the last discovery; nil: it worked
 	foundAt  time.Time // when the list last came
+	changed  bool      // health has, since the sets were built
 	interval time.Time // of Passive: when the present one ends
 }
 
@@ -94,7 +95,7 @@ func New(c Config) (*Service, error) {
 	} else {
 		s.work.Go(func() { c.Discovery.Run(s.ctx, s.setEndpoints) })
 	}
-	if c.Passive != nil || c.SlowStart > 0 {
+	if c.Active != nil || c.Passive != nil || c.SlowStart > 0 {
 		s.work.Go(s.keep)
 	}
 	return s, nil
