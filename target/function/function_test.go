@@ -2,6 +2,7 @@ package function
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -64,10 +65,8 @@ func TestDrain(t *testing.T) {
 				_, err := get(f, c.path)
 				result <- err
 			}()
-			for busy := false; !busy; runtime.Gosched() {
-				f.mu.Lock()
-				busy = f.calls > 0
-				f.mu.Unlock()
+			for f.module.Calls() == 0 {
+				runtime.Gosched()
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), c.patience)
 			defer cancel()
@@ -77,7 +76,7 @@ func TestDrain(t *testing.T) {
 			if err := <-result; loam.CodeOf(err) != c.code {
 				t.Errorf("the call under way: %v", err)
 			}
-			if _, err := get(f, "/hello/you"); loam.CodeOf(err) != loam.Unavailable {
+			if _, err := get(f, "/hello/you"); loam.CodeOf(err) != loam.Unavailable || !errors.Is(err, wasm.ErrClosed) {
 				t.Errorf("a call after it: %v", err)
 			}
 		})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api"
+	"github.com/loam-run/loam/wasm/guest"
 	"github.com/tetratelabs/wazero"
 	wasmapi "github.com/tetratelabs/wazero/api"
 )
@@ -26,25 +27,27 @@ const (
 	maxMethod = 128      // bytes of a method's name
 )
 
-// An ABI serves the instances of one function.
-type ABI struct {
-	Methods     loam.Methods
-	Caller      *loam.Caller // who the capability calls are made as
-	MaxResponse int          // bytes of a response's body
-}
+// callCost is what a host function bills besides what it moves, in units of fuel.
+const callCost = 200
 
-// Exports are the functions a guest must export, all of type () -> ().
-func (a *ABI) Exports() []string { return []string{"loam_serve"} }
+// ABI is this ABI. It implements [guest.ABI].
+type ABI struct{}
 
-// Define offers the host functions to the modules of rt.
-func (a *ABI) Define(ctx context.Context, rt wazero.Runtime) error {
+// Modules implements guest.ABI.
+func (ABI) Modules() []string { return []string{Name} }
+
+// Exports implements guest.ABI.
+func (ABI) Exports() []guest.Export { return []guest.Export{{Name: "loam_serve"}} }
+
+// Define implements guest.ABI.
+func (ABI) Define(ctx context.Context, rt wazero.Runtime) error {
 	const i32, i64 = wasmapi.ValueTypeI32, wasmapi.ValueTypeI64
 	one, two, six := []wasmapi.ValueType{i32}, []wasmapi.ValueType{i32, i32}, []wasmapi.ValueType{i32, i32, i32, i32, i32, i32}
 	b := rt.NewHostModuleBuilder(Name)
 	for _, f := range []struct {
 		name            string
 		params, results []wasmapi.ValueType
-		do              func(c *call, m wasmapi.Memory, stack []uint64)
+		do              func(s *server, m wasmapi.Memory, stack []uint64)
 	}{
 		{"request_head", two, one, requestHead},
 		{"request_body", two, one, requestBody},
@@ -53,147 +56,130 @@ func (a *ABI) Define(ctx context.Context, rt wazero.Runtime) error {
 		{"call", six, []wasmapi.ValueType{i64}, capabilityCall},
 		{"result", two, one, result},
 	} {
+		name := Name + "." + f.name
 		b.NewFunctionBuilder().WithGoModuleFunction(wasmapi.GoModuleFunc(func(ctx context.Context, m wasmapi.Module, stack []uint64) {
-			c, ok := ctx.Value(callKey{}).(*call)
-			if !ok {
-				panic(misuse("it called %s.%s while no request was being served", Name, f.name))
-			}
-			f.do(c, m.Memory(), stack)
+			c := guest.Serving(ctx, name)
+			c.Owner.Worked(callCost)
+			f.do(c.State.(*server), m.Memory(), stack)
 		}), f.params, f.results).Export(f.name)
 	}
 	_, err := b.Instantiate(ctx)
 	return err
 }
 
-// Bind returns what serves one request, whose whole body is given, by the instance m. It may be called again only if
-// it returned no error.
-func (a *ABI) Bind(m wasmapi.Module) func(ctx context.Context, req *loam.Request, body []byte) (*loam.Response, error) {
-	serve := m.ExportedFunction("loam_serve")
-	var head []byte // used again by the next request
-	return func(ctx context.Context, req *loam.Request, body []byte) (*loam.Response, error) {
-		h := requestHeadOf(ctx, req, len(body))
-		head = h.AppendProto(head[:0])
-		c := &call{Context: ctx, abi: a, head: head, body: body}
-		if err := serve.CallWithStack(c, nil); err != nil {
-			return nil, err
-		}
-		return c.answer(), nil
-	}
-}
+// Bind implements guest.ABI.
+func (ABI) Bind(m wasmapi.Module) guest.Server { return &server{run: m.ExportedFunction("loam_serve")} }
 
-func requestHeadOf(ctx context.Context, req *loam.Request, length int) api.RequestHead {
-	h := api.RequestHead{
-		Method: req.Method, Scheme: req.Scheme, Authority: req.Authority, Path: req.Path, Query: req.RawQuery,
-		Headers: make([]api.Header, len(req.Header)), Id: req.ID, Length: int64(length),
-	}
-	for i, f := range req.Header {
-		h.Headers[i] = api.Header{Name: f.Name, Value: f.Value}
-	}
-	if t, ok := ctx.Deadline(); ok {
-		h.DeadlineUnixMs = t.UnixMilli()
-	}
-	return h
-}
-
-// A call is one request under way. It is the context that the engine hands to host functions, so that they find it
-// without a table.
-type call struct {
-	context.Context
-	abi  *ABI
-	head []byte
+// A server serves the requests of one instance.
+type server struct {
+	run  wasmapi.Function
+	call *guest.Call
+	head []byte // of the request, made when it is first asked for; used again by the next
 	body []byte // what the guest has not read yet
 
 	answered bool // response_head was called
-	response loam.Response
-	written  []byte
+	response *response
 
 	result  []byte // of the last capability call, as long as it waits
 	waiting bool
 }
 
-type callKey struct{}
-
-// Value finds the call itself.
-func (c *call) Value(key any) any {
-	if _, ok := key.(callKey); ok {
-		return c
-	}
-	return c.Context.Value(key)
+// A response is what Serve returns, with its body, in one piece.
+type response struct {
+	loam.Response
+	written []byte
+	read    bytes.Reader
 }
 
-func (c *call) answer() *loam.Response {
-	r := c.response
+func (r *response) Read(b []byte) (int, error) { return r.read.Read(b) }
+
+func (r *response) WriteTo(w io.Writer) (int64, error) { return r.read.WriteTo(w) }
+
+func (r *response) Close() error { return nil }
+
+// Serve implements guest.Server.
+func (s *server) Serve(c *guest.Call) (*loam.Response, error) {
+	r := new(response)
+	s.call, s.body, s.head, s.response = c, c.Body, s.head[:0], r
+	s.answered, s.result, s.waiting = false, nil, false
+	c.State = s
+	err := s.run.CallWithStack(c, nil)
+	s.call, s.body, s.response, s.result = nil, nil, nil, nil
+	if err != nil {
+		return nil, err
+	}
 	if r.Status == 0 {
 		r.Status = 200
 	}
-	r.Length = int64(len(c.written))
-	if len(c.written) > 0 {
-		r.Body = io.NopCloser(bytes.NewReader(c.written))
+	r.Length = int64(len(r.written))
+	if r.Length > 0 {
+		r.read.Reset(r.written)
+		r.Body = r
 	}
-	return &r
+	return &r.Response, nil
 }
 
-// misuse is a guest that does not keep to the ABI. Host functions panic with it; the engine turns that into a trap.
-func misuse(format string, args ...any) error {
-	return &loam.Error{
-		Code: loam.Internal, Err: fmt.Errorf("the guest broke the "+Name+" ABI: "+format, args...),
-		Hint: "build it with Loam's SDK, or see the ABI's description",
+func appendHead(b []byte, c *guest.Call) []byte {
+	req := c.Request
+	h := api.RequestHead{
+		Method: req.Method, Scheme: req.Scheme, Authority: req.Authority, Path: req.Path, Query: req.RawQuery,
+		Headers: make([]api.Header, len(req.Header)), Id: req.ID, Length: int64(len(c.Body)), DeadlineUnixMs: c.Until.UnixMilli(),
 	}
-}
-
-// view is a range of the guest's memory. It is valid until the guest runs again.
-func view(m wasmapi.Memory, name string, ptr, size uint64) []byte {
-	b, ok := m.Read(uint32(ptr), uint32(size))
-	if !ok {
-		panic(misuse("%s: %d bytes at %d lie outside its memory of %d bytes", name, uint32(size), uint32(ptr), m.Size()))
+	for i, f := range req.Header {
+		h.Headers[i] = api.Header{Name: f.Name, Value: f.Value}
 	}
-	return b
+	return h.AppendProto(b)
 }
 
 // request_head(ptr, cap) -> len
-func requestHead(c *call, m wasmapi.Memory, stack []uint64) {
-	to := view(m, "request_head", stack[0], stack[1])
-	if len(c.head) <= len(to) {
-		copy(to, c.head)
+func requestHead(s *server, m wasmapi.Memory, stack []uint64) {
+	to := guest.View(m, "request_head", stack[0], stack[1])
+	if len(s.head) == 0 {
+		s.head = appendHead(s.head, s.call)
 	}
-	stack[0] = uint64(len(c.head))
+	if len(s.head) <= len(to) {
+		copy(to, s.head)
+		s.call.Moved(len(s.head))
+	}
+	stack[0] = uint64(len(s.head))
 }
 
 // request_body(ptr, cap) -> read
-func requestBody(c *call, m wasmapi.Memory, stack []uint64) {
-	n := copy(view(m, "request_body", stack[0], stack[1]), c.body)
-	c.body = c.body[n:]
+func requestBody(s *server, m wasmapi.Memory, stack []uint64) {
+	n := copy(guest.View(m, "request_body", stack[0], stack[1]), s.body)
+	s.body = s.body[n:]
+	s.call.Moved(n)
 	stack[0] = uint64(n)
 }
 
 // response_head(ptr, len)
-func responseHead(c *call, m wasmapi.Memory, stack []uint64) {
-	if c.answered {
-		panic(misuse("response_head was called twice"))
+func responseHead(s *server, m wasmapi.Memory, stack []uint64) {
+	if s.answered {
+		panic(guest.Misuse("response_head was called twice"))
 	}
-	if len(c.written) > 0 {
-		panic(misuse("response_head was called after response_body"))
+	if len(s.response.written) > 0 {
+		panic(guest.Misuse("response_head was called after response_body"))
 	}
-	c.answered = true
-	b := view(m, "response_head", stack[0], stack[1])
+	s.answered = true
+	b := guest.View(m, "response_head", stack[0], stack[1])
 	if len(b) > maxHead {
-		panic(misuse("a response head of %d bytes, more than %d", len(b), maxHead))
+		panic(guest.Misuse("a response head of %d bytes, more than %d", len(b), maxHead))
 	}
 	var h api.ResponseHead
 	if err := h.ParseProto(b); err != nil {
-		panic(misuse("response_head: %w", err))
+		panic(guest.Misuse("response_head: %w", err))
 	}
 	if h.Status != 0 && (h.Status < 200 || h.Status > 599) {
-		panic(misuse("status %d; a response has 200 to 599", h.Status))
+		panic(guest.Misuse("status %d; a response has 200 to 599", h.Status))
 	}
-	c.response.Status = int(h.Status)
-	c.response.Header = make(loam.Header, 0, len(h.Headers))
+	s.response.Status = int(h.Status)
+	s.response.Header = make(loam.Header, 0, len(h.Headers))
 	for _, f := range h.Headers {
 		if err := checkField(f); err != nil {
-			panic(misuse("response_head: %w", err))
+			panic(guest.Misuse("response_head: %w", err))
 		}
 		if !ofConnection(f.Name) {
-			c.response.Header.Add(f.Name, f.Value)
+			s.response.Header.Add(f.Name, f.Value)
 		}
 	}
 }
@@ -226,41 +212,29 @@ func ofConnection(name string) bool {
 }
 
 // response_body(ptr, len) -> 0, or -1 where nobody reads any more
-func responseBody(c *call, m wasmapi.Memory, stack []uint64) {
-	b := view(m, "response_body", stack[0], stack[1])
-	if len(b) > c.abi.MaxResponse-len(c.written) {
-		panic(&loam.Error{
-			Code: loam.ResourceExhausted, Err: fmt.Errorf("its response's body is larger than %d bytes", c.abi.MaxResponse),
-			Hint: "answer in pages, or keep large data elsewhere",
-		})
-	}
-	if c.Err() != nil {
-		stack[0] = 1<<32 - 1
-		return
-	}
-	c.written = append(c.written, b...)
+func responseBody(s *server, m wasmapi.Memory, stack []uint64) {
+	b := guest.View(m, "response_body", stack[0], stack[1])
+	s.call.Respond(len(s.response.written), len(b))
+	s.response.written = append(s.response.written, b...)
+	s.call.Moved(len(b))
 	stack[0] = 0
 }
 
 // call(method_ptr, method_len, in_ptr, in_len, out_ptr, out_cap) -> code<<32 | len
-func capabilityCall(c *call, m wasmapi.Memory, stack []uint64) {
-	name := view(m, "call: method", stack[0], stack[1])
-	in := view(m, "call: request", stack[2], stack[3])
-	view(m, "call: answer", stack[4], stack[5]) // before anything is done that the guest would not hear of
+func capabilityCall(s *server, m wasmapi.Memory, stack []uint64) {
+	name := guest.View(m, "call: method", stack[0], stack[1])
+	in := guest.View(m, "call: request", stack[2], stack[3])
+	to := guest.View(m, "call: answer", stack[4], stack[5]) // before anything is done that the guest would not hear of
 
 	code, out := loam.OK, []byte(nil)
 	err := error(nil)
-	method, ok := loam.Method(nil), false
-	if len(name) <= maxMethod {
-		method, ok = c.abi.Methods[string(name)]
-	}
 	switch {
-	case !ok:
+	case len(name) > maxMethod:
 		err = loam.Errorf(loam.Unimplemented, "call", "there is no method %.*q", maxMethod, name)
 	case len(in) > maxCall:
 		err = loam.Errorf(loam.InvalidArgument, string(name), "a request of %d bytes, more than %d", len(in), maxCall)
 	default:
-		out, err = method(c.Context, c.abi.Caller, bytes.Clone(in)) // the memory is the guest's again before a driver is done with it
+		out, err = s.call.Do(string(name), in)
 	}
 	if err != nil {
 		if code = loam.CodeOf(err); code == loam.OK {
@@ -269,22 +243,24 @@ func capabilityCall(c *call, m wasmapi.Memory, stack []uint64) {
 		e := api.Error{Code: uint32(code), Message: err.Error(), Hint: loam.HintOf(err)}
 		out = e.AppendProto(nil)
 	}
-	c.result, c.waiting = nil, false
-	if to := view(m, "call: answer", stack[4], stack[5]); len(out) <= len(to) {
+	s.result, s.waiting = nil, false
+	if len(out) <= len(to) {
 		copy(to, out)
 	} else {
-		c.result, c.waiting = out, true
+		s.result, s.waiting = out, true
 	}
 	stack[0] = uint64(code)<<32 | uint64(uint32(len(out)))
 }
 
 // result(ptr, cap) -> len, or -1 where no answer waits or it does not fit
-func result(c *call, m wasmapi.Memory, stack []uint64) {
-	to := view(m, "result", stack[0], stack[1])
-	if !c.waiting || len(c.result) > len(to) {
+func result(s *server, m wasmapi.Memory, stack []uint64) {
+	to := guest.View(m, "result", stack[0], stack[1])
+	if !s.waiting || len(s.result) > len(to) {
 		stack[0] = 1<<32 - 1
 		return
 	}
-	stack[0] = uint64(copy(to, c.result))
-	c.result, c.waiting = nil, false
+	n := copy(to, s.result)
+	s.call.Moved(n)
+	stack[0] = uint64(n)
+	s.result, s.waiting = nil, false
 }

@@ -1,0 +1,58 @@
+// Package guest is what the guest host and the guest ABIs say to each other. Package wasm keeps instances and gives one
+// of them a [Call] for each request; an [ABI], one package each beside this one, makes of it what the guest's side
+// expects. All that a guest can do, capability calls and waiting included, goes through its Call, where it is counted
+// and limited. Pointers and lengths come from guests, who may lie: see [View].
+package guest
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/loam-run/loam"
+	"github.com/tetratelabs/wazero"
+	wasmapi "github.com/tetratelabs/wazero/api"
+)
+
+// An ABI is how host and guest speak: what the host offers, what the guest must export, how a request is served. It holds
+// nothing of a function or an instance and is used by all of them at once.
+type ABI interface {
+	// Modules are the names of the modules that its guests may import from, besides WASI's.
+	Modules() []string
+	// Exports are the functions that a guest must export.
+	Exports() []Export
+	// Define offers the host functions to the modules of rt, once for each runtime.
+	Define(ctx context.Context, rt wazero.Runtime) error
+	// Bind makes ready to serve requests by the instance m.
+	Bind(m wasmapi.Module) Server
+}
+
+// An Export is a function of a guest.
+type Export struct {
+	Name            string
+	Params, Results []wasmapi.ValueType
+}
+
+// A Server serves requests by one instance, one at a time. With an error the instance is not used again; an error of a
+// host function that panicked with a *[loam.Error] is in its chain. What the response holds must not be the guest's
+// memory, which is the next request's when Serve returned.
+type Server interface {
+	Serve(c *Call) (*loam.Response, error)
+}
+
+// Misuse is a guest that does not keep to an ABI. Host functions panic with it; the engine makes a trap of that.
+func Misuse(format string, args ...any) error {
+	return &loam.Error{
+		Code: loam.Internal, Err: fmt.Errorf("the guest broke its ABI: "+format, args...),
+		Hint: "build it with Loam's SDK, or see the ABI's description",
+	}
+}
+
+// View is a range of the guest's memory; what is named is for the trap where it lies outside. It is valid until the
+// guest runs again.
+func View(m wasmapi.Memory, name string, ptr, size uint64) []byte {
+	b, ok := m.Read(uint32(ptr), uint32(size))
+	if !ok {
+		panic(Misuse("%s: %d bytes at %d lie outside its memory of %d bytes", name, uint32(size), uint32(ptr), m.Size()))
+	}
+	return b
+}

@@ -1,0 +1,116 @@
+package wasm
+
+import (
+	"bytes"
+	"math"
+
+	"github.com/tetratelabs/wazero/experimental"
+)
+
+// An image is a guest's memory as it was when the guest had started. Instances are forked from it and reset to it.
+type image struct {
+	bytes   []byte   // never written
+	runs    []run    // where bytes is not zero
+	globals []uint64 // of the mutable globals, in the order of rewrite.Module.Globals
+	seeds   []seed   // random state in bytes, which each fork has its own of
+
+	file *imageFile // bytes as a file that is mapped; nil: forks copy
+	how  string     // they are reset, for status
+}
+
+// A run is a range of an image.
+type run struct{ from, to int }
+
+const pageSize = 4096 // in which memory is copied; not the kernel's, which may be larger
+
+var zeroPage [pageSize]byte
+
+// runsOf finds what is not zero.
+func runsOf(b []byte) (runs []run) {
+	for at := 0; at < len(b); at += pageSize {
+		end := min(at+pageSize, len(b))
+		if bytes.Equal(b[at:end], zeroPage[:end-at]) {
+			continue
+		}
+		if n := len(runs); n > 0 && runs[n-1].to == at {
+			runs[n-1].to = end
+		} else {
+			runs = append(runs, run{at, end})
+		}
+	}
+	return runs
+}
+
+// A memory is an instance's. It is the engine's until the instance is closed, which frees it; reset is called while the
+// instance is in nobody's call.
+type memory interface {
+	experimental.LinearMemory
+	// reset makes the content that of the image. resized says that the memory is larger than the image, and that the engine
+	// has to ask for it anew: see shrinking.
+	reset() (resized bool)
+	// shrinking makes the next Reallocate answer with the image's size, or ends that.
+	shrinking(bool)
+}
+
+// given is an allocator that has its memory already.
+type given struct{ memory experimental.LinearMemory }
+
+func (g given) Allocate(_, _ uint64) experimental.LinearMemory { return g.memory }
+
+// A sliceMemory is a slice of the Go heap: for first instances, for images so small that mapping them costs more than
+// copying, and for systems that cannot do better.
+type sliceMemory struct {
+	image  *image // nil: it is not reset
+	limit  uint64 // bytes
+	buf    []byte
+	home   []byte // buf as it was before it grew
+	shrink bool
+}
+
+func (m *sliceMemory) Reallocate(size uint64) []byte {
+	if m.image != nil {
+		size = max(size, uint64(len(m.image.bytes)))
+		if m.shrink {
+			size = uint64(len(m.image.bytes))
+			m.buf = m.home
+		}
+	}
+	if size > m.limit || size > math.MaxInt32*2 {
+		return nil
+	}
+	if size > uint64(cap(m.buf)) {
+		grown := make([]byte, size, min(max(size, 2*uint64(cap(m.buf))), m.limit)) // a guest may grow by a page at a time
+		copy(grown, m.buf)
+		m.buf = grown
+	}
+	m.buf = m.buf[:size]
+	if m.home == nil {
+		m.home = m.buf[:size:size] // what grows gets a slice of its own
+		m.buf = m.home
+		if m.image != nil {
+			m.lay()
+		}
+	}
+	return m.buf
+}
+
+func (m *sliceMemory) lay() {
+	for _, r := range m.image.runs {
+		copy(m.home[r.from:r.to], m.image.bytes[r.from:r.to])
+	}
+}
+
+func (m *sliceMemory) reset() (resized bool) {
+	at := 0
+	for _, r := range m.image.runs {
+		clear(m.home[at:r.from])
+		at = r.to
+	}
+	clear(m.home[at:])
+	m.lay()
+	return len(m.buf) != len(m.home)
+}
+
+func (m *sliceMemory) shrinking(on bool) { m.shrink = on }
+
+func (m *sliceMemory) Free() { m.buf, m.home = nil, nil }

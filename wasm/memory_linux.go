@@ -1,0 +1,285 @@
+package wasm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/loam-run/loam"
+	"golang.org/x/sys/unix"
+)
+
+// smallImage is up to which size copying an image costs less than mapping it.
+const smallImage = 64 << 10
+
+// An imageFile holds an image in a file without a name, which instances map privately: they share its pages until they
+// write, and a page that was written is a copy of their own.
+type imageFile struct {
+	fd      int
+	content []byte // the file, mapped to be read
+	mapper  *mapper
+	typical atomic.Int64 // pages that a call writes
+}
+
+// A mapper is what all mapped memories of a process share.
+type mapper struct {
+	pagemap int    // descriptor of /proc/self/pagemap, if the kernel can scan; or -1
+	how     string // memories are reset
+	maps    atomic.Int64
+	maxMaps int64
+	regions sync.Pool // of *[maxRegions]region
+}
+
+const mapsEach = 2 // the image and what is behind it
+
+// newMapper finds out what the kernel can do.
+func newMapper() *mapper {
+	m := &mapper{pagemap: -1, how: "madvise: the kernel has no PAGEMAP_SCAN (Linux 6.7 has)", maxMaps: 65530}
+	m.regions.New = func() any { return new([maxRegions]region) }
+	if b, err := os.ReadFile("/proc/sys/vm/max_map_count"); err == nil {
+		if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil {
+			m.maxMaps = n
+		}
+	}
+	m.maxMaps -= m.maxMaps / 4 // for everybody else
+	if unix.Getpagesize() != pageSize {
+		m.how = fmt.Sprintf("madvise: the kernel's pages are %d bytes", unix.Getpagesize())
+		return m
+	}
+	fd, err := unix.Open("/proc/self/pagemap", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		m.how = "madvise: " + err.Error()
+		return m
+	}
+	m.pagemap = fd
+	if err := m.scan(zeroPage[:], func(int, int) {}); err != nil {
+		_ = unix.Close(fd)
+		m.pagemap = -1
+		return m
+	}
+	m.how = "PAGEMAP_SCAN"
+	return m
+}
+
+func (m *mapper) close() {
+	if m.pagemap >= 0 {
+		_ = unix.Close(m.pagemap) // it was only read
+	}
+}
+
+// keep lays an image's bytes into a file, if that is of use.
+func (m *mapper) keep(im *image) error {
+	if len(im.bytes) <= smallImage {
+		im.how = "copy: it is small"
+		return nil
+	}
+	fd, err := unix.MemfdCreate("loam-image", unix.MFD_CLOEXEC)
+	if err != nil {
+		im.how = "copy: no memfd: " + err.Error()
+		return nil
+	}
+	fail := func(err error) error {
+		_ = unix.Close(fd)
+		return loam.Errorf(loam.Unavailable, "keep the memory image", "%w", err)
+	}
+	if err := unix.Ftruncate(fd, int64(len(im.bytes))); err != nil {
+		return fail(err)
+	}
+	for _, r := range im.runs {
+		for at := r.from; at < r.to; {
+			n, err := unix.Pwrite(fd, im.bytes[at:r.to], int64(at))
+			if err != nil {
+				return fail(err)
+			}
+			at += n
+		}
+	}
+	content, err := unix.Mmap(fd, 0, len(im.bytes), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return fail(err)
+	}
+	m.maps.Add(1)
+	im.file = &imageFile{fd: fd, content: content, mapper: m}
+	im.bytes, im.how = content, m.how
+	return nil
+}
+
+// free gives the image back, when no instance of it is left.
+func (im *image) free() {
+	if f := im.file; f != nil {
+		_ = unix.Munmap(f.content)
+		_ = unix.Close(f.fd)
+		f.mapper.maps.Add(-1)
+	}
+	im.bytes, im.file = nil, nil
+}
+
+// A mappedMemory is a private mapping of an image with room behind it. What was not written costs nothing.
+type mappedMemory struct {
+	image    *image
+	file     *imageFile
+	buf      []byte // all that was reserved
+	size     int
+	shrink   bool
+	measured bool // all pages that are private now were written since the last reset
+}
+
+// fork makes a memory of the image that can grow to limit bytes.
+func (im *image) fork(limit uint64) (memory, error) {
+	if im.file == nil {
+		return &sliceMemory{image: im, limit: limit}, nil
+	}
+	f := im.file
+	if f.mapper.maps.Add(mapsEach) > f.mapper.maxMaps {
+		f.mapper.maps.Add(-mapsEach)
+		return nil, &loam.Error{
+			Code: loam.Unavailable, Op: "fork a guest", Err: errors.New("this process has as many memory mappings as the kernel lets it have"),
+			Hint: "raise vm.max_map_count, or keep fewer instances",
+		}
+	}
+	m := &mappedMemory{image: im, file: f, measured: true}
+	if err := m.reserve(max(limit, uint64(len(im.bytes)))); err != nil {
+		f.mapper.maps.Add(-mapsEach)
+		return nil, &loam.Error{
+			Code: loam.Unavailable, Op: "fork a guest", Err: fmt.Errorf("map its memory: %w", err),
+			Hint: "the process's address space is limited (ulimit -v), or memory may not be overcommitted (vm.overcommit_memory)",
+		}
+	}
+	return m, nil
+}
+
+func (m *mappedMemory) reserve(size uint64) error {
+	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_NORESERVE
+	p, err := unix.MmapPtr(-1, 0, nil, uintptr(size), prot, flags|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	if _, err := unix.MmapPtr(m.file.fd, 0, p, uintptr(len(m.image.bytes)), prot, flags|unix.MAP_FIXED); err != nil {
+		_ = unix.MunmapPtr(p, uintptr(size))
+		return err
+	}
+	m.buf, m.size = unsafe.Slice((*byte)(p), size), len(m.image.bytes)
+	return nil
+}
+
+func (m *mappedMemory) Reallocate(size uint64) []byte {
+	home := len(m.image.bytes)
+	if size > uint64(len(m.buf)) {
+		return nil
+	}
+	m.size = max(int(size), home)
+	if m.shrink {
+		m.size = home
+	}
+	return m.buf[:m.size:m.size]
+}
+
+func (m *mappedMemory) shrinking(on bool) { m.shrink = on }
+
+// Free gives the memory back. The engine calls it when the instance is closed, and nobody else does.
+func (m *mappedMemory) Free() {
+	if m.buf == nil {
+		return
+	}
+	_ = unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(m.buf)), uintptr(len(m.buf)))
+	m.buf = nil
+	m.file.mapper.maps.Add(-mapsEach)
+}
+
+// A page that was written once stays private, and each reset copies it again. So they are dropped when there are far
+// more of them than calls write.
+const (
+	fewPages = 32
+	farMore  = 4
+)
+
+func (m *mappedMemory) reset() (resized bool) {
+	home := len(m.image.bytes)
+	if resized = m.size != home; resized {
+		m.drop(m.buf[home:m.size])
+	}
+	if m.file.mapper.pagemap < 0 {
+		m.drop(m.buf[:home])
+		return resized
+	}
+	pages := int64(0)
+	err := m.file.mapper.scan(m.buf[:home], func(from, to int) {
+		copy(m.buf[from:to], m.image.bytes[from:to])
+		pages += int64(to-from) / pageSize
+	})
+	if err != nil { // it worked before; but the guest must be clean
+		m.drop(m.buf[:home])
+		m.measured = true
+		return resized
+	}
+	typical := m.file.typical.Load()
+	if m.measured { // a mean of what single calls write, the last eight counting most
+		if typical == 0 {
+			typical = pages
+		}
+		m.file.typical.Store(typical + (pages-typical)/8)
+		m.measured = false
+	}
+	if pages > fewPages+farMore*typical {
+		m.drop(m.buf[:home])
+		m.measured = true
+	}
+	return resized
+}
+
+// drop forgets what was written: the image's pages show again, and behind it there are zeros.
+func (m *mappedMemory) drop(b []byte) {
+	if err := unix.Madvise(b, unix.MADV_DONTNEED); err != nil {
+		panic("wasm: madvise: " + err.Error()) // a mapping of ours and whole pages: only a bug of ours makes it fail
+	}
+}
+
+// What the ioctl PAGEMAP_SCAN takes and gives (linux/fs.h).
+type scanArg struct {
+	size, flags, start, end, walkEnd, vec, vecLen, maxPages, categoryInverted, categoryMask, categoryAnyOf, returnMask uint64
+}
+
+type region struct{ start, end, categories uint64 }
+
+const (
+	maxRegions      = 128
+	pagemapScan     = 0xc0606610
+	pageIsFile      = 1 << 2
+	pageIsPresent   = 1 << 3
+	pageIsSwapped   = 1 << 4
+	pageIsPrivately = pageIsPresent | pageIsSwapped
+)
+
+// scan calls do for the ranges of b, a private mapping of a file, that were written. Those are in memory, or swapped out,
+// but not the file's any more.
+func (m *mapper) scan(b []byte, do func(from, to int)) error {
+	base := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
+	regions := m.regions.Get().(*[maxRegions]region)
+	defer m.regions.Put(regions)
+	arg := scanArg{
+		size: uint64(unsafe.Sizeof(scanArg{})), start: base &^ (pageSize - 1), end: base + uint64(len(b)),
+		vec: uint64(uintptr(unsafe.Pointer(regions))), vecLen: maxRegions,
+		categoryInverted: pageIsFile, categoryMask: pageIsFile, categoryAnyOf: pageIsPrivately, returnMask: pageIsPresent,
+	}
+	for arg.start < arg.end {
+		n, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(m.pagemap), pagemapScan, uintptr(unsafe.Pointer(&arg)))
+		if errno != 0 {
+			return errno
+		}
+		for _, r := range regions[:n] {
+			do(int(r.start-base), int(r.end-base))
+		}
+		if arg.walkEnd <= arg.start {
+			break
+		}
+		arg.start = arg.walkEnd
+	}
+	runtime.KeepAlive(regions)
+	return nil
+}
