@@ -12,6 +12,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/loam-run/loam/wasm/rewrite"
 )
@@ -41,18 +42,33 @@ func programs(t testing.TB) map[string][]byte {
 			t.Fatal(err)
 		}
 	}
+	file := filepath.Join(dir, "golang")
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-o", file, ".")
+	cmd.Dir = "../../bench/functions/programs/golang"
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, b)
+	}
+	if out["golang"], err = os.ReadFile(file); err != nil {
+		t.Fatal(err)
+	}
 	return out
 }
 
 // run instantiates a program and returns its function. Fuel is set before each call.
 func run(t testing.TB, r wazero.Runtime, binary []byte, re *rewrite.Module) func(n uint64) string {
 	t.Helper()
-	mod, err := r.InstantiateWithConfig(context.Background(), binary, wazero.NewModuleConfig().WithName(""))
+	mod, err := r.InstantiateWithConfig(context.Background(), binary, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if re != nil && re.Imaged {
 		if err := lay(mod, re); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if init := mod.ExportedFunction("_initialize"); init != nil {
+		if _, err := init.Call(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -76,6 +92,7 @@ func runtimeWithHost(t testing.TB) (wazero.Runtime, *meter) {
 	ctx := context.Background()
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler())
 	t.Cleanup(func() { r.Close(ctx) })
+	wasi_snapshot_preview1.MustInstantiate(ctx, r)
 	host := &meter{}
 	host.instantiate(t, r)
 	return r, host
