@@ -264,7 +264,11 @@ func (c *conn) CloseWrite() error {
 	if c.flags&dead != 0 {
 		return errClosed
 	}
-	return os.NewSyscallError("shutdown", syscall.Shutdown(int(c.fd), syscall.SHUT_WR))
+	err := syscall.Shutdown(int(c.fd), syscall.SHUT_WR)
+	if err == syscall.ENOTCONN { // both directions have ended already
+		return nil
+	}
+	return os.NewSyscallError("shutdown", err)
 }
 
 // Close may be called by a task, or by the loop itself.

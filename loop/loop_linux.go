@@ -67,6 +67,7 @@ func newLoop(e *coroutines, shard int) (*loop, error) {
 		e: e, shard: shard, log: e.log, base: e.base, sockets: map[int32]*socket{}, workers: map[*worker]struct{}{},
 		relays: map[*relay]struct{}{}, ended: make(chan struct{}),
 	}
+	l.dog.goid = map[uint32][]byte{}
 	l.prune.owner = (*pruner)(l)
 	var err error
 	if l.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
@@ -101,6 +102,7 @@ func (l *loop) run() {
 	runtime.LockOSThread() // for good, and before the first coroutine: those run only under the lock they were made under
 	defer close(l.ended)
 	defer l.finish()
+	l.dog.enter(0)
 	events := make([]syscall.EpollEvent, 256)
 	for !l.stopping || l.tasks > 0 || !l.inbox.close() {
 		n := l.poll(events)

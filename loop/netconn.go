@@ -188,7 +188,11 @@ func (c *netConn) CloseWrite() error {
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	return w.CloseWrite()
+	err := w.CloseWrite()
+	if errors.Is(err, syscall.ENOTCONN) { // both directions have ended already
+		return nil
+	}
+	return err
 }
 
 func (c *netConn) SetDeadline(t time.Time) error      { return c.deadline(c.Conn.SetDeadline, t) }
@@ -347,7 +351,7 @@ func (c *netConn) claim(to state) bool {
 		return false
 	}
 	c.state = to
-	_ = c.Conn.SetDeadline(time.Unix(1, 0)) // wakes the watcher
+	_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes the watcher; others may be writing
 	left := c.left
 	c.mu.Unlock()
 	<-left
@@ -358,7 +362,7 @@ func (c *netConn) claim(to state) bool {
 	}
 	c.armed = false
 	if p := c.ended.Load(); p == nil {
-		_ = c.Conn.SetDeadline(time.Time{})
+		_ = c.Conn.SetReadDeadline(time.Time{})
 	}
 	return true
 }

@@ -97,9 +97,10 @@ func (l *loop) worker() *worker {
 	w := &worker{l: l}
 	w.own.l = l
 	w.tm.owner = w
+	l.dog.name(w)
 	w.next, w.stop = iter.Pull(func(yield func(struct{}) bool) {
 		w.yield = yield
-		l.dog.enter(w)
+		l.dog.enter(w.id)
 		w.main()
 	})
 	l.workers[w] = struct{}{}

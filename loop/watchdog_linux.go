@@ -20,24 +20,26 @@ type watched struct {
 
 const workerBits = 24
 
-// enter makes a worker known. It is called by the worker's own goroutine.
-func (d *watched) enter(w *worker) {
-	var b [64]byte
-	trace := b[:runtime.Stack(b[:], false)] // "goroutine 18 [running]:"
+// name numbers a worker. Numbers are used again, but not while somebody has them; 0 is the loop's.
+func (d *watched) name(w *worker) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.goid == nil {
-		d.goid = map[uint32][]byte{}
-	}
-	for { // numbers are used again, but not while somebody has them; 0 is the loop's
+	for used := true; used; {
 		d.ids = (d.ids + 1) & (1<<workerBits - 1)
-		if _, used := d.goid[d.ids]; !used && d.ids != 0 {
-			break
-		}
+		_, used = d.goid[d.ids]
 	}
 	w.id = d.ids
+	d.goid[w.id] = nil
+}
+
+// enter notes which goroutine a worker is; 0: the loop. It is called by that.
+func (d *watched) enter(worker uint32) {
+	var b [64]byte
+	trace := b[:runtime.Stack(b[:], false)] // "goroutine 18 [running]:"
 	if end := bytes.IndexByte(trace, '['); end > 0 {
-		d.goid[w.id] = bytes.Clone(trace[:end])
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.goid[worker] = bytes.Clone(trace[:end])
 	}
 }
 
@@ -103,6 +105,9 @@ func stackOf(goid []byte) string {
 		if i := bytes.Index(b, goid); i >= 0 {
 			if end := bytes.Index(b[i:], []byte("\n\n")); end > 0 {
 				return string(b[i : i+end])
+			}
+			if len(b) < size { // it is the last one
+				return string(b[i:])
 			}
 		}
 		if len(b) < size {
