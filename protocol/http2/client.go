@@ -537,7 +537,7 @@ func (cl *Client) connect(t loam.Task) (loop.Conn, net.Conn, error) {
 	if cl.c.TLS == nil {
 		return raw, nil, nil
 	}
-	stream := tls.Client(raw, cl.c.TLS)
+	stream := tls.Client(&protocol.Carrier{Conn: raw}, cl.c.TLS)
 	err = raw.SetDeadline(deadline)
 	if err == nil {
 		err = stream.Handshake()

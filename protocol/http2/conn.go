@@ -11,6 +11,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/loop"
+	"github.com/loam-run/loam/protocol"
 )
 
 // A conn is one connection, of a server's client or to a client's server. Its shard's lock guards it; the task that
@@ -19,7 +20,8 @@ type conn struct {
 	sh     *shard
 	hub    *Hub
 	raw    loop.Conn
-	stream net.Conn // what is spoken on: raw, or TLS over it
+	stream net.Conn          // what is spoken on: raw, or TLS over it
+	tls    *protocol.Carrier // what TLS writes to; nil: there is none
 	lim    *Limits
 	srv    *Server // nil: it is a client's
 	pool   *pool   // nil: it is a server's
@@ -112,6 +114,11 @@ func newConn(hub *Hub, sh *shard, raw loop.Conn, stream net.Conn, lim *Limits) *
 		sh: sh, hub: hub, raw: raw, stream: stream, lim: lim, window: 65535, first: 65535, recvWindow: 65535, frame: maxFrame, most: 100,
 		resize: true, dec: decoder{memo: hub.memo, most: lim.Head, count: lim.Fields}, calm: lim.Nuisance,
 	}
+	if secure, ok := stream.(interface{ NetConn() net.Conn }); ok {
+		if c.tls, ok = secure.NetConn().(*protocol.Carrier); ok {
+			c.tls.Gather()
+		}
+	}
 	c.flushes = c.flush
 	return c
 }
@@ -181,11 +188,11 @@ func (c *conn) wants() {
 func (c *conn) flush(t loam.Task) {
 	sh := c.sh
 	sh.enter(t)
-	for len(c.out) > 0 && !c.dead {
+	for (len(c.out) > 0 || c.tls != nil && c.tls.Pending()) && !c.dead {
 		b := c.out
 		c.out = nil
 		sh.leave(t)
-		_, err := c.stream.Write(b)
+		err := c.write(b)
 		sh.enter(t)
 		sh.giveBack(b)
 		if err != nil {
@@ -207,9 +214,33 @@ func (c *conn) flush(t loam.Task) {
 	last := c.ending && !c.dead
 	sh.leave(t)
 	if last {
-		if half, ok := c.stream.(interface{ CloseWrite() error }); ok {
-			_ = half.CloseWrite() // should it fail, the connection is over anyway
+		c.closeWrite()
+	}
+}
+
+// write writes b, encrypted where that is so.
+func (c *conn) write(b []byte) error {
+	if len(b) > 0 {
+		if _, err := c.stream.Write(b); err != nil {
+			return err
 		}
+	}
+	if c.tls == nil {
+		return nil
+	}
+	sealed := c.tls.Take(nil)
+	_, err := c.raw.Write(sealed)
+	return err
+}
+
+// closeWrite says farewell, after which the peer ends the connection. Should that fail, it is over anyway.
+func (c *conn) closeWrite() {
+	half, ok := c.stream.(interface{ CloseWrite() error })
+	if !ok {
+		return
+	}
+	if half.CloseWrite() == nil && c.tls != nil {
+		_ = c.write(nil)
 	}
 }
 
@@ -297,6 +328,11 @@ func (c *conn) Serve(t loam.Task, raw loop.Conn) loop.Verdict {
 			}
 		}
 		m, err := c.stream.Read(buf[n:])
+		if c.tls != nil && c.tls.Pending() { // TLS itself has something to say
+			sh.enter(t)
+			c.wants()
+			sh.leave(t)
+		}
 		if n += m; m > 0 {
 			fresh = true
 			continue

@@ -36,8 +36,9 @@ func NewServer(target loam.Target, c ServerConfig) *Server {
 	return &Server{target: target, c: c}
 }
 
-// Session begins to serve a connection. stream is what is spoken on: the connection itself, or TLS over it; peer is what
-// TLS told of the client, nil without it. read are bytes that came in already, less than a frame of the largest size.
+// Session begins to serve a connection. stream is what is spoken on: the connection itself, or TLS over a
+// protocol.Carrier over it; peer is what TLS told of the client, nil without it. read are bytes that came in already,
+// less than a frame of the largest size.
 func (s *Server) Session(conn loop.Conn, stream net.Conn, peer *loam.Peer, read []byte) loop.Session {
 	c := newConn(s.c.Hub, nil, conn, stream, &s.c.Limits)
 	c.srv, c.peer, c.early, c.preface = s, peer, read, len(preface)
@@ -58,6 +59,10 @@ func (s *Server) Drain() {
 		sh.mu.Unlock()
 	}
 }
+
+// Quiet says that the connection may be closed without a word. One that has begun is never quiet: it tells its client
+// which requests it has served, and closes by itself after Drain.
+func (c *conn) Quiet() bool { return c.sh == nil }
 
 // onRequest takes the head or trailer of a request.
 func (c *conn) onRequest(id uint32, end bool, block []byte, loops bool) *fault {
