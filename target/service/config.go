@@ -39,6 +39,10 @@ type Config struct {
 	Active  *Active  // nil: endpoints are not asked
 	Passive *Passive // nil: what requests see of an endpoint counts for nothing
 
+	// Before is the service that this one takes the place of: what it has learned of its endpoints is not learned again by
+	// sending requests to those that are dead. nil: there was none.
+	Before *Service
+
 	Log  *slog.Logger // of endpoints that come, go, fail and return; nil: nothing is logged
 	Seed uint64       // of what is random, for tests; 0: the process's own
 }

@@ -28,7 +28,13 @@ type state struct {
 	_       [64]byte
 
 	stop context.CancelFunc // of the goroutine that asks it; nil: nobody does
+	health
+	seenEnded  uint64 // when Passive's present interval began
+	seenFailed uint64
+}
 
+// health is what a service has learned of an endpoint, and hands on to the one that takes its place.
+type health struct {
 	fresh        time.Time // when it came or returned; zero: with the first list
 	asked        bool      // an answer was had
 	sick         bool      // by the answers
@@ -36,8 +42,6 @@ type state struct {
 	good, bad    int       // answers in a row
 	ejectedUntil time.Time // zero: it is not ejected
 	ejections    int       // lately
-	seenEnded    uint64    // when the present interval began
-	seenFailed   uint64
 }
 
 // newID is the opaque name of an address, the same in every process.

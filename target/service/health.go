@@ -104,8 +104,8 @@ func CheckHTTP(path, host string, statuses []int) Check {
 		if err != nil {
 			return err
 		}
-		defer res.Close()
-		if res.Body != nil { // a connection whose body was read is kept for the next time
+		defer func() { _ = res.Close() }() // it was read, or will not be
+		if res.Body != nil {               // a connection whose body was read is kept for the next time
 			if _, err := io.CopyN(io.Discard, res.Body, maxAnswer); err != nil && !errors.Is(err, io.EOF) {
 				return fmt.Errorf("read the answer: %w", err)
 			}
@@ -142,7 +142,7 @@ func CheckGRPC(name, host string) Check {
 		if err != nil {
 			return err
 		}
-		defer res.Close()
+		defer func() { _ = res.Close() }() // it was read, or will not be
 		if res.Status != 0 && res.Status != 200 {
 			return fmt.Errorf("the health service answered with HTTP status %d", res.Status)
 		}

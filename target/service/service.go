@@ -47,10 +47,11 @@ type Service struct {
 	list     []member
 	states   map[string]*state
 	subsets  []*Subset
-	found    error     // of the last discovery; nil: it worked
-	foundAt  time.Time // when the list last came
-	changed  bool      // health has, since the sets were built
-	interval time.Time // of Passive: when the present one ends
+	found    error             // of the last discovery; nil: it worked
+	foundAt  time.Time         // when the list last came
+	learned  map[string]lesson // of Config.Before, until the first list
+	changed  bool              // health has, since the sets were built
+	interval time.Time         // of Passive: when the present one ends
 }
 
 // cell is the turn of one shard, alone in its cache line.
@@ -89,6 +90,10 @@ func New(c Config) (*Service, error) {
 	s.whole = &Subset{s: s}
 	s.whole.now.Store(&set{})
 	s.subsets = []*Subset{s.whole}
+	if c.Before != nil {
+		s.learned = c.Before.learn()
+		s.c.Before = nil // it may go
+	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if list, ok := c.Discovery.(static); ok {
 		s.setEndpoints(list, nil)
@@ -128,6 +133,38 @@ func (c *Config) setDefaults() {
 
 // hashes tells whether endpoints are picked by a key.
 func (c *Config) hashes() bool { return c.Algorithm == RingHash || c.Algorithm == Maglev }
+
+// A lesson is what a service hands on of an endpoint.
+type lesson struct {
+	health
+	latency uint64
+}
+
+// learn is what the service knows of its endpoints.
+func (s *Service) learn() map[string]lesson {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]lesson, len(s.states))
+	for address, e := range s.states {
+		all[address] = lesson{e.health, e.latency.v.Load()}
+	}
+	return all
+}
+
+// take applies what was known of an endpoint, but for what this service would never find to be otherwise.
+func (s *Service) take(e *state, l lesson) {
+	e.health = l.health
+	e.latency.v.Store(l.latency)
+	if s.c.Active == nil {
+		e.asked, e.sick, e.why, e.good, e.bad = false, false, "", 0, 0
+	}
+	if s.c.Passive == nil {
+		e.ejectedUntil, e.ejections = time.Time{}, 0
+	}
+	if s.c.SlowStart == 0 {
+		e.fresh = time.Time{}
+	}
+}
 
 // Ready is closed once the first list of endpoints is there, be it empty. Requests that come before wait for it, 5s at
 // most.
@@ -343,7 +380,9 @@ func (s *Service) setEndpoints(list []Endpoint, err error) {
 			if s.c.BoundedLoad > 0 {
 				known.total = &s.total
 			}
-			if !first && s.c.SlowStart > 0 {
+			if l, ok := s.learned[e.Address]; ok {
+				s.take(known, l)
+			} else if s.c.SlowStart > 0 && (!first || len(s.learned) > 0) {
 				known.fresh = now
 			}
 			added = append(added, known)
@@ -351,6 +390,7 @@ func (s *Service) setEndpoints(list []Endpoint, err error) {
 		states[e.Address] = known
 		s.list = append(s.list, member{Endpoint: e, state: known})
 	}
+	s.learned = nil
 	var gone []*state
 	for address, e := range s.states {
 		if states[address] == nil {

@@ -520,6 +520,51 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	}
 }
 
+// What a service has learned, the one that takes its place knows.
+func TestBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBackends()
+		b.set("b", refuses)
+		check := func(_ context.Context, address string, _ loam.Target) error {
+			if address == "a" {
+				return errors.New("it aches")
+			}
+			return nil
+		}
+		c := Config{Discovery: abc(), Open: b.Open, SlowStart: time.Minute, Active: &Active{Check: check, Interval: time.Hour}, Passive: &Passive{ConsecutiveErrors: 1, Ejection: time.Minute}}
+		old := newService(t, c, nil)
+		synctest.Wait()
+		b.send(t, old, 20)
+		synctest.Wait()
+		pass(time.Second)
+		c.Before = old
+		c.Discovery = Static(Endpoint{Address: "a"}, Endpoint{Address: "b"}, Endpoint{Address: "c"}, Endpoint{Address: "d"})
+		s := newService(t, c, nil)
+		if s.c.Before != nil {
+			t.Error("the old one is held for ever")
+		}
+		if a, b := find(t, s, "a"), find(t, s, "b"); a.State != Unhealthy || a.Reason != "it aches" || b.State != Ejected || time.Until(b.EjectedUntil) != 59*time.Second {
+			t.Errorf("%+v, %+v", a, b)
+		}
+		if c, d := find(t, s, "c"), find(t, s, "d"); c.Share != 1 || d.Share != 0.1 || c.Requests != 0 {
+			t.Errorf("%+v, %+v", c, d)
+		}
+		if took := b.send(t, s, 50); took["a"]+took["b"] != 0 {
+			t.Errorf("took %v", took)
+		}
+		pass(time.Minute)
+		if e := find(t, s, "b"); e.State != Healthy {
+			t.Errorf("%+v", e)
+		}
+		plain := newService(t, Config{Discovery: abc(), Open: b.Open, Before: old}, nil) // it asks nobody, so nobody would get well
+		for _, e := range plain.Status().Endpoints {
+			if e.State != Healthy || e.Share != 1 || e.Reason != "" {
+				t.Errorf("%+v", e)
+			}
+		}
+	})
+}
+
 // Everything at once, for the race detector; and nothing is counted twice or lost.
 func TestConcurrency(t *testing.T) {
 	b := newBackends()
