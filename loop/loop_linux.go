@@ -111,15 +111,10 @@ func (l *loop) run() {
 		for i := range events[:n] {
 			l.event(&events[i])
 		}
-		for range roundsPerTurn {
-			if l.inbox.some.Load() {
-				l.read()
-			}
-			l.takeTurns()
-			if !l.inbox.some.Load() {
-				break
-			}
+		for i := 0; i < roundsPerTurn && l.inbox.some.Load(); i++ {
+			l.read()
 		}
+		l.takeTurns()
 		l.wheel.advance(l.now)
 	}
 }

@@ -56,7 +56,7 @@ func echoAll(c *net.TCPConn) {
 // tunnel listens for connections that it relays to address. The first five bytes are read beforehand.
 func tunnel(t *testing.T, e Engine, address string, idle time.Duration, wrap func(loam.Task, Conn) (io.ReadWriteCloser, error)) (Listener, chan carriage) {
 	t.Helper()
-	done := make(chan carriage, 64)
+	done := make(chan carriage, 1024)
 	return serve(t, e, func(t loam.Task, c Conn) Verdict {
 		a, err := wrap(t, c)
 		if err != nil {
