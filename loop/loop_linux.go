@@ -108,13 +108,13 @@ func (l *loop) run() {
 		n := l.poll(events)
 		l.dog.mark(0)
 		l.now = int64(time.Since(l.base))
+		l.takeTurns() // first: who yields in this turn runs in the next one, after another look at sockets and clock
 		for i := range events[:n] {
 			l.event(&events[i])
 		}
 		for i := 0; i < roundsPerTurn && l.inbox.some.Load(); i++ {
 			l.read()
 		}
-		l.takeTurns()
 		l.wheel.advance(l.now)
 	}
 }
