@@ -142,6 +142,9 @@ var echo = loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
 	if v := req.Header.Get("x-give"); v != "" {
 		res.Header.Add("X-Given", v)
 	}
+	if v := req.Header.Get("cookie"); v != "" {
+		res.Header.Add("X-Cookie", v)
+	}
 	if req.Body != nil {
 		b, err := io.ReadAll(req.Body)
 		if err != nil {
