@@ -18,11 +18,12 @@ type AdaptiveConfig struct {
 	Told    Told
 }
 
-// An Adaptive limits requests at once as TCP limits packets under way: it compares how long answers take lately with how
-// long they take in the long run. As long as that is the same, the limit grows by its square root; when answers slow down,
-// a queue is forming in the target, and it shrinks by as much as they did. What is beyond it is answered Unavailable at
-// once. A request counts until its answer's body was sent; its latency is that of the answer's head. All ways to the
-// target share one.
+// An Adaptive limits requests at once as TCP limits packets under way: it compares how long answers take with how long they
+// take when the target has no queue. As long as that is about the same, the limit grows by its square root; when answers
+// slow down, a queue is forming in the target, and the limit shrinks by as much as they did. Every half a minute it is
+// halved for a moment, to see what answers take without a queue: otherwise it would get used to one. What is beyond the
+// limit is answered Unavailable at once. A request counts until its answer's body was sent; its latency is that of the
+// answer's head. All ways to the target share one.
 type Adaptive struct {
 	c     AdaptiveConfig
 	err   error
@@ -31,19 +32,21 @@ type Adaptive struct {
 
 	mu     sync.Mutex // guards what follows; who finds it locked does without a sample
 	exact  float64    // limit
-	long   float64    // latency in the long run, in nanoseconds; 0: not known yet
+	alone  float64    // latency without a queue, in nanoseconds; 0: not known yet
 	sum    float64    // of this window's latencies
 	count  int
 	most   int64 // held at once in this window
 	late   bool  // a request of this window ran out of time
 	begins time.Time
+	probe  int       // windows that the limit is halved for: in the first the queue drains, the second is measured
+	probed time.Time // when it was last halved
 }
 
 const (
 	adaptiveWindow  = 100 * time.Millisecond
-	adaptiveSamples = 10   // in a window, at least
-	adaptiveSlack   = 1.5  // answers may take that much longer than in the long run
-	adaptiveMemory  = 0.01 // weight of a window in the long run
+	adaptiveSamples = 10  // in a window, at least
+	adaptiveSlack   = 1.5 // answers may take that much longer than without a queue
+	adaptiveProbe   = 30 * time.Second
 )
 
 // NewAdaptive makes a limit that begins at c.Initial.
@@ -101,22 +104,33 @@ func (a *Adaptive) sample(now time.Time, took time.Duration, held int64, late bo
 	if a.count < adaptiveSamples || now.Sub(a.begins) < adaptiveWindow {
 		return
 	}
-	short := a.sum / float64(a.count)
-	if a.long == 0 {
-		a.long = short
+	short, most, late := a.sum/float64(a.count), a.most, a.late
+	a.sum, a.count, a.most, a.late, a.begins = 0, 0, 0, false, now
+	if a.probed.IsZero() {
+		a.alone, a.probed = short, now
 	}
-	a.long += (short - a.long) * adaptiveMemory
-	if a.long > 2*short { // it became faster for good: believe it sooner
-		a.long *= 0.9
+	if a.probe > 0 {
+		if a.probe--; a.probe == 0 {
+			a.alone = short
+			a.set(a.exact)
+		}
+		return
 	}
-	gradient := min(max(adaptiveSlack*a.long/short, 0.5), 1)
-	if a.late {
+	if short < a.alone {
+		a.alone += (short - a.alone) * 0.2
+	}
+	gradient := min(max(adaptiveSlack*a.alone/short, 0.5), 1)
+	if late {
 		gradient = 0.5
 	}
-	if next := a.exact*gradient + math.Sqrt(a.exact); next < a.exact || a.most*2 >= int64(a.exact) { // what is not used up need not grow
+	if next := a.exact*gradient + math.Sqrt(a.exact); next < a.exact || most*2 >= int64(a.exact) { // what is not used need not grow
 		a.exact += (next - a.exact) * 0.2
 	}
 	a.exact = min(max(a.exact, float64(a.c.Min)), float64(a.c.Max))
-	a.limit.Store(int64(a.exact))
-	a.sum, a.count, a.most, a.late, a.begins = 0, 0, 0, false, now
+	if a.set(a.exact); now.Sub(a.probed) >= adaptiveProbe {
+		a.probe, a.probed = 2, now
+		a.set(max(a.exact/2, float64(a.c.Min)))
+	}
 }
+
+func (a *Adaptive) set(limit float64) { a.limit.Store(int64(limit)) }
