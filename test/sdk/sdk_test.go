@@ -102,7 +102,7 @@ func newWorld(t *testing.T, binary []byte, isolation string, grants map[string][
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(w.module.Close(), host.Close()); err != nil {
+		if err := errors.Join(w.module.Close(context.Background()), host.Close()); err != nil {
 			t.Error(err)
 		}
 	})
