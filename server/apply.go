@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -67,7 +68,10 @@ func newServer(o Options, host *wasm.Host) *server {
 		listeners: map[string]*socket{}, subscriptions: map[string]*subscription{}, digests: map[string]digest{},
 		logs: map[snapshot.AccessLog]*telemetry.AccessLog{}, kept: map[string]any{},
 	}
-	s.engine = loop.New(loop.Options{Log: o.Log, Goroutines: o.Goroutines})
+	// A loop occupies one of Go's processors as long as it has something to do: one more lets the rest go on beside them.
+	loops := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(loops + 1)
+	s.engine = loop.New(loop.Options{Loops: loops, Log: o.Log, Goroutines: o.Goroutines})
 	s.hub = http2.NewHub(s.engine)
 	s.series = telemetry.NewSet(s.engine.Shards())
 	s.registry = registry.New(o.Log)
@@ -339,7 +343,9 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 		})
 	}
 	for _, sv := range plan.Services {
-		start(snapshot.TargetRef{Kind: "Service", Name: sv.Name}, snapshot.Hash(sv), func() (*version, error) { return s.startService(snapshot.Hash(sv), sv) })
+		ref := snapshot.TargetRef{Kind: "Service", Name: sv.Name}
+		before := s.targets[ref].service()
+		start(ref, snapshot.Hash(sv), func() (*version, error) { return s.startService(snapshot.Hash(sv), sv, before) })
 	}
 	making.Wait()
 	for ref, h := range s.targets {

@@ -10,14 +10,27 @@ import (
 	"github.com/loam-run/loam/target/service"
 )
 
-// startService makes a version of a service.
-func (s *server) startService(hash string, sv snapshot.Service) (*version, error) {
+// service is the service that h leads to; nil where it leads to none.
+func (h *handle) service() *service.Service {
+	if h == nil {
+		return nil
+	}
+	v := h.current.Load()
+	if v == nil {
+		return nil
+	}
+	t, _ := v.target.(*service.Service)
+	return t
+}
+
+// startService makes a version of a service. It knows of endpoints what the one before knew, which may be nil.
+func (s *server) startService(hash string, sv snapshot.Service, before *service.Service) (*version, error) {
 	algorithm, err := service.ParseAlgorithm(sv.LoadBalancer.Algorithm)
 	if err != nil {
 		return nil, err
 	}
 	c := service.Config{
-		Name: sv.Name, Shards: s.engine.Shards(), Algorithm: algorithm, SlowStart: sv.SlowStart, GRPC: sv.Protocol == "grpc", Log: s.o.Log,
+		Name: sv.Name, Shards: s.engine.Shards(), Algorithm: algorithm, SlowStart: sv.SlowStart, GRPC: sv.Protocol == "grpc", Log: s.o.Log, Before: before,
 	}
 	if sv.Pool.MaxConnections > 0 && sv.Protocol == "http" {
 		c.MaxRequests = sv.Pool.MaxConnections + sv.Pool.MaxPending
@@ -74,6 +87,11 @@ func (s *server) startService(hash string, sv snapshot.Service) (*version, error
 // transport is how requests travel to a service's endpoints, by its protocol.
 func (s *server) transport(sv snapshot.Service) (func(address string) service.Transport, error) {
 	p := sv.Pool
+	if sv.TLS != nil && sv.TLS.ServerName == "" && sv.DNS != nil { // endpoints are addresses; their certificates have the name
+		named := *sv.TLS
+		named.ServerName = sv.DNS.Name
+		sv.TLS = &named
+	}
 	switch sv.Protocol {
 	case "h2c", "grpc":
 		secure, err := clientTLS(sv.TLS, "h2")
