@@ -97,6 +97,8 @@ function failure(code: Code, message: string): Response {
 
 /** The host calls it for each request; main.ts exports it again. */
 export function loam_serve(): void {
+  // @ts-ignore: a global of lib/
+  loam_reseed();
   const response = answer(new Request(host.head()));
   const head = new api.ResponseHead();
   head.status = response.status;

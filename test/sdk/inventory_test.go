@@ -30,7 +30,7 @@ func TestInventory(t *testing.T) {
 	}
 	for _, folder := range []string{"inventory", "inventory-rust"} {
 		t.Run(folder, func(t *testing.T) {
-			w := newWorld(t, compiled(t, "../../examples/shop/"+folder), wasm.IsolationShared, map[string][]string{
+			w := newWorld(t, compiled(t, "../../examples/shop/"+folder), wasm.Config{Isolation: wasm.IsolationShared}, map[string][]string{
 				"state": {"stock/*", "reservation/*"}, "pubsub": {"StockLocked", "StockRejected"},
 			})
 			broken := created(9, "apple", 1)

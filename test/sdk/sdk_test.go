@@ -85,8 +85,8 @@ func tour(outside string) map[string][]string {
 	}
 }
 
-// newWorld makes a world for a function that is granted names by capability.
-func newWorld(t *testing.T, binary []byte, isolation string, grants map[string][]string) *world {
+// newWorld makes a world for a function that runs as c says and is granted names by capability.
+func newWorld(t *testing.T, binary []byte, c wasm.Config, grants map[string][]string) *world {
 	t.Helper()
 	w := &world{}
 	host, err := wasm.NewHost(wasm.Options{Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))})
@@ -97,7 +97,8 @@ func newWorld(t *testing.T, binary []byte, isolation string, grants map[string][
 	for name, only := range grants {
 		caller.Grants = append(caller.Grants, loam.Grant{Capability: name, Component: "default", Names: only})
 	}
-	w.module, err = host.Compile(t.Context(), "tour", binary, wasm.Config{Isolation: isolation, Methods: w.recorded(capabilities(t)), Caller: caller})
+	c.Methods, c.Caller = w.recorded(capabilities(t)), caller
+	w.module, err = host.Compile(t.Context(), "tour", binary, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,15 +333,20 @@ func TestLanguages(t *testing.T) {
 	for _, language := range languages {
 		t.Run(language, func(t *testing.T) {
 			binary := compiled(t, "../../examples/languages/"+language)
-			for _, isolation := range []string{wasm.IsolationRequest, wasm.IsolationShared} {
-				t.Run(isolation, func(t *testing.T) {
-					w := newWorld(t, binary, isolation, tour(outside))
+			for mode, c := range map[string]wasm.Config{
+				"request": {Isolation: wasm.IsolationRequest},
+				"shared":  {Isolation: wasm.IsolationShared},
+				// Every instance begins as if it had drawn a random number already.
+				"warm": {Isolation: wasm.IsolationRequest, Warmup: &wasm.Warmup{Method: "GET", Path: "/random"}},
+			} {
+				t.Run(mode, func(t *testing.T) {
+					w := newWorld(t, binary, c, tour(outside))
 					for _, e := range script(outside) {
 						w.check(t, e)
 					}
 					w.checkLog(t)
 					w.checkRandom(t)
-					if isolation == wasm.IsolationShared {
+					if mode == "shared" {
 						w.checkMemory(t)
 					}
 					if first == nil {

@@ -47,7 +47,7 @@ func TestTemplates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w := newWorld(t, binary, wasm.IsolationRequest, map[string][]string{"state": {"visits/*"}})
+			w := newWorld(t, binary, wasm.Config{}, map[string][]string{"state": {"visits/*"}})
 			for _, want := range []string{"Hello, Ada! Visit 1.\n", "Hello, Ada! Visit 2.\n"} {
 				w.check(t, exchange{method: "GET", target: "/hello/Ada", status: 200, want: want})
 			}

@@ -19,9 +19,24 @@ export function loam_abort(message: string | null, file: string | null, line: u3
   unreachable();
 }
 
+let seeded = false;
+
 /** What Math.random begins with. */
 export function loam_seed(): f64 {
-  const b = memory.data(8);
-  random_get(b, 8);
-  return reinterpret<f64>(load<u64>(b));
+  seeded = true;
+  return reinterpret<f64>(random());
+}
+
+/**
+ * Gives Math.random a new beginning, if it has one: who drew a number before the first request would otherwise go on from
+ * there in every one of them.
+ */
+export function loam_reseed(): void {
+  if (seeded) Math.seedRandom(random());
+}
+
+function random(): i64 {
+  const to = memory.data(8);
+  random_get(to, 8);
+  return load<i64>(to);
 }
