@@ -172,7 +172,7 @@ func (c *conn) tryRead(p []byte) (n int, again bool, err error) {
 // tryWrite writes what there is room for.
 func (c *conn) tryWrite(p []byte) (n int, again bool, err error) {
 	if c.flags&canWrite == 0 {
-		return 0, true, nil
+		return 0, len(p) > 0, nil
 	}
 	for n < len(p) {
 		r, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(c.fd), uintptr(unsafe.Pointer(&p[n])), uintptr(len(p)-n), syscall.MSG_NOSIGNAL, 0, 0)
@@ -209,6 +209,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
+// maxWrite is how much is written at once: a peer that takes all there is must not have the loop for itself.
+const maxWrite = 256 << 10
+
 // Write returns when all is in the socket's buffer: that it waits is the flow control.
 func (c *conn) Write(p []byte) (int, error) {
 	done := 0
@@ -216,11 +219,14 @@ func (c *conn) Write(p []byte) (int, error) {
 		if err := c.check(c.writeBy); err != nil {
 			return done, err
 		}
-		n, again, err := c.tryWrite(p[done:])
+		n, again, err := c.tryWrite(p[done:min(len(p), done+maxWrite)])
 		done += n
 		if !again {
 			c.spend()
-			return done, err
+			if done == len(p) || err != nil {
+				return done, err
+			}
+			continue
 		}
 		if err := c.await(&c.writer, c.writeBy); err != nil {
 			return done, err

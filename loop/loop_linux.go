@@ -136,14 +136,25 @@ func (l *loop) takeTurns() {
 	l.spare = turns
 }
 
+// nap is how many milliseconds a loop waits without telling Go's scheduler. To tell it costs more than a request: its
+// monitor thread wakes every 20 µs as long as threads go to wait and come back. A loop that has something to do a
+// thousand times a second never tells it; others wait a moment longer for its processor, of which there is one more
+// than there are loops. A collection that stops the world interrupts the wait by a signal.
+const nap = 1
+
 // poll returns how many events there are. It waits for some where there is nothing else to do.
 func (l *loop) poll(events []syscall.EpollEvent) int {
-	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	n, e := l.epollWait(events, 0)
 	if e == 0 && n == 0 && len(l.turns) == 0 {
-		ms := l.wheel.wait(int64(time.Since(l.base)))
-		if ms != 0 {
+		if ms := l.wheel.wait(int64(time.Since(l.base))); ms != 0 {
 			l.inbox.sleeping.Store(true)
 			if !l.inbox.some.Load() {
+				n, e = l.epollWait(events, nap)
+			}
+			if e == 0 && n == 0 && ms != nap && !l.inbox.some.Load() {
+				if ms > nap {
+					ms -= nap
+				}
 				n, _, e = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
 			}
 			l.inbox.sleeping.Store(false)
@@ -153,6 +164,11 @@ func (l *loop) poll(events []syscall.EpollEvent) int {
 		return 0 // EINTR
 	}
 	return int(n)
+}
+
+func (l *loop) epollWait(events []syscall.EpollEvent, ms int) (uintptr, syscall.Errno) {
+	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
+	return n, e
 }
 
 func (l *loop) event(ev *syscall.EpollEvent) {
