@@ -23,6 +23,8 @@ type instance struct {
 	server  guest.Server // made when it is first needed: a guest that waits for its first request is small
 	call    guest.Call
 
+	clean bool // it has run nothing since it was forked or reset
+
 	stdout, stderr lineWriter
 
 	// Of the call under way.
@@ -109,13 +111,22 @@ func (i *instance) serve(c *guest.Call) (*loam.Response, error) {
 	return resp, err
 }
 
-// restore gives a fork the globals of the image and random state of its own.
+// restore gives a fork the globals of the image. Its random state it gets when it is used: one that waits has no page
+// of memory of its own.
 func (i *instance) restore() {
-	im := i.program.image
 	for k, g := range i.globals {
-		g.Set(im.globals[k])
+		g.Set(i.program.image.globals[k])
 	}
-	if len(im.seeds) > 0 {
+	i.clean = true
+}
+
+// refresh gives a clean fork random state of its own.
+func (i *instance) refresh() {
+	if !i.clean {
+		return
+	}
+	i.clean = false
+	if im := i.program.image; len(im.seeds) > 0 {
 		m := i.module.Memory()
 		view, _ := m.Read(0, m.Size())
 		im.refresh(view)
@@ -162,6 +173,7 @@ var (
 )
 
 func (i *instance) refuel() {
+	i.refresh()
 	i.given = sliceFuel
 	i.fuel.Set(uint64(rewrite.NewFuel(sliceFuel)))
 }

@@ -174,7 +174,8 @@ func (p *program) load(ctx context.Context, r *recipe) error {
 	for _, k := range slices.Sorted(maps.Keys(r.config.Env)) {
 		p.env = append(p.env, k+"="+r.config.Env[k])
 	}
-	p.config = wazero.NewModuleConfig().WithName("").WithStartFunctions()
+	// What WASI would give is ours to give; a source of randomness is set as the engine would make one that takes long.
+	p.config = wazero.NewModuleConfig().WithName("").WithStartFunctions().WithRandSource(crand.Reader)
 	p.code.Binary = nil // the engine has it
 
 	task, end := loam.NewTask(ctx)

@@ -4,6 +4,7 @@ package main
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,6 +30,28 @@ func init() {
 		resp.Header.Set("X-Id", r.ID)
 		resp.Header.Set("X-Query", r.Query().Get("q"))
 		return resp, nil
+	})
+	loam.Handle("POST /json", func(r *loam.Request) (*loam.Response, error) {
+		var order struct {
+			Items []struct {
+				ID    int     `json:"id"`
+				Name  string  `json:"name"`
+				Price float64 `json:"price"`
+			} `json:"items"`
+		}
+		b, err := r.Body()
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(b, &order); err != nil {
+			return nil, err
+		}
+		sum := 0.0
+		for _, i := range order.Items {
+			sum += i.Price
+		}
+		b, err = json.Marshal(map[string]any{"items": len(order.Items), "sum": sum})
+		return loam.Bytes(200, "application/json", b), err
 	})
 	loam.Handle("GET /count", func(*loam.Request) (*loam.Response, error) {
 		served++
