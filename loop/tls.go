@@ -78,6 +78,7 @@ type wire struct {
 	net.Conn      // that is read from
 	x        *TLS // for its lock
 	shaking  bool
+	away     bool    // it is used outside of the loop, which lends nothing there
 	buf      *Buffer // that due began in
 	due      []byte
 }
@@ -102,7 +103,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	if len(w.due)+len(p) > maxDue {
 		return 0, errFlood
 	}
-	if w.buf == nil {
+	if w.buf == nil && !w.away {
 		w.buf = w.x.raw.lend(classOf(MaxBuffer))
 		w.due = append(w.buf.B[:0], w.due...)
 	}
@@ -175,8 +176,8 @@ func (x *TLS) Handshake(t loam.Task, away bool) error {
 		return err
 	}
 	defer back()
-	x.wire.Conn = nc
-	defer func() { x.wire.Conn = x.Conn }()
+	x.wire.Conn, x.wire.away = nc, true
+	defer func() { x.wire.Conn, x.wire.away = x.Conn, false }()
 	stop := context.AfterFunc(t.Context(), func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	t.Await(func() { err = x.shaken(x.tls.HandshakeContext(context.Background()), nc) })
