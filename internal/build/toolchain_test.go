@@ -22,7 +22,7 @@ func TestLanguages(t *testing.T) {
 	t.Setenv("PATH", bin+":/usr/bin:/bin")
 	t.Setenv("RUSTC", "")
 	sysroot := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(sysroot, "lib/rustlib/wasm32-wasip1/lib"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(sysroot, "lib", "rustlib", "wasm32-wasip1", "lib"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	// Each writes what it was called with to where its output goes.
