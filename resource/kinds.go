@@ -67,7 +67,7 @@ var laterKinds = map[string]string{
 // A Function is code that runs as Wasm inside the process.
 type Function struct {
 	File        string            `yaml:"file"`   // the Wasm module, relative to the file that declares it; default build/<name>.wasm
-	Source      string            `yaml:"source"` // folder with the Go main package it is built from, relative likewise; empty: File is all there is
+	Source      string            `yaml:"source"` // folder it is built from, relative likewise; empty: File is all there is
 	ABI         string            `yaml:"abi" enum:"loam"`
 	Isolation   string            `yaml:"isolation" enum:"request,shared"` // request: a fresh instance for each
 	Env         map[string]string `yaml:"env"`
