@@ -143,3 +143,46 @@ func BenchmarkRequest(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLoad loads a function that another process has compiled: the code from disk, a first start, the image.
+func BenchmarkLoad(b *testing.B) {
+	for _, guest := range []struct {
+		name   string
+		binary func() ([]byte, error)
+	}{
+		{"go with the SDK", func() ([]byte, error) { return guestModule, nil }},
+		{"tiny", func() ([]byte, error) { return handmade{serve: serves, pages: 2}.bytes(), nil }},
+	} {
+		b.Run(guest.name, func(b *testing.B) {
+			binary, err := guest.binary()
+			if err != nil {
+				b.Fatal(err)
+			}
+			load := func() {
+				h, err := NewHost(Options{CacheDir: cacheDir})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer h.Close()
+				m, err := h.Compile(b.Context(), "orders", binary, Config{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if err := m.load(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if err := m.Close(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			load()
+			b.ResetTimer()
+			b.StopTimer()
+			for range b.N {
+				load()
+			}
+		})
+	}
+}

@@ -25,7 +25,6 @@ import (
 	"github.com/loam-run/loam/wasm/rewrite"
 	"github.com/loam-run/loam/wasm/wasi"
 	"github.com/tetratelabs/wazero"
-	wasmapi "github.com/tetratelabs/wazero/api"
 )
 
 // abis lists the ABIs by the name that a Function's spec.abi gives.
@@ -37,8 +36,8 @@ func abis() map[string]guest.ABI {
 
 // Options are what all functions of a process share.
 type Options struct {
-	// CacheDir keeps compiled code between runs; empty: it is compiled anew each time. What lies there runs as native
-	// code in this process, so the folder must be this user's alone.
+	// CacheDir keeps compiled code between runs; empty: it is compiled anew in each. What lies there runs as native code
+	// in this process, so the folder must be this user's alone. Processes may share it.
 	CacheDir string
 	Log      *slog.Logger // where the lines that guests print go; nil: nowhere
 	Usage    func(Usage)  // is told of each call when it is done, from its task: it does not wait; nil: nobody is
@@ -48,7 +47,8 @@ type Options struct {
 type Host struct {
 	log    *slog.Logger
 	usage  func(Usage)
-	cache  wazero.CompilationCache
+	codes  codeCache
+	native wazero.CompilationCache
 	mapper *mapper
 	abis   map[string]guest.ABI
 	began  time.Time
@@ -72,28 +72,55 @@ func NewHost(o Options) (*Host, error) {
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
-	if o.CacheDir == "" {
-		h.cache = wazero.NewCompilationCache()
-	} else {
-		if err := privateDir(o.CacheDir); err != nil {
-			return nil, err
-		}
-		cache, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
-		if err != nil {
-			return nil, loam.Errorf(loam.FailedPrecondition, "open the compilation cache", "%w", err)
-		}
-		h.cache = cache
+	if err := h.open(o.CacheDir); err != nil {
+		return nil, errors.Join(err, h.codes.close())
 	}
 	h.mapper = newMapper()
-	rate, err := calibrate()
-	if err != nil {
-		return nil, loam.Errorf(loam.Internal, "calibrate the meter", "%w", err)
-	}
-	h.rate = rate
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
 	h.done.Go(func() { h.tidy(ctx) })
 	return h, nil
+}
+
+// open opens the cache, and measures the processor.
+func (h *Host) open(dir string) error {
+	if h.codes.dir = dir; dir == "" {
+		tmp, err := os.MkdirTemp("", "loam-code-")
+		if err != nil {
+			return loam.Errorf(loam.FailedPrecondition, "make a folder for compiled code", "%w", err)
+		}
+		h.codes.dir, h.codes.own = tmp, true
+	} else if err := privateDir(dir); err != nil {
+		return err
+	}
+	h.codes.sweep()
+	native, err := wazero.NewCompilationCacheWithDir(h.codes.dir)
+	if err != nil {
+		return loam.Errorf(loam.FailedPrecondition, "open the compilation cache", "%w", err)
+	}
+	h.native = native
+	ctx := context.Background()
+	wrong := func(err error) error { return loam.Errorf(loam.Internal, "calibrate the meter", "%w", err) }
+	spinning, err := rewrite.Rewrite(spin, rewrite.Options{})
+	if err != nil {
+		return wrong(err)
+	}
+	tmp, err := os.MkdirTemp(h.codes.dir, "tmp-")
+	if err != nil {
+		return wrong(err)
+	}
+	defer func() { _ = os.RemoveAll(tmp) }() // sweep gets what stays
+	// The engine's name for the native code of a module that is always the same tells the engine's version and what the
+	// processor can do.
+	path, err := compileAlone(ctx, tmp, spinning.Binary)
+	if err != nil {
+		return wrong(err)
+	}
+	h.codes.build = identity() + path[len(tmp):]
+	if h.rate, err = calibrate(spinning.Binary); err != nil {
+		return wrong(err)
+	}
+	return nil
 }
 
 // Close frees what was compiled.
@@ -107,29 +134,25 @@ func (h *Host) Close() error {
 			errs = append(errs, e.Close(ctx))
 		}
 	}
-	errs = append(errs, h.cache.Close(ctx))
+	errs = append(errs, h.native.Close(ctx))
 	h.mapper.close()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, h.codes.close())...)
 }
 
 // engine is the runtime that guests live in, with all that they may import.
 func (h *Host) engine(interpret bool) (wazero.Runtime, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	config, at := wazero.NewRuntimeConfigCompiler(), 0
+	at := 0
 	if interpret {
-		config, at = wazero.NewRuntimeConfigInterpreter(), 1
+		at = 1
 	}
 	if e := h.engines[at]; e != nil {
 		return e, nil
 	}
 	ctx := context.Background()
-	// CoreFeaturesV2 leaves exception handling off, which wazero 1.12 gets wrong. How much memory a guest may have is
-	// its allocator's to say, as all functions share the runtime.
-	e := wazero.NewRuntimeWithConfig(ctx, config.
-		WithCompilationCache(h.cache).
-		WithCoreFeatures(wasmapi.CoreFeaturesV2).
-		WithDebugInfoEnabled(false))
+	// How much memory a guest may have is its allocator's to say, as all functions share the runtime.
+	e := wazero.NewRuntimeWithConfig(ctx, engineConfig(interpret).WithCompilationCache(h.native))
 	errs := []error{wasi.Define(ctx, e), defineMeter(ctx, e)}
 	for _, a := range h.abis {
 		errs = append(errs, a.Define(ctx, e))
@@ -216,7 +239,7 @@ func checkMagic(binary []byte) error {
 }
 
 // checkLinks looks for imports that nobody offers and exports that are missing.
-func checkLinks(rt wazero.Runtime, m wazero.CompiledModule, code *rewrite.Module, speak guest.ABI) (hint string, err error) {
+func checkLinks(rt wazero.Runtime, m wazero.CompiledModule, code *code, speak guest.ABI) (hint string, err error) {
 	modules := append([]string{wasi.Module}, speak.Modules()...)
 	rebuild := "build it with the SDK of this version of Loam"
 	for _, i := range code.Imports {

@@ -67,8 +67,17 @@ func (i *instance) run(export string) error {
 	return err
 }
 
-// begin runs what a guest does before its first request.
+// begin does what there is to do before a guest's first request, where it is not a fork.
 func (i *instance) begin() error {
+	if c := i.program.code; c.Imaged {
+		view, _ := i.module.Memory().Read(0, i.module.Memory().Size())
+		c.lay(view)
+		if c.Start {
+			if err := i.run(rewrite.StartFunction); err != nil {
+				return err
+			}
+		}
+	}
 	if i.program.hooks.initialize {
 		if err := i.run(initialize); err != nil {
 			return err

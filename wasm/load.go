@@ -65,10 +65,10 @@ func (v *visit) load() error {
 }
 
 func (m *Module) loadNow(l *loading) {
-	p, err := m.host.acquire(m.life, &m.recipe)
+	err := m.load(m.life)
 	m.mu.Lock()
-	m.program, m.loading = p, nil
-	l.done, l.err = true, named(err, m.name)
+	m.loading = nil
+	l.done, l.err = true, err
 	tasks := l.tasks
 	m.mu.Unlock()
 	for _, t := range tasks {

@@ -38,19 +38,15 @@ var spin = []byte("\x00asm\x01\x00\x00\x00" +
 	"\x0b\x20\x01\x0b")
 
 // calibrate measures how many units of fuel a guest uses in a nanosecond of this processor.
-func calibrate() (float64, error) {
+func calibrate(binary []byte) (float64, error) {
 	const turns, tries = 20_000, 5
-	code, err := rewrite.Rewrite(spin, rewrite.Options{})
-	if err != nil {
-		return 0, err
-	}
 	ctx := context.Background()
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig()) // the interpreter where nothing can be compiled
+	rt := wazero.NewRuntimeWithConfig(ctx, engineConfig(false))
 	defer func() { _ = rt.Close(ctx) }()
 	if err := defineMeter(ctx, rt); err != nil {
 		return 0, err
 	}
-	m, err := rt.InstantiateWithConfig(ctx, code.Binary, wazero.NewModuleConfig().WithName(""))
+	m, err := rt.InstantiateWithConfig(ctx, binary, wazero.NewModuleConfig().WithName(""))
 	if err != nil {
 		return 0, err
 	}

@@ -121,8 +121,8 @@ func op(name string) string { return "function " + strconv.Quote(name) }
 // function's next version can serve it.
 var ErrClosed = errors.New("it is being stopped")
 
-// Compile makes a function of a Wasm binary and loads it, so that what is wrong with it shows now. binary must not change
-// afterwards. The caller closes the module.
+// Compile makes a function of a Wasm binary and loads it, so that what is wrong with it shows now. Where the cache knows
+// that it could be loaded before, it is not loaded before its first request. The caller closes the module.
 func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config) (*Module, error) {
 	c = c.withDefaults()
 	m := &Module{
@@ -146,18 +146,41 @@ func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config
 			Hint: "isolation: request, session or shared",
 		}
 	}
-	m.recipe = recipe{name: name, binary: func() ([]byte, error) { return binary, nil }, sum: sha256.Sum256(binary), config: &m.config, log: m.log}
+	m.recipe = recipe{name: name, sum: sha256.Sum256(binary), config: &m.config, log: m.log}
+	m.recipe.binary = func() ([]byte, error) { return binary, nil }
 	m.life, m.end = context.WithCancel(context.Background())
-	p, err := h.acquire(ctx, &m.recipe)
-	if err != nil {
-		m.end()
-		return nil, named(err, name)
+	if c.Interpret || !h.codes.good(m.recipe.sum, m.recipe.key()) {
+		if err := m.load(ctx); err != nil {
+			m.end()
+			return nil, err
+		}
 	}
-	m.program, m.used = p, time.Now()
+	if !c.Interpret {
+		m.recipe.binary = func() ([]byte, error) { return h.codes.module(m.recipe.sum) }
+	}
+	m.used = time.Now()
 	h.mu.Lock()
 	h.modules[m] = struct{}{}
 	h.mu.Unlock()
 	return m, nil
+}
+
+// load loads the function now.
+func (m *Module) load(ctx context.Context) error {
+	p, err := m.host.acquire(ctx, &m.recipe)
+	if err != nil {
+		return named(err, m.name)
+	}
+	m.mu.Lock()
+	spare := m.program != nil
+	if !spare {
+		m.program = p
+	}
+	m.mu.Unlock()
+	if spare { // a request has it loaded
+		p.release()
+	}
+	return nil
 }
 
 // named gives an error the name of this function where another one of the same program has met it.

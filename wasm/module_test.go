@@ -92,6 +92,11 @@ func tryCompile(t testing.TB, h *Host, binary []byte, c Config) (*Module, error)
 	t.Helper()
 	m, err := h.Compile(t.Context(), "orders", binary, c)
 	if err == nil {
+		if m.program == nil { // tests look into it
+			if err := m.load(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
 		t.Cleanup(func() {
 			if err := m.Close(context.Background()); err != nil {
 				t.Error(err)

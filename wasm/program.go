@@ -1,15 +1,15 @@
 package wasm
 
 import (
-	"bytes"
 	"context"
 	crand "crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
-	"runtime"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -41,7 +41,7 @@ type program struct {
 	err  error
 
 	abi       guest.ABI
-	code      *rewrite.Module
+	code      *code
 	engine    wazero.Runtime
 	compiled  wazero.CompiledModule
 	config    wazero.ModuleConfig
@@ -141,27 +141,13 @@ func (p *program) load(ctx context.Context, r *recipe) error {
 	if !ok {
 		return refuse("abi: one of "+fmt.Sprint(slices.Sorted(maps.Keys(p.host.abis))), "there is no ABI %q", r.config.ABI)
 	}
-	binary, err := r.binary()
-	if err != nil {
-		return &loam.Error{Code: loam.CodeOf(err), Op: op(r.name), Err: err}
-	}
-	if err := checkMagic(binary); err != nil {
-		return refuse("build it: loam build; for a Go function that is GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared", "%w", err)
-	}
-	const rebuild = "build it anew"
-	if p.code, err = rewrite.Rewrite(binary, rewrite.Options{Image: true, Tables: true, Closed: true}); err != nil {
-		return refuse(rebuild, "the Wasm module is not valid: %w", err)
-	}
 	p.abi, p.limit = speak, uint64(r.config.Memory)&^(1<<16-1)
-	if m := p.code.Memory; m != nil && uint64(m.Min)<<16 > p.limit {
-		return refuse("raise spec.memory", "it needs a memory of %d bytes and may have %d", uint64(m.Min)<<16, p.limit)
-	}
+	var err error
 	if p.engine, err = p.host.engine(r.config.Interpret); err != nil {
 		return err
 	}
-	p.compiled, err = p.engine.CompileModule(experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0)), p.code.Binary)
-	if err != nil {
-		return refuse(rebuild, "the Wasm module is not valid: %w", err)
+	if err := p.compile(ctx, r, refuse); err != nil {
+		return err
 	}
 	if hint, err := checkLinks(p.engine, p.compiled, p.code, speak); err != nil {
 		return refuse(hint, "%w", err)
@@ -176,7 +162,7 @@ func (p *program) load(ctx context.Context, r *recipe) error {
 	}
 	// What WASI would give is ours to give; a source of randomness is set as the engine would make one that takes long.
 	p.config = wazero.NewModuleConfig().WithName("").WithStartFunctions().WithRandSource(crand.Reader)
-	p.code.Binary = nil // the engine has it
+	p.code.Module = nil // the engine has it
 
 	task, end := loam.NewTask(ctx)
 	defer end()
@@ -193,12 +179,75 @@ func (p *program) load(ctx context.Context, r *recipe) error {
 		}
 		i.close()
 	}
+	if err := p.host.codes.setGood(r.sum, p.key); err != nil && !r.config.Interpret {
+		r.log.Warn("it cannot be noted that the function is in order, so it will be loaded again at the next start", "error", err)
+	}
 	attrs := []any{"took", time.Since(began).Round(time.Millisecond)}
 	if p.image != nil {
+		p.code.Data = nil // the image has it
 		attrs = append(attrs, "image", len(p.image.bytes), "reset", p.image.how)
 		r.log.Debug("function loaded", attrs...)
 	} else {
 		r.log.Warn("function loaded without an image: each request starts it anew", append(attrs, "reason", p.reason)...)
+	}
+	return nil
+}
+
+// compile gets the program's code from the cache, or compiles it.
+func (p *program) compile(ctx context.Context, r *recipe, refuse func(hint, format string, args ...any) error) error {
+	codes := &p.host.codes
+	fits := func() error {
+		if m := p.code.Memory; m != nil && uint64(m.Min)<<16 > p.limit {
+			return refuse("raise spec.memory", "it needs a memory of %d bytes and may have %d", uint64(m.Min)<<16, p.limit)
+		}
+		return nil
+	}
+	var err error
+	if !r.config.Interpret {
+		if p.code, err = codes.get(r.sum); err == nil {
+			if err := fits(); err != nil {
+				return err
+			}
+			if p.compiled, err = codes.load(ctx, p.engine, p.code); err == nil {
+				return nil
+			}
+		}
+	}
+	binary, err := r.binary()
+	if err != nil {
+		return &loam.Error{Code: loam.CodeOf(err), Op: op(r.name), Err: fmt.Errorf("read its module: %w", err)}
+	}
+	if err := checkMagic(binary); err != nil {
+		return refuse("build it: loam build; for a Go function that is GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared", "%w", err)
+	}
+	invalid := func(err error) error { return refuse("build it anew", "the Wasm module is not valid: %w", err) }
+	if r.config.Interpret {
+		m, err := rewrite.Rewrite(binary, rewrite.Options{Image: true, Tables: true, Closed: true})
+		if err != nil {
+			return invalid(err)
+		}
+		p.code = newCode(m)
+		p.code.Module = m.Binary
+		p.code.names = func() map[uint32]string { return namesOf(m) }
+		if err := fits(); err != nil {
+			return err
+		}
+		if p.compiled, err = codes.load(ctx, p.engine, p.code); err != nil {
+			return invalid(err)
+		}
+		return nil
+	}
+	if p.code, err = codes.compile(ctx, r.sum, binary); err != nil {
+		if fs := (*fs.PathError)(nil); errors.As(err, &fs) || errors.Is(err, os.ErrPermission) {
+			return &loam.Error{Code: loam.Unavailable, Op: op(r.name), Err: fmt.Errorf("keep its code: %w", err), Hint: "look whether there is room in " + codes.dir}
+		}
+		return invalid(err)
+	}
+	if err := fits(); err != nil {
+		return err
+	}
+	if p.compiled, err = codes.load(ctx, p.engine, p.code); err != nil {
+		return invalid(err)
 	}
 	return nil
 }
@@ -236,13 +285,6 @@ func (p *program) first(task loam.Task, r *recipe) (*instance, [][]byte, error) 
 	fail := func(doing string, err error) (*instance, [][]byte, error) {
 		i.close()
 		return nil, nil, i.failure(r, doing, err)
-	}
-	view, _ := i.module.Memory().Read(0, i.module.Memory().Size())
-	p.code.Lay(view)
-	if p.code.Start {
-		if err := i.run(rewrite.StartFunction); err != nil {
-			return fail("starting it", err)
-		}
 	}
 	if err := i.begin(); err != nil {
 		return fail("starting it", err)
@@ -308,7 +350,7 @@ func (p *program) seeds(task loam.Task, r *recipe, view []byte, drawn [][]byte) 
 		})
 		again.close()
 	}
-	if p.isGo() && len(states) < runtimes {
+	if p.code.Go && len(states) < runtimes {
 		return nil, errors.New("the random state of this version of Go is not known")
 	}
 	var out []seed
@@ -319,13 +361,6 @@ func (p *program) seeds(task loam.Task, r *recipe, view []byte, drawn [][]byte) 
 		out = append(out, seed{at: at, rust: true})
 	}
 	return out, nil
-}
-
-// isGo tells whether the Go toolchain made the module.
-func (p *program) isGo() bool {
-	return slices.ContainsFunc(p.code.Custom, func(c rewrite.Custom) bool {
-		return c.Name == "go:buildid" || c.Name == "producers" && bytes.Contains(c.Data, []byte("\x08language\x01\x02Go"))
-	})
 }
 
 // fork makes an instance of a program with an image.

@@ -77,18 +77,14 @@ func (p *program) function(line string) string {
 	if err != nil {
 		return name
 	}
-	was, ok := p.code.Function(uint32(n))
-	if !ok {
-		return "(the host's)"
-	}
-	if known := p.names()[was]; known != "" {
+	if known := p.names()[uint32(n)]; known != "" {
 		return known
 	}
-	return "$" + strconv.FormatUint(uint64(was), 10)
+	return "$" + digits
 }
 
 // names are the functions' names, which are read when they are first needed.
 func (p *program) names() map[uint32]string {
-	p.nameOnce.Do(func() { p.nameOf = p.code.FunctionNames() })
+	p.nameOnce.Do(func() { p.nameOf = p.code.names() })
 	return p.nameOf
 }
