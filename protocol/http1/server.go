@@ -61,45 +61,77 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // Session begins to serve a connection. stream is what is spoken on: the connection itself, or TLS over it; peer is what
 // TLS told of the client, nil without it. read are bytes that came in already.
 func (s *Server) Session(conn loop.Conn, stream net.Conn, peer *loam.Peer, read []byte) loop.Session {
-	return &session{s: s, stream: stream, peer: peer, read: read}
+	c := &session{s: s}
+	if stream != net.Conn(conn) {
+		c.secure = &secure{stream, peer}
+	}
+	if len(read) > 0 {
+		c.early = &read
+	}
+	return c
 }
 
-// session is all that an idle connection keeps.
+// session is all that an idle connection keeps: there may be very many of them.
 type session struct {
 	s      *Server
+	secure *secure // nil: the connection is spoken on as it is
+	early  *[]byte // came in before the session began
+	remote [23]byte
+	n      uint8 // remote[:n] is the client's address, if it is as short as those of IPv4 are
+}
+
+type secure struct {
 	stream net.Conn
 	peer   *loam.Peer
-	read   []byte // came in before the session began
-	remote string // the client's address; "" until a request asks for it
+}
+
+// address is the client's.
+func (c *session) address(conn net.Conn) string {
+	if c.n == 0 {
+		a := conn.RemoteAddr().String()
+		if len(a) > len(c.remote) {
+			return a
+		}
+		c.n = uint8(copy(c.remote[:], a))
+	}
+	return view(c.remote[:c.n])
 }
 
 func (c *session) Close() {}
 
 // exchange is what a request needs while it is served: buffers, and the request itself. It is pooled.
 type exchange struct {
-	in    []byte // read from the client: heads, and what came with them
-	out   []byte // to be written to it
-	n     int    // in[:n] is read and not yet used
-	req   loam.Request
-	msg   message
-	body  body
-	r     reader
-	id    [32]byte
-	s     *Server
-	c     *session
-	conn  loop.Conn
-	task  loam.Task
-	wrote bool // the head of the answer has gone out, or a part of it
+	in     []byte // read from the client: heads, and what came with them
+	out    []byte // to be written to it
+	n      int    // in[:n] is read and not yet used
+	req    loam.Request
+	msg    message
+	body   body
+	r      reader
+	id     [32]byte
+	s      *Server
+	c      *session
+	conn   loop.Conn
+	stream net.Conn   // what is spoken on: conn, or TLS over it
+	peer   *loam.Peer // nil without TLS
+	task   loam.Task
 }
 
 // Serve serves the requests that are there.
 func (c *session) Serve(t loam.Task, conn loop.Conn) loop.Verdict {
 	x := c.s.pool.Get().(*exchange)
 	x.s, x.c, x.conn, x.task = c.s, c, conn, t
-	x.n = copy(x.in, c.read) // as much as a listener looks at is far below the buffer's size
-	c.read = nil
+	x.stream, x.peer = conn, nil
+	if c.secure != nil {
+		x.stream, x.peer = c.secure.stream, c.secure.peer
+	}
+	x.n = 0
+	if c.early != nil {
+		x.n = copy(x.in, *c.early) // as much as a listener looks at is far below the buffer's size
+		c.early = nil
+	}
 	v := x.serve()
-	x.c, x.conn, x.task = nil, nil, nil
+	x.c, x.conn, x.task, x.stream, x.peer = nil, nil, nil, nil, nil
 	if len(x.in) > firstBuffer {
 		x.in = make([]byte, firstBuffer)
 	}
@@ -150,11 +182,11 @@ func (x *exchange) head() (int, loop.Verdict) {
 		if x.n > 0 && !armed {
 			x.conn.Poll(false)
 			armed = true
-			if err := x.c.stream.SetReadDeadline(x.task.Now().Add(x.s.c.HeadTimeout)); err != nil {
+			if err := x.stream.SetReadDeadline(x.task.Now().Add(x.s.c.HeadTimeout)); err != nil {
 				return 0, loop.Close
 			}
 		}
-		m, err := x.c.stream.Read(x.in[x.n:])
+		m, err := x.stream.Read(x.in[x.n:])
 		x.n += m
 		if m > 0 {
 			continue
@@ -182,20 +214,16 @@ var (
 func (x *exchange) request(n int) (loop.Verdict, bool) {
 	start := x.task.Now()
 	s, req := x.s, &x.req
-	x.wrote = false
-	req.Scheme, req.Peer = "http", x.c.peer
-	if x.c.peer != nil {
+	req.Scheme, req.Peer = "http", x.peer
+	if x.peer != nil {
 		req.Scheme = "https"
 	}
-	if x.c.remote == "" {
-		x.c.remote = x.c.stream.RemoteAddr().String()
-	}
-	req.Remote = x.c.remote
+	req.Remote = x.c.address(x.conn)
 	if req.ID = req.Header.Get(protocol.RequestID); !protocol.ValidID(req.ID) {
 		req.ID = view(s.ids.Append(x.id[:0]))
 		req.Header.Set(protocol.RequestID, req.ID)
 	}
-	x.r = reader{conn: x.c.stream, buf: x.in, base: n, r: n, w: x.n, task: x.task, req: req, patience: s.c.BodyTimeout}
+	x.r = reader{conn: x.stream, buf: x.in, base: n, r: n, w: x.n, task: x.task, req: req, patience: s.c.BodyTimeout}
 	if x.msg.framing == bodyChunked && len(x.in)-n < 4<<10 { // chunk lines and trailers need room of their own
 		x.in = append(x.in, make([]byte, 4<<10)...)
 		x.r.buf = x.in
@@ -285,10 +313,10 @@ func (x *exchange) goOn() error {
 }
 
 func (x *exchange) write(p []byte) error {
-	if err := x.c.stream.SetWriteDeadline(soon(x.task, cmp.Or(x.req.Idle, x.s.c.WriteTimeout), time.Time{})); err != nil {
+	if err := x.stream.SetWriteDeadline(soon(x.task, cmp.Or(x.req.Idle, x.s.c.WriteTimeout), time.Time{})); err != nil {
 		return err
 	}
-	_, err := x.c.stream.Write(p)
+	_, err := x.stream.Write(p)
 	return err
 }
 
@@ -325,7 +353,6 @@ func (x *exchange) respond(res *loam.Response, status int, last bool) (sent int6
 	}
 	b = append(b, "\r\n"...)
 	x.out = b[:0]
-	x.wrote = true
 	switch {
 	case empty:
 		return 0, last, x.write(b)
@@ -496,7 +523,7 @@ func (x *exchange) refuse(err error) loop.Verdict {
 // linger closes a connection so that the peer can read the answer: closing a socket that has unread bytes makes the
 // kernel cut off what was sent and not yet read (RFC 9112, section 9.6).
 func (x *exchange) linger(unread bool) loop.Verdict {
-	if !unread || x.c.peer != nil {
+	if !unread || x.peer != nil {
 		return x.close()
 	}
 	if x.conn.CloseWrite() != nil || x.conn.SetReadDeadline(x.task.Now().Add(lingerTime)) != nil {
@@ -522,9 +549,9 @@ func (x *exchange) close() loop.Verdict {
 	x.conn.Poll(false)
 	x.req.End()
 	x.n = 0
-	if x.c.peer != nil {
-		_ = x.c.stream.SetWriteDeadline(x.task.Now().Add(lingerTime)) // the peer may be gone: then there is nobody to tell
-		_ = x.c.stream.Close()
+	if x.peer != nil {
+		_ = x.stream.SetWriteDeadline(x.task.Now().Add(lingerTime)) // the peer may be gone: then there is nobody to tell
+		_ = x.stream.Close()
 	}
 	return loop.Close
 }
@@ -547,8 +574,8 @@ func (x *exchange) tunnel(res *loam.Response, start time.Time) loop.Verdict {
 		o.Observe(&x.req, cmp.Or(res.Status, http.StatusSwitchingProtocols), 0, x.task.Now().Sub(start))
 	}
 	x.finish()
-	_ = x.c.stream.SetDeadline(time.Time{})
-	relay := loop.Relay{A: x.c.stream, B: res.Tunnel, FromA: rest, Idle: time.Hour}
+	_ = x.stream.SetDeadline(time.Time{})
+	relay := loop.Relay{A: x.stream, B: res.Tunnel, FromA: rest, Idle: time.Hour}
 	if t, ok := res.Tunnel.(*Tunnel); ok {
 		relay.B, relay.FromB = t.Conn, t.FromPeer
 	}
