@@ -21,6 +21,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/protocol"
 	"github.com/loam-run/loam/protocol/nethttp"
+	"github.com/loam-run/loam/target/service"
 )
 
 // Files of the data directory.
@@ -56,6 +57,10 @@ type Server interface {
 	Status() Status
 	// Target is a function or app by kind and name, nil where there is none.
 	Target(kind, name string) loam.Target
+	// Services tells how every service and its endpoints are.
+	Services() []service.Status
+	// Registry is the embedded registry of services over HTTP.
+	Registry() http.Handler
 	// Backup writes a copy of a component's store, as it is at one moment, to a new file at path.
 	Backup(ctx context.Context, component, path string) error
 }
@@ -152,6 +157,11 @@ func handler(s Server, dataDir string, log *slog.Logger) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.Status()) // who went away needs no answer
 	})
+	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(s.Services()) // who went away needs no answer
+	})
+	mux.Handle("/v1/registry/", http.StripPrefix("/v1/registry", s.Registry()))
 	mux.HandleFunc("/v1/invoke/{kind}/{name}/{path...}", func(w http.ResponseWriter, r *http.Request) {
 		t := s.Target(r.PathValue("kind"), r.PathValue("name"))
 		if t == nil {

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/target/service"
 )
 
 // A Client talks to the process that owns a data directory.
@@ -67,16 +68,28 @@ func notRunning(dir string, err error) error {
 
 // Status asks for the status.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	res, err := c.do(ctx, http.MethodGet, "/v1/status", nil, nil)
+	err = c.ask(ctx, "/v1/status", &s)
+	return s, err
+}
+
+// Services asks how every service and its endpoints are.
+func (c *Client) Services(ctx context.Context) (all []service.Status, err error) {
+	err = c.ask(ctx, "/v1/services", &all)
+	return all, err
+}
+
+// ask gets JSON into v.
+func (c *Client) ask(ctx context.Context, path string, v any) error {
+	res, err := c.do(ctx, http.MethodGet, path, nil, nil)
 	if err != nil {
-		return s, err
+		return err
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10)) // only to tell why
-		return s, fmt.Errorf("admin endpoint: %s: %s", res.Status, strings.TrimSpace(string(b)))
+		return fmt.Errorf("admin endpoint: %s: %s", res.Status, strings.TrimSpace(string(b)))
 	}
-	return s, json.NewDecoder(res.Body).Decode(&s)
+	return json.NewDecoder(res.Body).Decode(v)
 }
 
 // Invoke sends a request to a function or app, past all routes. The caller closes the body.

@@ -1,6 +1,9 @@
 package server
 
 import (
+	"cmp"
+	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/loam-run/loam"
@@ -22,6 +25,23 @@ func (h *handle) service() *service.Service {
 	t, _ := v.target.(*service.Service)
 	return t
 }
+
+// Services tells how every service is, by name.
+func (s *server) Services() []service.Status {
+	all := []service.Status{}
+	if c := s.status.Load(); c != nil {
+		for ref, h := range c.targets {
+			if t := h.service(); ref.Kind == "Service" && t != nil {
+				all = append(all, t.Status())
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b service.Status) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Registry is the embedded registry over HTTP.
+func (s *server) Registry() http.Handler { return s.registry.Handler() }
 
 // startService makes a version of a service. It knows of endpoints what the one before knew, which may be nil.
 func (s *server) startService(hash string, sv snapshot.Service, before *service.Service) (*version, error) {
@@ -81,6 +101,7 @@ func (s *server) startService(hash string, sv snapshot.Service, before *service.
 		return nil, err
 	}
 	v := newVersion(hash, t, t.Close)
+	v.state = func() string { return t.Status().String() }
 	return v, nil
 }
 

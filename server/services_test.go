@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -16,8 +17,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/loam-run/loam/admin"
 )
 
 func serviceYAML(spec, path string) string {
@@ -111,5 +115,62 @@ func TestServiceReload(t *testing.T) {
 		if status, body := get(t, r.url+"/2"); status != 200 {
 			t.Errorf("%d %s", status, body)
 		}
+	}
+}
+
+// A program registers by the admin endpoint, and the service that asks for its name sends to it.
+func TestRegistryByAdmin(t *testing.T) {
+	up := upstream(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+	r := start(t, serviceYAML("{registry: {}}", "/"))
+	data := filepath.Join(filepath.Dir(r.file), "data")
+	client, err := admin.Dial(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := os.ReadFile(filepath.Join(data, "admin.token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(data, "admin.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var contact struct{ Address string }
+	if err := json.Unmarshal(b, &contact); err != nil {
+		t.Fatal(err)
+	}
+	register := func(bearer string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+contact.Address+"/v1/registry/s/one", strings.NewReader(`{"address":"`+up+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+bearer)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		return res.StatusCode
+	}
+	if status, _ := get(t, r.url+"/"); status != 503 {
+		t.Errorf("a service of none answers %d", status)
+	}
+	if status := register("guessed"); status != 401 {
+		t.Errorf("without the token: %d", status)
+	}
+	if status := register(string(token)); status != 200 {
+		t.Errorf("register: %d", status)
+	}
+	late := time.After(30 * time.Second)
+	for status := 0; status != 200; status, _ = get(t, r.url+"/") {
+		select {
+		case <-late:
+			t.Fatal("what was registered gets no request within 30s")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	all, err := client.Services(t.Context())
+	if err != nil || len(all) != 1 || all[0].Name != "s" || len(all[0].Endpoints) != 1 || all[0].Endpoints[0].Address != up || all[0].Endpoints[0].Requests == 0 {
+		t.Errorf("%+v, %v", all, err)
 	}
 }

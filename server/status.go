@@ -108,7 +108,7 @@ func sameResource(a, b admin.Resource) bool {
 func (s *server) detail(key string) string {
 	kind, name, _ := strings.Cut(key, "/")
 	switch kind {
-	case "Function", "App":
+	case "Function", "App", "Service":
 		h := s.targets[snapshot.TargetRef{Kind: kind, Name: name}]
 		if h == nil {
 			return ""

@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
+	"github.com/loam-run/loam/target/service"
 )
 
 // dataFlag says which running loam is meant.
@@ -18,7 +21,7 @@ type dataFlag struct {
 }
 
 type getCmd struct {
-	What   string `arg:"" optional:"" placeholder:"KIND[/NAME]" help:"Only these: function, function/orders, app, route, component, subscription, gateway."`
+	What   string `arg:"" optional:"" placeholder:"KIND[/NAME]" help:"Only these: function, function/orders, app, service, route, component, subscription, gateway."`
 	Output string `short:"o" default:"table" enum:"table,json" help:"How to print: table or json."`
 	dataFlag
 }
@@ -29,6 +32,7 @@ func (getCmd) Help() string {
 Examples:
   loam get
   loam get function
+  loam get service/users        with its endpoints
   loam get function/orders -o json`
 }
 
@@ -51,10 +55,20 @@ func (c getCmd) Run(ctx context.Context, o out) error {
 	if s.Resources = shown; c.What != "" && len(shown) == 0 {
 		return &loam.Error{Code: loam.NotFound, Op: fmt.Sprintf("%q", c.What), Hint: "loam get, with nothing behind it, shows all there is"}
 	}
+	var services []service.Status
+	if kind == "service" || kind == "services" {
+		if services, err = client.Services(ctx); err != nil {
+			return err
+		}
+		services = slices.DeleteFunc(services, func(s service.Status) bool { return name != "" && s.Name != name })
+	}
 	if c.Output == "json" {
 		e := json.NewEncoder(o)
 		e.SetIndent("", "  ")
-		return e.Encode(s)
+		return e.Encode(struct {
+			admin.Status
+			Services []service.Status `json:"services,omitempty"`
+		}{s, services})
 	}
 	if c.What == "" {
 		fmt.Fprintf(o, "loam %s, process %d, up %s, %s\n\n", s.Version, s.PID, time.Since(s.Started).Round(time.Second), strings.Join(s.URLs, " "))
@@ -75,7 +89,36 @@ func (c getCmd) Run(ctx context.Context, o out) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Kind, r.Name, ready, detail)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return printEndpoints(o, services)
+}
+
+// printEndpoints writes a table for each service.
+func printEndpoints(o io.Writer, services []service.Status) error {
+	for _, s := range services {
+		fmt.Fprintf(o, "\n%s, %s\n", s.Name, s.Algorithm)
+		w := tabwriter.NewWriter(o, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "ENDPOINT\tSTATE\tWEIGHT\tCONNECTIONS\tIN FLIGHT\tREQUESTS\tFAILURES\tLATENCY")
+		for _, e := range s.Endpoints {
+			state := e.State
+			switch {
+			case e.State == service.Ejected:
+				state += " for " + time.Until(e.EjectedUntil).Round(time.Second).String()
+			case e.Share < 1:
+				state += fmt.Sprintf(", starting at %.0f%%", 100*e.Share)
+			}
+			if e.State == service.Unhealthy && e.Reason != "" {
+				state += ": " + e.Reason
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", e.Address, state, e.Weight, e.Connections, e.InFlight, e.Requests, e.Failures, e.Latency.Round(time.Microsecond))
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // matchKind takes function, functions, Function, and route for HTTPRoute.

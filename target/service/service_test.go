@@ -334,7 +334,7 @@ func TestDiscovery(t *testing.T) {
 	})}, nil)
 	update := <-updates
 	update(nil, errors.New("no name server"))
-	if st := s.Status(); st.Error != "no name server" || st.Ready {
+	if st := s.Status(); st.Error != "no name server" || st.Ready || st.String() != "no endpoints: no name server" {
 		t.Errorf("%+v", st)
 	}
 	update([]Endpoint{{Address: "a", Weight: 1}, {Address: "b"}, {Address: "a", Weight: 7}, {}}, nil)
@@ -347,7 +347,13 @@ func TestDiscovery(t *testing.T) {
 	if before.Requests == 0 {
 		t.Fatal("nothing went to b")
 	}
+	if got := s.Status().String(); got != "2 of 2 endpoints healthy" {
+		t.Error(got)
+	}
 	update(nil, errors.New("no name server"))
+	if got := s.Status().String(); got != "2 of 2 endpoints healthy; the list is old: no name server" {
+		t.Error(got)
+	}
 	if took := b.send(t, s, 20); took["a"]+took["b"] != 20 || s.Status().Error == "" {
 		t.Errorf("the last good list is not used: %v", took)
 	}
@@ -492,7 +498,7 @@ func TestPanic(t *testing.T) {
 					got += a
 				}
 			}
-			if got != c.want || s.Status().Panic != (len(c.want) == 3 && c.sick != "") {
+			if got != c.want || s.Status().Panic != (len(c.want) == 3 && c.sick != "") || s.Status().Panic != strings.HasSuffix(s.Status().String(), "; requests go to all of them") {
 				t.Errorf("%q sick, panic below %v: %q got requests, want %q; panic %t", c.sick, c.below, got, c.want, s.Status().Panic)
 			}
 		})

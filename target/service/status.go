@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"math"
 	"time"
 )
@@ -39,6 +40,29 @@ type EndpointStatus struct {
 	Requests     uint64            `json:"requests"`              // since it came
 	Failures     uint64            `json:"failures"`              // of them
 	Latency      time.Duration     `json:"latency"`               // a moving average, nanoseconds
+}
+
+// String says in a few words how the service is.
+func (s Status) String() string {
+	healthy := 0
+	for _, e := range s.Endpoints {
+		if e.State == Healthy {
+			healthy++
+		}
+	}
+	text := fmt.Sprintf("%d of %d endpoints healthy", healthy, len(s.Endpoints))
+	switch {
+	case s.Error != "" && s.Ready:
+		text += "; the list is old: " + s.Error
+	case s.Error != "":
+		text = "no endpoints: " + s.Error
+	case !s.Ready:
+		text = "looking for endpoints"
+	}
+	if s.Panic {
+		text += "; requests go to all of them"
+	}
+	return text
 }
 
 // connected is a transport that counts its connections.
