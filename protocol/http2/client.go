@@ -36,6 +36,7 @@ type Client struct {
 	address string
 	op      string
 	c       ClientConfig
+	connect func(loam.Task) (loop.Conn, net.Conn, error)
 	pools   []pool
 }
 
@@ -72,6 +73,7 @@ func NewClient(address string, c ClientConfig) *Client {
 		}
 	}
 	cl := &Client{address: address, op: "upstream " + address, c: c, pools: make([]pool, len(c.Hub.shards))}
+	cl.connect = cl.dial
 	for i := range cl.pools {
 		cl.pools[i].client, cl.pools[i].sh = cl, &c.Hub.shards[i]
 	}
@@ -527,8 +529,8 @@ func (p *pool) dial(t loam.Task) {
 	}
 }
 
-// connect opens a connection, with TLS where that is asked for.
-func (cl *Client) connect(t loam.Task) (loop.Conn, net.Conn, error) {
+// dial opens a connection, with TLS where that is asked for.
+func (cl *Client) dial(t loam.Task) (loop.Conn, net.Conn, error) {
 	deadline := t.Now().Add(cl.c.ConnectTimeout)
 	raw, err := loop.Dial(t, cl.c.Network, cl.address, deadline)
 	if err != nil {
