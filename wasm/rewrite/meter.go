@@ -57,6 +57,7 @@ type meter struct {
 	segs   []segment
 	cached bool   // fuel is in a local
 	bulk   bool   // a length is needed in a local
+	looped bool   // it comes to a loop that looks at the fuel before it calls anything
 	units  int64  // of depth that a call takes, if it is recursive
 	wraps  bool   // the code is in a block, so that there is one way out
 	fuelAt uint32 // local
@@ -84,6 +85,7 @@ func (me *meter) plan() {
 	me.segs = append(me.segs, segment{forced: !me.fn.free})
 	r := reader{b: me.body.code}
 	var in, prev instr
+	called, first := false, int32(0) // the first segment of a loop that is always come to
 	for !fl.done() {
 		prev = in
 		r.instr(&me.s, &in)
@@ -98,13 +100,13 @@ func (me *meter) plan() {
 			switch in.op {
 			case opCall:
 				if me.metered(in.a) {
-					top.calls = true
+					called, top.calls = true, true
 					seg.looks = seg.looks || in.a >= uint32(me.m.importedFuncs)
 				} else if in.a >= uint32(me.m.importedFuncs) {
 					seg.cost += me.fns[in.a-uint32(me.m.importedFuncs)].cost
 				}
 			case opCallIndirect:
-				top.calls = true
+				called, top.calls = true, true
 			default:
 				if n, known := length(&in, &prev); known {
 					seg.cost += n >> bulkShift
@@ -124,8 +126,12 @@ func (me *meter) plan() {
 		if begins, before := fl.step(&r, &in); begins {
 			loop := in.op == opLoop
 			me.segs = append(me.segs, segment{before: before, forced: loop, leaf: loop && in.b == 0})
+			if loop && before == 0 && !called {
+				first = fl.cur
+			}
 		}
 	}
+	me.looped = first > 0 && !me.segs[first].looks
 	if me.fn.recursive {
 		me.units = int64(4 + me.fn.words/2 + me.fn.instrs/16)
 		me.segs[0].cost += uint32(me.units / 2)
@@ -487,7 +493,7 @@ func (me *meter) takeLength(shift int) {
 
 // enter takes what the first segment costs, and makes the stack deeper in the same operation.
 func (me *meter) enter() {
-	me.take(int64(me.segs[0].cost)<<depthBits-me.units, true, true)
+	me.take(int64(me.segs[0].cost)<<depthBits-me.units, !me.looped, true)
 }
 
 // leave undoes what enter did to the depth and brings the global up to date.

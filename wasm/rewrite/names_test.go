@@ -72,6 +72,9 @@ func code(t *testing.T, binary []byte) []byte {
 // TestOffsets: what was copied is the same at both ends, and most of a guest's code was.
 func TestOffsets(t *testing.T) {
 	for name, binary := range programs(t) {
+		if name == "golang" && testing.Short() {
+			continue
+		}
 		re := mustRewrite(t, binary, rewrite.Options{Image: true, Tables: true, Offsets: true})
 		was, now := code(t, binary), code(t, re.Binary)
 		seen := map[uint32]bool{}

@@ -105,7 +105,10 @@ func TestPrograms(t *testing.T) {
 		if !strings.HasPrefix(want, "returns ") {
 			t.Fatalf("%s: %s", name, want)
 		}
-		for _, v := range variants {
+		for i, v := range variants {
+			if name == "golang" && i < len(variants)-1 {
+				continue // it takes seconds to compile
+			}
 			re, err := rewrite.Rewrite(binary, v.options)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
