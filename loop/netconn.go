@@ -270,6 +270,12 @@ func (c *netConn) watch(left chan struct{}) {
 			c.mu.Unlock()
 			return
 		}
+		if c.ended.Load() != nil { // before we came: its deadline must stay
+			s := c.session
+			c.mu.Unlock()
+			hangUp(c, s)
+			return
+		}
 		if !c.more {
 			c.armed = !c.until.IsZero()
 			_ = c.Conn.SetDeadline(c.until)

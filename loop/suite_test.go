@@ -813,3 +813,66 @@ func TestStress(t *testing.T) {
 		}
 	})
 }
+
+// Close meets connections at the moment they are released.
+func TestCloseMeetsRelease(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes what comes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	engines(t, func(t *testing.T, e Engine) {
+		for range 100 {
+			e := New(Options{Goroutines: e.Shards() == 1, Loops: 1})
+			released := make(chan struct{})
+			e.Go(func(t loam.Task) {
+				defer close(released)
+				if c, err := Dial(t, "tcp", silent.Addr().String(), time.Time{}); err == nil {
+					c.Release(sessionFunc(echo), time.Hour)
+				}
+			})
+			recv(t, released)
+			closed := make(chan error, 1)
+			go func() { closed <- e.Close() }()
+			if err := recv(t, closed); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// A task that is no engine's dials and keeps connections too: those of shard 0.
+func TestForeignTask(t *testing.T) {
+	engines(t, func(t *testing.T, e Engine) {
+		ln := serve(t, e, echo)
+		task, end := loam.NewTask(t.Context())
+		defer end()
+		c, err := Dial(task, "tcp", ln.Addr().String(), time.Now().Add(10*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &closing{func(loam.Task, Conn) Verdict { return Close }, make(chan struct{})}
+		for range 10 {
+			want(t, c, "hello")
+			c.Release(s, time.Minute)
+			if !c.Take(task) {
+				t.Fatal("it could not be taken")
+			}
+		}
+		c.Release(s, time.Minute)
+		if err := ln.Stop(); err != nil {
+			t.Error(err)
+		}
+		ln.Each(func(c Conn, _ Session) { c.Close() }) // the other end
+		recv(t, s.closed)
+
+		if c, err = Dial(task, "tcp", serve(t, e, echo).Addr().String(), time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		time.AfterFunc(10*time.Millisecond, task.Cancel)
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
