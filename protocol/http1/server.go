@@ -589,4 +589,7 @@ type Tunnel struct {
 	FromPeer []byte
 }
 
+// Early is FromPeer, for who does not know the type.
+func (t *Tunnel) Early() []byte { return t.FromPeer }
+
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
