@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -150,8 +151,11 @@ func (cl *Client) Serve(req *loam.Request) (*loam.Response, error) {
 			return nil, err
 		}
 		res, err := cl.await(t, req, s)
-		if err == nil || again == 3 || !errors.Is(err, ErrNotProcessed) || req.Body != nil && s.sent > 0 {
+		if err == nil || again == 3 || !errors.Is(err, ErrNotProcessed) {
 			return res, err
+		}
+		if _, ours := req.Body.(*body); req.Body != nil && (!ours || s.sent > 0) {
+			return nil, err // some of the body may be gone
 		}
 	}
 }
@@ -218,6 +222,8 @@ func (cl *Client) begin(t loam.Task, req *loam.Request) (*stream, error) {
 	}
 	if from != nil && !end {
 		switch {
+		case from.sink != nil:
+			s.abort(errTwice, Cancel)
 		case from.recvErr != nil || from.gone && !from.recvEnd:
 			err := cmp.Or(from.recvErr, from.err, errClosed)
 			s.abort(err, Cancel)
@@ -233,6 +239,8 @@ func (cl *Client) begin(t loam.Task, req *loam.Request) (*stream, error) {
 	}
 	return s, nil
 }
+
+var errTwice = loam.Errorf(loam.Internal, "http2", "a body is sent on by two at once")
 
 // smallBody is what of a body is read before the response is waited for. A longer one is sent by a task of its own.
 const smallBody = 16 << 10
@@ -545,19 +553,25 @@ func (cl *Client) dial(t loam.Task) (loop.Conn, net.Conn, error) {
 		err = stream.Handshake()
 	}
 	if err == nil && stream.ConnectionState().NegotiatedProtocol != "h2" {
-		err = errors.New("it does not speak HTTP/2")
+		err = errALPN
 	}
 	if err != nil {
 		_ = raw.Close() // err says why
-		return nil, nil, &loam.Error{Code: loam.Unavailable, Err: fmt.Errorf("%w: TLS: %w", ErrNotProcessed, err)}
+		return nil, nil, &loam.Error{Code: loam.Unavailable, Err: fmt.Errorf("%w: TLS: %w", ErrNotProcessed, err), Hint: hint(err)}
 	}
 	_ = raw.SetDeadline(time.Time{}) // a connection that is closed says so soon enough
 	return raw, stream, nil
 }
 
+var errALPN = errors.New("it did not choose HTTP/2")
+
 func hint(err error) string {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return "start the program, or set the address to where it listens"
+	}
+	// crypto/tls does not export the alert no_application_protocol.
+	if errors.Is(err, errALPN) || strings.Contains(err.Error(), "no application protocol") {
+		return "the server does not speak HTTP/2: have it offer h2 by ALPN, or send it HTTP/1.1"
 	}
 	return ""
 }

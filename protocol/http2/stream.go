@@ -555,6 +555,9 @@ func (s *stream) finishSending() {
 		s.checkGone()
 		return
 	}
+	if !s.recvEnd && s.head.protocol != "" {
+		return // a tunnel ends one way at a time
+	}
 	if !s.recvEnd { // the answer is whole: what the client still sends would be for nobody (RFC 9113, section 8.1)
 		if u := s.sink; u != nil {
 			s.sink = nil
@@ -575,6 +578,9 @@ func (s *stream) checkGone() {
 		return
 	}
 	if s.client() {
+		if !s.sentEnd && s.tunneled != "" && s.head != nil && s.head.status < 300 {
+			return // a tunnel ends one way at a time
+		}
 		if !s.sentEnd {
 			// The server has answered without reading all: it gets no more.
 			if s.head == nil || s.head.status < 200 {

@@ -34,9 +34,9 @@ func engines(t *testing.T, test func(t *testing.T, e *engine)) {
 }
 
 // newEngine makes an engine that ends with the test.
-func newEngine(t testing.TB, goroutines bool) *engine {
+func newEngine(t testing.TB, goroutines bool, loops ...int) *engine {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	e := loop.New(loop.Options{Goroutines: goroutines, Log: log, Loops: 1})
+	e := loop.New(loop.Options{Goroutines: goroutines, Log: log, Loops: append(loops, 1)[0]})
 	t.Cleanup(func() {
 		if err := e.Close(); err != nil {
 			t.Error(err)
