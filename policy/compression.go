@@ -2,12 +2,13 @@ package policy
 
 import (
 	"bytes"
-	"fmt"
+	"cmp"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
@@ -22,6 +23,7 @@ type CompressionConfig struct {
 	Algorithms []string // br, zstd, gzip or deflate, the first the most wanted among those a client likes as much; gzip
 	MinSize    int64    // bytes of a body that is known to be smaller go as they are; 1024
 	Types      []string // media types, "text/*" for all of text; text/*, JSON, JavaScript, XML, Wasm and SVG
+	AtOnce     int      // bodies that are compressed at once, each of which takes 1 MB; what is beyond goes as it is; 128
 }
 
 // Compression compresses the bodies of answers (RFC 9110, section 8.4) as they pass. What is compressed already, a part of
@@ -37,13 +39,13 @@ func Compression(c CompressionConfig) (loam.Policy, error) {
 	if len(c.Types) == 0 {
 		c.Types = []string{"text/*", "application/json", "application/javascript", "application/xml", "application/wasm", "image/svg+xml"}
 	}
+	c.AtOnce = cmp.Or(c.AtOnce, 128)
 	p := &compression{c: c}
 	for _, name := range c.Algorithms {
-		make, ok := encoders[name]
-		if !ok {
+		if newEncoder(name) == nil {
 			return nil, loam.Errorf(loam.InvalidArgument, "compression", "%q is no algorithm: write br, zstd, gzip or deflate", name)
 		}
-		p.pools = append(p.pools, &sync.Pool{New: func() any { return &squeezer{encoder: make(), in: new([16 << 10]byte)} }})
+		p.pools = append(p.pools, &sync.Pool{New: func() any { return &squeezer{encoder: newEncoder(name), in: new([16 << 10]byte)} }})
 	}
 	return func(next loam.Target) loam.Target {
 		return loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
@@ -51,7 +53,7 @@ func Compression(c CompressionConfig) (loam.Policy, error) {
 			res, err := next.Serve(req)
 			if err == nil && p.fits(req, res) {
 				vary(&res.Header, "Accept-Encoding")
-				if algorithm >= 0 && req.Method != "HEAD" {
+				if algorithm >= 0 && req.Method != "HEAD" && p.begin() {
 					p.compress(res, algorithm)
 				}
 			}
@@ -67,32 +69,32 @@ type encoder interface {
 	Reset(io.Writer)
 }
 
-// encoders are the algorithms, at levels that keep up with a network. Their windows are small, since many bodies are
-// compressed at once.
-var encoders = map[string]func() encoder{
-	"gzip": func() encoder {
-		w, _ := gzip.NewWriterLevel(io.Discard, 5) // it fails for other levels
+// newEncoder makes one, at a level that keeps up with a network. Windows are small, since many bodies are compressed at once.
+// It is nil where the name is no algorithm's.
+func newEncoder(name string) encoder {
+	switch name {
+	case "gzip":
+		w, _ := gzip.NewWriterLevel(io.Discard, 4) // it fails for no such level
 		return w
-	},
-	"deflate": func() encoder {
-		w, _ := zlib.NewWriterLevel(io.Discard, 5) // likewise
+	case "deflate":
+		w, _ := zlib.NewWriterLevel(io.Discard, 4) // likewise
 		return w
-	},
-	"br": func() encoder {
-		return brotli.NewWriterOptions(io.Discard, brotli.WriterOptions{Quality: 4, LGWin: 18})
-	},
-	"zstd": func() encoder {
-		w, err := zstd.NewWriter(io.Discard, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true))
+	case "br":
+		return brotli.NewWriterOptions(io.Discard, brotli.WriterOptions{Quality: 4, LGWin: 16})
+	case "zstd":
+		w, err := zstd.NewWriter(io.Discard, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(128<<10), zstd.WithLowerEncoderMem(true))
 		if err != nil {
-			panic(fmt.Sprintf("zstd: %v", err)) // the options are constants
+			panic("zstd: " + err.Error()) // the options are constants
 		}
 		return w
-	},
+	}
+	return nil
 }
 
 type compression struct {
 	c     CompressionConfig
 	pools []*sync.Pool // of *squeezer, one for each of c.Algorithms
+	inUse atomic.Int64
 }
 
 // fits tells whether an answer is one to compress, for who accepts it.
@@ -118,6 +120,15 @@ func (p *compression) fits(req *loam.Request, res *loam.Response) bool {
 	})
 }
 
+// begin counts a body as being compressed, where it may be.
+func (p *compression) begin() bool {
+	if p.inUse.Add(1) <= int64(p.c.AtOnce) {
+		return true
+	}
+	p.inUse.Add(-1)
+	return false
+}
+
 func (p *compression) compress(res *loam.Response, algorithm int) {
 	h := &res.Header
 	for _, name := range []string{"Content-Length", "Content-MD5", "Content-Digest", "Accept-Ranges"} { // of bytes that nobody gets
@@ -131,7 +142,7 @@ func (p *compression) compress(res *loam.Response, algorithm int) {
 	s := pool.Get().(*squeezer)
 	s.out.Reset()
 	s.encoder.Reset(&s.out)
-	res.Body = &squeezed{from: res.Body, squeezer: s, pool: pool, stream: res.Length < 0}
+	res.Body = &squeezed{from: res.Body, squeezer: s, pool: pool, inUse: &p.inUse, stream: res.Length < 0}
 	res.Length = -1
 }
 
@@ -147,6 +158,7 @@ type squeezed struct {
 	from io.ReadCloser
 	*squeezer
 	pool   *sync.Pool
+	inUse  *atomic.Int64
 	stream bool  // what there is is handed on before more is waited for
 	err    error // what follows what is in out
 }
@@ -194,6 +206,7 @@ func (b *squeezed) Buffered() int {
 func (b *squeezed) Close() error {
 	if s := b.squeezer; s != nil {
 		b.squeezer = nil
+		b.inUse.Add(-1)
 		if s.out.Cap() <= 256<<10 {
 			s.encoder.Reset(io.Discard)
 			b.pool.Put(s)

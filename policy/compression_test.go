@@ -202,6 +202,31 @@ func TestCompressionStreams(t *testing.T) {
 	}
 }
 
+// So many bodies are compressed at once and no more: each takes memory.
+func TestCompressionAtOnce(t *testing.T) {
+	p, err := Compression(CompressionConfig{AtOnce: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve := func() *loam.Response {
+		res, err := p(&fixed{res: text(strings.Repeat("loam ", 1000))}).Serve(get(t, "/", "Accept-Encoding", "gzip"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	first, second, third := serve(), serve(), serve()
+	if !second.Header.Has("Content-Encoding") || third.Header.Has("Content-Encoding") || third.Length != 5000 {
+		t.Errorf("%v, %v", second.Header, third.Header)
+	}
+	for range 2 {
+		_ = first.Close()
+	}
+	if fourth, fifth := serve(), serve(); !fourth.Header.Has("Content-Encoding") || fifth.Header.Has("Content-Encoding") {
+		t.Errorf("%v, %v", fourth.Header, fifth.Header)
+	}
+}
+
 // A body that breaks off breaks off for the client too.
 func TestCompressionBroken(t *testing.T) {
 	res := text("")

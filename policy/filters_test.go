@@ -267,15 +267,15 @@ func TestRewriteAndRedirect(t *testing.T) {
 		c                       RedirectConfig
 		scheme, authority, want string
 	}{
-		{RedirectConfig{Scheme: "https", Listener: 8080}, "http", "shop.example.com:8080", "https://shop.example.com/a/b?q=1"},
-		{RedirectConfig{Hostname: "new.example.com", Listener: 8080}, "http", "shop.example.com:8080", "http://new.example.com:8080/a/b?q=1"},
-		{RedirectConfig{Hostname: "new.example.com", Listener: 80}, "http", "shop.example.com", "http://new.example.com/a/b?q=1"},
+		{RedirectConfig{Scheme: "https", Port: 443}, "http", "shop.example.com:8080", "https://shop.example.com/a/b?q=1"},
+		{RedirectConfig{Hostname: "new.example.com", Port: 8080}, "http", "shop.example.com:8080", "http://new.example.com:8080/a/b?q=1"},
+		{RedirectConfig{Hostname: "new.example.com", Port: 80}, "http", "shop.example.com", "http://new.example.com/a/b?q=1"},
 		{RedirectConfig{Scheme: "https", Port: 443}, "http", "shop.example.com", "https://shop.example.com/a/b?q=1"},
 		{RedirectConfig{Scheme: "https", Port: 8443}, "http", "shop.example.com:1", "https://shop.example.com:8443/a/b?q=1"},
-		{RedirectConfig{Port: 8080, Listener: 80}, "http", "[2001:db8::1]:80", "http://[2001:db8::1]:8080/a/b?q=1"},
-		{RedirectConfig{Scheme: "https", Listener: 80}, "http", "[2001:db8::1]", "https://[2001:db8::1]/a/b?q=1"},
-		{RedirectConfig{Listener: 443, Path: &PathChange{Prefix: "/a", Replace: ""}}, "https", "shop.example.com", "https://shop.example.com/b?q=1"},
-		{RedirectConfig{Listener: 443, Path: &PathChange{Full: true, Replace: "/c"}}, "https", "shop.example.com", "https://shop.example.com/c?q=1"},
+		{RedirectConfig{Port: 8080}, "http", "[2001:db8::1]:80", "http://[2001:db8::1]:8080/a/b?q=1"},
+		{RedirectConfig{Scheme: "https"}, "http", "[2001:db8::1]", "https://[2001:db8::1]/a/b?q=1"},
+		{RedirectConfig{Path: &PathChange{Prefix: "/a", Replace: ""}}, "https", "shop.example.com", "https://shop.example.com/b?q=1"},
+		{RedirectConfig{Path: &PathChange{Full: true, Replace: "/c"}}, "https", "shop.example.com", "https://shop.example.com/c?q=1"},
 	} {
 		req := get(t, "/a/b")
 		req.Scheme, req.Authority, req.RawQuery = c.scheme, c.authority, "q=1"

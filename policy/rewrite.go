@@ -61,10 +61,9 @@ func Rewrite(c RewriteConfig) loam.Policy {
 type RedirectConfig struct {
 	Scheme   string
 	Hostname string
-	Port     int // 0: the well-known one of Scheme or, without Scheme, Listener
+	Port     int // 0: none is written, since it is the scheme's own
 	Path     *PathChange
 	Status   int // 301, 302, 303, 307 or 308; 302
-	Listener int // port that was asked at
 }
 
 // Redirect answers every request with another place to ask at, as the Gateway API's HTTPRequestRedirectFilter does.
@@ -85,12 +84,8 @@ func (c *RedirectConfig) location(req *loam.Request) string {
 	if host == "" {
 		host = hostOf(req.Authority)
 	}
-	port := c.Port
-	if port == 0 && c.Scheme == "" {
-		port = c.Listener
-	}
-	if port != 0 && !(scheme == "http" && port == 80) && !(scheme == "https" && port == 443) {
-		host = net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(port))
+	if c.Port != 0 && !(scheme == "http" && c.Port == 80) && !(scheme == "https" && c.Port == 443) {
+		host = net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(c.Port))
 	}
 	path := req.Path
 	if c.Path != nil {
