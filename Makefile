@@ -14,7 +14,7 @@ ifneq ($(shell command -v gcc || command -v clang),)
 RACE := -race
 endif
 
-.PHONY: all build run test sdk race lint bench cross fresh soak-store soak-shop fuzz clean help
+.PHONY: all build run test sdk race lint bench bench-proxy cross fresh soak-store soak-shop soak-reload fuzz clean help
 
 all: build test ## Build and test, as CI does (what make alone does)
 
@@ -52,6 +52,10 @@ bench: build ## Measure the binary, its start and memory, and the store
 	@$(GO) run -C bench ./base
 	@$(GO) run -C bench ./store
 
+bench-proxy: build ## Measure the data path beside nginx, haproxy, Caddy and ReverseProxy (apt-get install nginx-light haproxy caddy wrk nghttp2-client)
+	@$(GO) build -C bench -o ../bin/bench-proxy ./proxy
+	@bin/bench-proxy -loam bin/loam
+
 cross: ## Build and vet for linux/arm64 and darwin/arm64
 	@for target in linux/arm64 darwin/arm64; do \
 		export CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/}; \
@@ -66,6 +70,9 @@ soak-store: ## kill -9 the store 200 times under load and count what is there
 
 soak-shop: build ## 1,000 orders while the process is killed five times
 	@$(GO) run ./test/soak/shop
+
+soak-reload: build ## 1,000 routes changed every second for five minutes, under load and 10,000 idle connections
+	@$(GO) run ./test/soak/reload
 
 fuzz: ## Run each fuzz target for FUZZTIME (20s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \

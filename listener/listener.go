@@ -36,7 +36,7 @@ type Config struct {
 
 // Limits bound what clients may hold.
 type Limits struct {
-	MaxConnections   int           // open at once; those beyond wait unaccepted; 10000
+	MaxConnections   int           // open at once; those beyond wait unaccepted; 50000
 	MaxStreams       int           // requests at once on one connection of HTTP/2; 250
 	MaxHeader        int           // bytes; 64 KiB
 	MaxFields        int           // of a header; 128
@@ -49,7 +49,7 @@ type Limits struct {
 }
 
 func (l *Limits) setDefaults() {
-	l.MaxConnections = cmp.Or(l.MaxConnections, 10_000)
+	l.MaxConnections = cmp.Or(l.MaxConnections, 50_000)
 	l.MaxStreams = cmp.Or(l.MaxStreams, 250)
 	l.MaxHeader = cmp.Or(l.MaxHeader, 64<<10)
 	l.MaxFields = cmp.Or(l.MaxFields, 128)

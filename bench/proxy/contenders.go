@@ -97,6 +97,13 @@ spec:
   timeout: {request: 15s}
   retry: {attempts: 1, on: [connect, reset]}
   breaker: {failures: 5, rest: 1s}
+---
+apiVersion: loam.dev/v1alpha1
+kind: Policy
+metadata: {name: log}
+spec:
+  targetRefs: [{kind: Gateway, name: bench}]
+  accessLog: {format: text, sample: 0.01}
 `
 
 const nginxConf = `
@@ -184,25 +191,30 @@ const caddyConf = `
 {
   admin off
   auto_https off
-  servers { protocols h1 h2 h2c }
+  default_bind 127.0.0.1
+  servers {
+    protocols h1 h2 h2c
+  }
 }
 (up) {
   reverse_proxy {{.Up}} {
     header_up X-Request-Id {http.request.uuid}
     lb_try_duration 1s
-    transport http { keepalive_idle_conns_per_host 512 }
+    transport http {
+      keepalive_idle_conns_per_host 512
+    }
   }
 }
-http://{{.H1}} {
+http://:{{.Port .H1}} {
   import up
 }
-http://{{.H2C}} {
+http://:{{.Port .H2C}} {
   import up
 }
-http://{{.GRPC}} {
+http://:{{.Port .GRPC}} {
   reverse_proxy h2c://{{.UpGRPC}}
 }
-https://{{.TLS}} {
+https://:{{.Port .TLS}} {
   tls {{.Cert}} {{.Key}}
   import up
 }
@@ -214,7 +226,7 @@ func contenders(loam, self string) []*contender {
 		{
 			name: "loam", files: map[string]string{"bench.yaml": loamYAML},
 			args: func(dir string) []string {
-				return []string{loam, "run", "--data", filepath.Join(dir, "data"), "--access-log", "text", "--access-log-sample", "0.01", filepath.Join(dir, "bench.yaml")}
+				return []string{loam, "run", "--data", filepath.Join(dir, "data"), filepath.Join(dir, "bench.yaml")}
 			},
 		},
 		{
@@ -284,6 +296,13 @@ func (c *contender) start(dir string, p place, core int) error {
 			return fmt.Errorf("%s does not answer: %w; it said:\n%s", c.name, err, tail(c.log.String()))
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+	for kind, address := range c.ports {
+		if !c.lacks[kind] {
+			if err := reachable(address); err != nil {
+				return err
+			}
+		}
 	}
 	c.pids = []int{c.proc.Process.Pid}
 	if c.main != nil {
