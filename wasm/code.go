@@ -182,7 +182,6 @@ func (cc *codeCache) compile(ctx context.Context, sum [sha256.Size]byte, module 
 	names := namesOf(m)
 	c.names = func() map[uint32]string { return names }
 	return c, errors.Join(
-		cc.writeFile(hex.EncodeToString(sum[:])+".wasm", module),
 		cc.write(key+".names", names),
 		cc.write(key+".code", c),
 	)
@@ -321,7 +320,16 @@ func goodName(code string, key programKey) string {
 	return code + "-" + hex.EncodeToString(key[:8]) + ".good"
 }
 
-// module reads a module as it was when it was compiled.
+// keep keeps a module as it is, for when its code has to be made anew.
+func (cc *codeCache) keep(sum [sha256.Size]byte, module []byte) error {
+	name := hex.EncodeToString(sum[:]) + ".wasm"
+	if info, err := os.Stat(cc.path(name)); err == nil && info.Size() == int64(len(module)) {
+		return nil
+	}
+	return cc.writeFile(name, module)
+}
+
+// module reads a module that was kept.
 func (cc *codeCache) module(sum [sha256.Size]byte) ([]byte, error) {
 	b, err := os.ReadFile(cc.path(hex.EncodeToString(sum[:]) + ".wasm"))
 	if err != nil {

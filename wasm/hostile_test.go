@@ -17,21 +17,24 @@ import (
 
 // A handmade is a Wasm module written by hand, for guests that no compiler would make.
 type handmade struct {
-	imports    []string // "loam.call": by their index they are called
-	serve      []byte   // code of loam_serve; nil: it is not exported
-	initialize []byte   // code of _initialize; nil: there is none
-	pages      int      // of memory; 0: there is none
-	data       []byte   // at address 0
+	imports     []string // "loam.call", or with its type "env.f/iI:i"; by their index they are called
+	serve       []byte   // code of loam_serve; nil: it is not exported
+	initialize  []byte   // code of _initialize; nil: there is none
+	hookStart   []byte   // of loam_start
+	hookDestroy []byte   // of loam_destroy
+	start       bool     // there is a start function
+	table       bool     // there is a table of one function
+	passive     []byte   // a passive data segment, the first one
+	pages       int      // of memory; 0: there is none
+	data        []byte   // at address 0
 }
 
-// The types of handmade's functions, by index.
-const (
-	typeRun  = iota // () -> ()
-	typeRead        // (i32, i32) -> i32
-	typeHead        // (i32, i32) -> ()
-	typeCall        // (i32 × 6) -> i64
-	typeExit        // (i32) -> ()
-)
+// importTypes are the types of what is imported, as parameters and results, where they are not ii:i.
+var importTypes = map[string]string{
+	"loam.response_head": "ii:", "loam.call": "iiiiii:I", "loam.mistyped": ":",
+	"wasi_snapshot_preview1.proc_exit": "i:", "wasi_snapshot_preview1.fd_write": "iiii:i",
+	"wasi_snapshot_preview1.clock_time_get": "iIi:i", "wasi_snapshot_preview1.poll_oneoff": "iiii:i",
+}
 
 func (h handmade) bytes() []byte {
 	str := func(s string) []byte { return append(uleb(len(s)), s...) }
@@ -42,41 +45,83 @@ func (h handmade) bytes() []byte {
 		}
 		return b
 	}
-	var imports, functions, exports, code [][]byte
-	for _, name := range h.imports {
-		module, field, _ := strings.Cut(name, ".")
-		kind := map[string]byte{"response_head": typeHead, "call": typeCall, "proc_exit": typeExit, "mistyped": typeRun}[field]
-		if kind == 0 && field != "mistyped" {
-			kind = typeRead
+	var types, imports, functions, exports, code, data [][]byte
+	known := map[string]int{}
+	typeOf := func(sig string) []byte {
+		if _, ok := known[sig]; !ok {
+			known[sig] = len(types)
+			t := []byte{0x60}
+			for list := range strings.SplitSeq(sig, ":") {
+				t = append(t, byte(len(list)))
+				for _, c := range list {
+					t = append(t, map[rune]byte{'i': 0x7f, 'I': 0x7e}[c])
+				}
+			}
+			types = append(types, t)
 		}
-		field = strings.Replace(field, "mistyped", "result", 1)
-		imports = append(imports, append(append(str(module), str(field)...), 0, kind))
+		return uleb(known[sig])
 	}
-	function := func(name string, body []byte) {
-		if body == nil {
-			return
+	for _, name := range h.imports {
+		name, sig, ok := strings.Cut(name, "/")
+		if !ok {
+			if sig = importTypes[name]; sig == "" {
+				sig = "ii:i"
+			}
 		}
-		exports = append(exports, append(str(name), append([]byte{0}, uleb(len(h.imports)+len(functions))...)...))
-		functions = append(functions, []byte{typeRun})
+		module, field, _ := strings.Cut(name, ".")
+		field = strings.Replace(field, "mistyped", "result", 1)
+		imports = append(imports, append(append(append(str(module), str(field)...), 0), typeOf(sig)...))
+	}
+	function := func(name string, body []byte) int {
+		if body == nil {
+			return -1
+		}
+		at := len(h.imports) + len(functions)
+		if name != "" {
+			exports = append(exports, append(str(name), append([]byte{0}, uleb(at)...)...))
+		}
+		functions = append(functions, typeOf(":"))
 		body = append(append([]byte{0}, body...), 0x0b)
 		code = append(code, append(uleb(len(body)), body...))
+		return at
 	}
 	function("loam_serve", h.serve)
 	function("_initialize", h.initialize)
+	function("loam_start", h.hookStart)
+	function("loam_destroy", h.hookDestroy)
+	start := -1
+	if h.start {
+		start = function("", []byte{0x41, 16, 0x41, 1, 0x36, 2, 0}) // memory[16] = 1
+	}
 
 	b := []byte("\x00asm\x01\x00\x00\x00")
 	section := func(id byte, content []byte) { b = append(append(append(b, id), uleb(len(content))...), content...) }
-	section(1, []byte("\x05\x60\x00\x00\x60\x02\x7f\x7f\x01\x7f\x60\x02\x7f\x7f\x00\x60\x06\x7f\x7f\x7f\x7f\x7f\x7f\x01\x7e\x60\x01\x7f\x00"))
+	section(1, vector(types...))
 	section(2, vector(imports...))
 	section(3, vector(functions...))
+	if h.table {
+		section(4, []byte{1, 0x70, 0, 1})
+	}
 	if h.pages > 0 {
 		section(5, append([]byte{1, 0}, uleb(h.pages)...))
 		exports = append(exports, append(str("memory"), 2, 0))
 	}
 	section(7, vector(exports...))
-	section(10, vector(code...))
+	if start >= 0 {
+		section(8, uleb(start))
+	}
+	if h.passive != nil {
+		data = append(data, append([]byte{1}, str(string(h.passive))...))
+	}
 	if h.data != nil {
-		section(11, append([]byte{1, 0, 0x41, 0, 0x0b}, append(uleb(len(h.data)), h.data...)...))
+		data = append(data, append([]byte{0, 0x41, 0, 0x0b}, str(string(h.data))...))
+	}
+	if len(data) > 0 {
+		section(12, uleb(len(data)))
+	}
+	section(10, vector(code...))
+	if len(data) > 0 {
+		section(11, vector(data...))
 	}
 	return b
 }

@@ -34,6 +34,7 @@ type mapper struct {
 	maps    atomic.Int64
 	maxMaps int64
 	regions sync.Pool // of *[maxRegions]region
+	noFiles error     // why images are no files; nil: they are
 }
 
 const mapsEach = 2 // the image and what is behind it
@@ -67,6 +68,9 @@ func newMapper() *mapper {
 	return m
 }
 
+// used is how many mappings there are.
+func (m *mapper) used() int64 { return m.maps.Load() }
+
 func (m *mapper) close() {
 	if m.pagemap >= 0 {
 		_ = unix.Close(m.pagemap) // it was only read
@@ -77,6 +81,10 @@ func (m *mapper) close() {
 func (m *mapper) keep(im *image) error {
 	if len(im.bytes) <= smallImage {
 		im.how = "copy: it is small"
+		return nil
+	}
+	if m.noFiles != nil {
+		im.how = "copy: " + m.noFiles.Error()
 		return nil
 	}
 	fd, err := unix.MemfdCreate("loam-image", unix.MFD_CLOEXEC)

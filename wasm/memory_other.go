@@ -10,6 +10,8 @@ type (
 
 func newMapper() *mapper { return new(mapper) }
 
+func (*mapper) used() int64 { return 0 }
+
 func (*mapper) close() {}
 
 func (*mapper) keep(im *image) error {

@@ -156,7 +156,9 @@ func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config
 		}
 	}
 	if !c.Interpret {
-		m.recipe.binary = func() ([]byte, error) { return h.codes.module(m.recipe.sum) }
+		if err := h.codes.keep(m.recipe.sum, binary); err == nil {
+			m.recipe.binary = func() ([]byte, error) { return h.codes.module(m.recipe.sum) }
+		}
 	}
 	m.used = time.Now()
 	h.mu.Lock()
@@ -189,6 +191,34 @@ func named(err error, name string) error {
 		return &loam.Error{Code: e.Code, Op: op(name), Err: err, Hint: e.Hint}
 	}
 	return err
+}
+
+// A State is how a function is, for status.
+type State struct {
+	Loaded bool
+	Image  bool   // instances are forked from an image; else each is started anew, and that takes longer
+	Reason string // why there is no image
+	Reset  string // how an instance is made clean: PAGEMAP_SCAN, madvise or copy, and why it is not the first of these
+	Idle   int    // instances that wait
+}
+
+// State tells how the function is at this moment.
+func (m *Module) State() State {
+	m.mu.Lock()
+	p := m.program
+	s := State{Loaded: p != nil, Idle: len(m.idle)}
+	if m.sessions != nil {
+		s.Idle += m.sessions.len()
+	}
+	m.mu.Unlock()
+	if p == nil {
+		return s
+	}
+	s.Reason, s.Idle = p.reason, s.Idle+p.pool.len()
+	if p.image != nil {
+		s.Image, s.Reset = true, p.image.how
+	}
+	return s
 }
 
 // Stats are the function's counters.

@@ -377,6 +377,8 @@ func TestCapabilityCall(t *testing.T) {
 	}
 }
 
+func textLog(to io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(to, nil)) }
+
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -163,7 +163,7 @@ func (v *visit) session(key string) (*session, error) {
 			m.mu.Unlock()
 			if evicted != nil {
 				m.stats.Evicted.Add(1)
-				m.destroy(evicted)
+				v.task.Await(func() { m.destroy(evicted) })
 			}
 			return s, nil
 		case s == nil:

@@ -5,9 +5,12 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	mrand "math/rand/v2"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +19,27 @@ import (
 )
 
 var served int // by this instance
+
+// State that every fork inherits.
+var (
+	marks   []string
+	started = time.Now()
+	fixed   = mrand.New(mrand.NewChaCha8([32]byte{1}))
+	own     = func() *mrand.Rand {
+		var seed [32]byte
+		_, _ = rand.Read(seed[:])
+		return mrand.New(mrand.NewChaCha8(seed))
+	}()
+)
+
+//go:noinline
+func deepest(n int) error {
+	if n == 0 {
+		runtime.Breakpoint() // a trap that Go does not catch
+		return nil
+	}
+	return errors.Join(deepest(n - 1))
+}
 
 func init() {
 	loam.Handle("GET /hello/{name}", func(r *loam.Request) (*loam.Response, error) {
@@ -65,6 +89,27 @@ func init() {
 		var b [16]byte
 		_, _ = rand.Read(b[:])
 		return loam.Text(200, hex.EncodeToString(b[:])+" "+strconv.FormatInt(time.Now().UnixNano(), 10)), nil
+	})
+	loam.Handle("GET /generators", func(*loam.Request) (*loam.Response, error) {
+		return loam.Text(200, fmt.Sprint(mrand.Uint64(), " ", own.Uint64(), " ", fixed.Uint64())), nil
+	})
+	loam.Handle("GET /clock", func(*loam.Request) (*loam.Response, error) {
+		return loam.Text(200, fmt.Sprint(int64(time.Since(started)), " ", time.Now().UnixNano())), nil
+	})
+	loam.Handle("GET /mark/{mark}", func(r *loam.Request) (*loam.Response, error) {
+		large := make([]byte, 8<<20) // the memory grows
+		for i := 0; i+64 < len(large); i += 64 {
+			copy(large[i:], r.PathValue("mark"))
+		}
+		marks = append(marks, strings.Repeat(r.PathValue("mark"), 3), string(large[4<<20:5<<20]))
+		defer runtime.KeepAlive(large)
+		return loam.Text(200, strconv.Itoa(len(marks))), nil
+	})
+	loam.Handle("GET /trap", func(r *loam.Request) (*loam.Response, error) {
+		return nil, deepest(3)
+	})
+	loam.Handle("GET /recurse", func(r *loam.Request) (*loam.Response, error) {
+		return nil, deepest(1 << 30)
 	})
 	loam.Handle("GET /sleep/{for}", func(r *loam.Request) (*loam.Response, error) {
 		d, err := time.ParseDuration(r.PathValue("for"))

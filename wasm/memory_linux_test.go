@@ -1,0 +1,177 @@
+package wasm
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/loam-run/loam"
+)
+
+// otherWays are hosts that reset as older kernels make them.
+func otherWays(t *testing.T) map[string]*Host {
+	old := newHost(t, Options{})
+	_ = unix.Close(old.mapper.pagemap)
+	old.mapper.pagemap, old.mapper.how = -1, "madvise: it is a test"
+	none := newHost(t, Options{})
+	none.mapper.noFiles = errors.New("it is a test")
+	return map[string]*Host{"madvise": old, "copy": none}
+}
+
+// allMemory is all that an instance can ever have seen, its end and behind it.
+func allMemory(i *instance) []byte {
+	switch m := i.memory.(type) {
+	case *mappedMemory:
+		return m.buf
+	case *sliceMemory:
+		return m.buf[:cap(m.buf)]
+	}
+	return nil
+}
+
+var damages = map[string]func(t *testing.T, dir string){
+	"code cut off":          func(t *testing.T, dir string) { cut(t, dir, "*.code") },
+	"native code cut off":   func(t *testing.T, dir string) { cut(t, dir, "wazero-*/*") },
+	"names cut off":         func(t *testing.T, dir string) { cut(t, dir, "*.names") },
+	"native code gone":      func(t *testing.T, dir string) { gone(t, dir, "wazero-*/*") },
+	"only native code left": func(t *testing.T, dir string) { gone(t, dir, "*.*") },
+	"module gone":           func(t *testing.T, dir string) { gone(t, dir, "*.wasm") },
+}
+
+func files(t *testing.T, dir, pattern string) []string {
+	all, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(all) == 0 {
+		t.Fatalf("nothing to damage: %v", err)
+	}
+	var out []string
+	for _, f := range all {
+		if info, err := os.Stat(f); err == nil && info.Mode().IsRegular() {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func cut(t *testing.T, dir, pattern string) {
+	for _, f := range files(t, dir, pattern) {
+		info, err := os.Stat(f)
+		if err := errors.Join(err, os.Truncate(f, info.Size()/2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func gone(t *testing.T, dir, pattern string) {
+	for _, f := range files(t, dir, pattern) {
+		if err := os.Remove(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Pages that were written are found wherever they are meanwhile.
+func TestScanFindsWhatWasPagedOut(t *testing.T) {
+	m := compile(t, handmade{serve: serves, pages: 64, data: []byte("image")}.bytes(), Config{})
+	i, err := m.program.fork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.close()
+	mapped := i.memory.(*mappedMemory)
+	view := mapped.buf[:len(mapped.image.bytes)]
+	for at := 0; at < len(view); at += 3 * pageSize {
+		copy(view[at:], "written")
+	}
+	if err := unix.Madvise(view, unix.MADV_PAGEOUT); err != nil {
+		t.Logf("nothing can be paged out: %v", err)
+	}
+	if !i.reset() {
+		t.Fatal("not reset")
+	}
+	if string(view) != string(mapped.image.bytes) {
+		t.Error("not all is as it was")
+	}
+	// A swapped page of ours is neither present nor the file's.
+	present := unsafe.Sizeof(scanArg{})
+	if present != 96 || pageIsPrivately&pageIsSwapped == 0 {
+		t.Errorf("the kernel is asked for the wrong pages, in %d bytes", present)
+	}
+}
+
+// A call that wrote far more than others does not make the later ones dearer.
+func TestDirtyPagesAreDropped(t *testing.T) {
+	m := compile(t, handmade{serve: serves, pages: 64, data: []byte("image")}.bytes(), Config{})
+	i, err := m.program.fork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.close()
+	mapped := i.memory.(*mappedMemory)
+	if mapped.file.mapper.pagemap < 0 {
+		t.Log(mapped.image.how)
+		return
+	}
+	written := func() (pages int) {
+		if err := mapped.file.mapper.scan(mapped.buf[:len(mapped.image.bytes)], func(from, to int) { pages += (to - from) / pageSize }); err != nil {
+			t.Fatal(err)
+		}
+		return pages
+	}
+	write := func(pages int) {
+		for p := range pages {
+			mapped.buf[p*pageSize]++
+		}
+	}
+	for range 20 {
+		write(5)
+		if !i.reset() {
+			t.Fatal("not reset")
+		}
+	}
+	if n := written(); n != 5 {
+		t.Errorf("%d pages are private after small calls, want the 5 that each wrote", n)
+	}
+	write(900)
+	if n := written(); n != 900 {
+		t.Fatalf("%d pages were written", n)
+	}
+	i.reset()
+	if n := written(); n != 0 {
+		t.Errorf("%d pages are private after a large call", n)
+	}
+}
+
+// Where the kernel has no more mappings to give, a request is refused and the others go on.
+func TestMappingsAreCounted(t *testing.T) {
+	h := newHost(t, Options{})
+	m, err := tryCompile(t, h, handmade{serve: serves, pages: 2}.bytes(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := h.mapper.maps.Load()
+	h.mapper.maxMaps = before + 2*mapsEach
+	var all []*instance
+	for range 2 {
+		i, err := m.program.fork()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, i)
+	}
+	if _, _, err := trySend(t, m, "GET", "/", ""); loam.CodeOf(err) != loam.Unavailable || !strings.Contains(loam.HintOf(err), "max_map_count") {
+		t.Errorf("%v, %q", err, loam.HintOf(err))
+	}
+	all[0].close()
+	send(t, m, "GET", "/", "")
+	all[1].close()
+	m.program.pool.trim()
+	m.program.pool.trim()
+	if n := h.mapper.maps.Load(); n != before {
+		t.Errorf("%d mappings are counted, there were %d", n, before)
+	}
+}
