@@ -89,8 +89,12 @@ func run(t testing.TB, r wazero.Runtime, binary []byte, re *rewrite.Module) func
 }
 
 func runtimeWithHost(t testing.TB) (wazero.Runtime, *meter) {
+	return runtimeOf(t, wazero.NewRuntimeConfigCompiler())
+}
+
+func runtimeOf(t testing.TB, config wazero.RuntimeConfig) (wazero.Runtime, *meter) {
 	ctx := context.Background()
-	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler())
+	r := wazero.NewRuntimeWithConfig(ctx, config)
 	t.Cleanup(func() { r.Close(ctx) })
 	wasi_snapshot_preview1.MustInstantiate(ctx, r)
 	host := &meter{}
@@ -100,14 +104,18 @@ func runtimeWithHost(t testing.TB) (wazero.Runtime, *meter) {
 
 func TestPrograms(t *testing.T) {
 	for name, binary := range programs(t) {
-		r, host := runtimeWithHost(t)
+		config := wazero.NewRuntimeConfigCompiler()
+		if name == "golang" { // it takes seconds to compile
+			config = wazero.NewRuntimeConfigInterpreter()
+		}
+		r, host := runtimeOf(t, config)
 		want := run(t, r, binary, nil)(3)
 		if !strings.HasPrefix(want, "returns ") {
 			t.Fatalf("%s: %s", name, want)
 		}
 		for i, v := range variants {
 			if name == "golang" && i < len(variants)-1 {
-				continue // it takes seconds to compile
+				continue
 			}
 			re, err := rewrite.Rewrite(binary, v.options)
 			if err != nil {
