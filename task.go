@@ -13,7 +13,8 @@ import (
 // both as long as it waits only by these methods, by a Conn of package loop, and by Await for everything else, and
 // holds no lock while it waits.
 //
-// Only the task itself calls the methods, but for Wake and Cancel, which anyone may call at any time.
+// Only the task itself calls the methods, but for Wake and Cancel, which anyone may call as long as what the task runs has
+// not returned; of a task that Go returned, later too. (An event loop uses the tasks of its connections again.)
 type Task interface {
 	// Context is the task's life: it ends with Cancel. It costs an allocation on an event loop: hot paths use the rest.
 	Context() context.Context

@@ -44,7 +44,7 @@ type conn struct {
 }
 
 var (
-	errClosed error = net.ErrClosed
+	errClosed       = net.ErrClosed
 	errBusy   error = &loam.Error{Code: loam.FailedPrecondition, Op: "loop", Err: errors.New("another task waits for the same direction of the connection")}
 )
 

@@ -152,7 +152,7 @@ func (t *task) connectTo(family int, sa syscall.Sockaddr, deadline time.Time) (*
 		}
 	}
 	if err != nil {
-		c.Close()
+		_ = c.Close()
 		return nil, err
 	}
 	return c, nil

@@ -240,14 +240,14 @@ func (e *goroutines) Thaw(f Frozen, done func(aToB, bToA int64)) error {
 			if i == 0 {
 				f.B.Close()
 			} else {
-				ends[0].Close()
+				_ = ends[0].Close()
 			}
 			return err
 		}
 	}
 	if !e.enter() {
-		ends[0].Close()
-		ends[1].Close()
+		_ = ends[0].Close()
+		_ = ends[1].Close()
 		return ErrStopped
 	}
 	defer e.wg.Done()
@@ -282,7 +282,7 @@ func (e *goroutines) Close() error {
 	}
 	e.wg.Wait()
 	for _, c := range e.connections(nil) {
-		c.Close()
+		_ = c.Close()
 	}
 	return nil
 }

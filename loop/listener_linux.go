@@ -236,7 +236,7 @@ func (l *loop) open1(ln *listener, fd int) error {
 	var session Session
 	l.safely(func() { session = ln.o.Open(c) })
 	if session == nil {
-		c.Close()
+		_ = c.Close()
 		return nil
 	}
 	c.Release(session, ln.o.Idle)

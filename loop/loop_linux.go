@@ -261,7 +261,7 @@ func (l *loop) do(fn func()) bool {
 func (l *loop) ring() {
 	if l.inbox.sleeping.CompareAndSwap(true, false) {
 		one := [8]byte{1}
-		syscall.RawSyscall(syscall.SYS_WRITE, uintptr(l.bell), uintptr(unsafe.Pointer(&one)), 8)
+		_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(l.bell), uintptr(unsafe.Pointer(&one)), 8)
 	}
 }
 

@@ -321,7 +321,7 @@ func (c *netConn) serve(r *routine) (idle bool) {
 		case c.state == closed:
 		case v == Close:
 			c.mu.Unlock()
-			c.Close()
+			_ = c.Close()
 			return
 		case c.state == released: // by the session
 			idle = true

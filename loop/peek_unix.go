@@ -10,9 +10,9 @@ func peek(fd uintptr) (ready, gone bool) {
 	var b [1]byte
 	for {
 		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		switch {
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
+		switch err {
+		case syscall.EINTR:
+		case syscall.EAGAIN:
 			return false, false
 		default:
 			return true, err != nil || n == 0

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -167,7 +168,7 @@ func (h *half) run(t loam.Task) bool {
 		switch {
 		case !ok:
 			return h.c.frozen.Load()
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			h.ended = true
 		case err != nil && !h.stale(t, err):
 			return h.c.frozen.Load()

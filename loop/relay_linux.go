@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"errors"
 	"io"
 	"time"
 )
@@ -119,7 +120,7 @@ func (r *relay) move(w *way) (more bool, err error) {
 		switch {
 		case again:
 			return false, nil
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			w.ended = true
 			continue
 		case err != nil:
@@ -214,7 +215,7 @@ func (l *loop) thaw(f Frozen, fds [2]int, done func(aToB, bToA int64)) error {
 	}
 	b, err := l.add(fds[1], canRead|canWrite)
 	if err != nil {
-		a.Close()
+		_ = a.Close()
 		return err
 	}
 	l.relay(a, b, &f, done)

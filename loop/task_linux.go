@@ -167,7 +167,7 @@ func (w *worker) done(v Verdict) {
 		switch {
 		case c.flags&dead != 0 || c.relay != nil:
 		case v == Close:
-			c.Close()
+			_ = c.Close()
 		case v == Idle && mine && c.flags&free == 0:
 			c.Release(c.session, c.idle)
 		}

@@ -224,7 +224,7 @@ func TestTrapFarewell(t *testing.T) {
 				raw := dial(t, ln)
 				c := tls.Client(&bare{raw}, client) // which does not take a bare end for the end
 				want(t, c, "x")
-				if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 					t.Error(name, err)
 				}
 				if got := c.ConnectionState().DidResume; got != (i > 0) {
@@ -238,7 +238,7 @@ func TestTrapFarewell(t *testing.T) {
 		if err := e.Close(); err != nil {
 			t.Error(err)
 		}
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Error("by the end of the engine:", err)
 		}
 	})
@@ -249,7 +249,7 @@ type bare struct{ net.Conn }
 
 func (b *bare) Read(p []byte) (int, error) {
 	n, err := b.Conn.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err

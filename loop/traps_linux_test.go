@@ -121,7 +121,7 @@ func TestTrapLockAcrossPark(t *testing.T) {
 //go:noinline
 func waitsForTheLock(mu *sync.Mutex) {
 	mu.Lock()
-	defer mu.Unlock()
+	mu.Unlock() //nolint:staticcheck,gocritic // that it waits is all it does
 }
 
 // A loop that only carries relays, and never sleeps, is not taken for one that is held.
