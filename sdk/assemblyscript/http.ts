@@ -5,6 +5,17 @@ import * as host from "./host";
 import { Code, Failure, Result } from "./errors";
 import { bytesOf, textOf } from "./wire";
 
+/** Compares names of fields, which are ASCII. */
+function sameName(a: string, b: string): bool {
+  if (a.length != b.length) return false;
+  for (let i = 0; i < a.length; i++) {
+    const x = a.charCodeAt(i);
+    const y = b.charCodeAt(i);
+    if (x != y && ((x | 0x20) != (y | 0x20) || (x | 0x20) < 0x61 || (x | 0x20) > 0x7a)) return false;
+  }
+  return true;
+}
+
 /** One header line. */
 export class Field {
   constructor(
@@ -19,9 +30,8 @@ export class Header {
 
   /** The first value of name; "" where there is none. */
   get(name: string): string {
-    const want = name.toLowerCase();
     for (let i = 0; i < this.fields.length; i++) {
-      if (this.fields[i].name.toLowerCase() == want) return this.fields[i].value;
+      if (sameName(this.fields[i].name, name)) return this.fields[i].value;
     }
     return "";
   }
@@ -33,10 +43,9 @@ export class Header {
 
   /** Replaces every field of that name by one. */
   set(name: string, value: string): void {
-    const want = name.toLowerCase();
     const kept: Field[] = [];
     for (let i = 0; i < this.fields.length; i++) {
-      if (this.fields[i].name.toLowerCase() != want) kept.push(this.fields[i]);
+      if (!sameName(this.fields[i].name, name)) kept.push(this.fields[i]);
     }
     this.fields = kept;
     this.add(name, value);

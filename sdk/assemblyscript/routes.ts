@@ -26,6 +26,7 @@ export class Route {
   handler: Handler | null = null;
   eventHandler: EventHandler | null = null;
   private segments: Segment[] = [];
+  private prefix: string = ""; // what a path without escapes begins with
 
   constructor(public pattern: string) {
     const space = pattern.indexOf(" ");
@@ -49,6 +50,9 @@ export class Route {
       }
       this.segments.push(new Segment(kind, text));
     }
+    for (let i = 0; i < this.segments.length && this.segments[i].kind == Kind.Literal; i++) {
+      this.prefix += "/" + this.segments[i].text;
+    }
   }
 
   /** Literals before wildcards, longer paths before shorter ones, a method before none. 0: they match the same. */
@@ -69,7 +73,7 @@ export class Route {
 
   /** What the wildcards stand for; null where the path does not match. */
   values(path: string): Field[] | null {
-    if (!path.startsWith("/")) return null;
+    if (!path.startsWith("/") || (!path.startsWith(this.prefix) && !path.includes("%"))) return null;
     let rest = path.substring(1);
     const values: Field[] = [];
     for (let i = 0; i < this.segments.length; i++) {

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var languages = []string{"go", "rust", "c", "assemblyscript"}
 
 // compiled builds the function that lies in a folder. A compiler that is missing is a failure, never a pass.
-func compiled(t *testing.T, dir string) []byte {
+func compiled(t testing.TB, dir string) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "function.wasm")
 	err := build.Run(t.Context(), build.Job{Name: filepath.Base(dir), Dir: dir, Out: out, Wasm: true})
@@ -86,7 +86,7 @@ func tour(outside string) map[string][]string {
 }
 
 // newWorld makes a world for a function that runs as c says and is granted names by capability.
-func newWorld(t *testing.T, binary []byte, c wasm.Config, grants map[string][]string) *world {
+func newWorld(t testing.TB, binary []byte, c wasm.Config, grants map[string][]string) *world {
 	t.Helper()
 	w := &world{}
 	host, err := wasm.NewHost(wasm.Options{Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))})
@@ -131,7 +131,7 @@ func (w *world) recorded(methods loam.Methods) loam.Methods {
 }
 
 // capabilities are components of memory, secrets of a folder, one function to ask and the network.
-func capabilities(t *testing.T) loam.Methods {
+func capabilities(t testing.TB) loam.Methods {
 	t.Helper()
 	ctx, m := t.Context(), memory.New()
 	s, err1 := m.OpenState(ctx, "default", memory.Config{})
