@@ -15,6 +15,9 @@ import (
 // A Relay carries bytes both ways between two connections, without a task where the engine can do it, until both
 // directions have ended, or nothing moved for Idle. The end of one direction is passed on as an end; an error on either
 // side ends the relay.
+//
+// Ends that are no Conns of the engine's own are carried by two tasks, which read and write at the same time: on an event
+// loop they must not hold a lock while they wait, so that a tls.Conn is none of them, and TLS is.
 type Relay struct {
 	A, B  io.ReadWriteCloser // Conns of the calling task's loop, or anything else that reads and writes
 	FromA []byte             // read from A already, and due to B

@@ -49,9 +49,11 @@ type under interface {
 	outside() (nc net.Conn, back func(), err error)
 }
 
-// TLSServer speaks TLS over c, a connection that an engine accepted. Handshake comes first.
-func TLSServer(c Conn, config *tls.Config) *TLS {
+// TLSServer speaks TLS over c, a connection that an engine accepted, of which early was read already. Handshake comes
+// first.
+func TLSServer(c Conn, early []byte, config *tls.Config) *TLS {
 	x := newTLS(c)
+	x.wire.early = early
 	x.tls = tls.Server(&x.wire, config)
 	return x
 }
@@ -77,6 +79,7 @@ func newTLS(c Conn) *TLS {
 type wire struct {
 	net.Conn      // that is read from
 	x        *TLS // for its lock
+	early    []byte // read before TLS began: it comes first
 	shaking  bool
 	away     bool    // it is used outside of the loop, which lends nothing there
 	buf      *Buffer // that due began in
@@ -93,6 +96,12 @@ func (w *wire) Read(p []byte) (int, error) {
 		if err := w.flush(w.Conn); err != nil {
 			return 0, err
 		}
+	}
+	if n := copy(p, w.early); n > 0 {
+		if w.early = w.early[n:]; len(w.early) == 0 {
+			w.early = nil
+		}
+		return n, nil
 	}
 	return w.Conn.Read(p)
 }

@@ -67,7 +67,11 @@ func tlsConfigs(t *testing.T, long bool) (server, client *tls.Config) {
 func accept(config *tls.Config, away bool, next Session) sessionFunc {
 	return func(t loam.Task, c Conn) Verdict {
 		_ = c.SetDeadline(t.Now().Add(10 * time.Second))
-		x := TLSServer(c, config)
+		early := make([]byte, 5) // as who finds out what is spoken does
+		if _, err := io.ReadFull(c, early); err != nil {
+			return Close
+		}
+		x := TLSServer(c, early, config)
 		if err := x.Handshake(t, away); err != nil {
 			return Close
 		}
@@ -263,7 +267,7 @@ func TestHandshakeEnds(t *testing.T) {
 			got := make(chan error, 1)
 			tasks := make(chan loam.Task, 1)
 			ln := serve(t, e, func(t loam.Task, c Conn) Verdict {
-				x := TLSServer(c, server)
+				x := TLSServer(c, nil, server)
 				_ = c.SetDeadline(t.Now().Add(30 * time.Millisecond))
 				got <- x.Handshake(t, away)
 				return Close
@@ -276,7 +280,7 @@ func TestHandshakeEnds(t *testing.T) {
 			long := serve(t, e, func(t loam.Task, c Conn) Verdict {
 				t.Context()
 				tasks <- t
-				got <- TLSServer(c, server).Handshake(t, away)
+				got <- TLSServer(c, nil, server).Handshake(t, away)
 				return Close
 			})
 			_, _ = dial(t, long).Write([]byte{22, 3, 1, 0, 200})
@@ -286,7 +290,7 @@ func TestHandshakeEnds(t *testing.T) {
 			}
 
 			nonsense := serve(t, e, func(t loam.Task, c Conn) Verdict {
-				err := TLSServer(c, server).Handshake(t, away)
+				err := TLSServer(c, nil, server).Handshake(t, away)
 				if err == nil {
 					err = errors.New("no error")
 				}
@@ -445,7 +449,7 @@ func TestRelayTLS(t *testing.T) {
 	server, client := tlsConfigs(t, false)
 	engines(t, func(t *testing.T, e Engine) {
 		ln, done := tunnel(t, e, upstream(t, echoAll), time.Minute, func(t loam.Task, c Conn) (io.ReadWriteCloser, error) {
-			x := TLSServer(c, server)
+			x := TLSServer(c, nil, server)
 			return x, x.Handshake(t, false)
 		})
 		c := secureDial(t, ln, client)
