@@ -219,6 +219,9 @@ func (t *rival) run(own loam.Task) {
 	defer t.req.Release()
 	t.req.SetTask(own)
 	res, err, panicked := t.serve()
+	if res == nil || res.Status >= 500 {
+		t.req.EndTry(0) // the others may wait for a place that it holds, and it for them
+	}
 	t.mu.Lock()
 	t.res, t.err, t.panic, t.done = res, err, panicked, true
 	t.mu.Unlock()

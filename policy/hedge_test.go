@@ -216,3 +216,20 @@ func TestHedgeBudget(t *testing.T) {
 		}
 	})
 }
+
+// A try that failed does not keep the place that the other one waits for.
+func TestHedgeLeavesItsPlace(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := NewBulkhead(BulkheadConfig{Concurrency: 1, Queue: 10})
+		r := &racer{takes: []time.Duration{150 * time.Millisecond, 10 * time.Millisecond}, tries: []func() (*loam.Response, error){
+			func() (*loam.Response, error) { return status(503), nil },
+			func() (*loam.Response, error) { return status(200), nil },
+		}}
+		req := get(t, "/")
+		req.SetDeadline(time.Now().Add(time.Second))
+		res, err := Build(Chain{Hedge: Hedge(HedgeConfig{}), Bulkhead: b.Policy()})(r).Serve(req)
+		if err != nil || res.Status != 200 {
+			t.Errorf("%v, %v", res, err)
+		}
+	})
+}
