@@ -115,7 +115,7 @@ func (cl *Client) Close() {
 	}
 }
 
-var errClosedClient = fmt.Errorf("%w: the client was closed", ErrNotProcessed)
+var errClosedClient = fmt.Errorf("%w: the client was closed", protocol.ErrNotProcessed)
 
 // fail is err as who sent the request gets it.
 func (cl *Client) fail(err error) error {
@@ -141,7 +141,7 @@ func (cl *Client) explain(err error) error {
 }
 
 // Serve sends a request and waits for the head of its response. The error of one that can be sent again wraps
-// ErrNotProcessed or ErrConnectionLost. A request that the server has not processed, and of whose body nothing is gone,
+// one of package protocol's. A request that the server has not processed, and of whose body nothing is gone,
 // is sent again by itself.
 func (cl *Client) Serve(req *loam.Request) (*loam.Response, error) {
 	t := req.Task()
@@ -151,7 +151,7 @@ func (cl *Client) Serve(req *loam.Request) (*loam.Response, error) {
 			return nil, err
 		}
 		res, err := cl.await(t, req, s)
-		if err == nil || again == 3 || !errors.Is(err, ErrNotProcessed) {
+		if err == nil || again == 3 || !errors.Is(err, protocol.ErrNotProcessed) {
 			return res, err
 		}
 		if _, ours := req.Body.(*body); req.Body != nil && (!ours || s.sent > 0) {
@@ -165,30 +165,30 @@ func (cl *Client) begin(t loam.Task, req *loam.Request) (*stream, error) {
 	sh := cl.c.Hub.shard(t)
 	p := &cl.pools[t.Shard()]
 	sh.enter(t)
+	leaves := upgrade(req)
 	c, err := p.pick(t, req.Deadline())
+	for err == nil && leaves != "" && !c.greeted { // whether the server takes that is in its settings
+		w := &waiting{task: t}
+		p.waiting = append(p.waiting, w)
+		sh.leave(t)
+		err = t.Park(req.Deadline())
+		sh.enter(t)
+		p.forget(w)
+		if err == nil {
+			c, err = p.pick(t, req.Deadline())
+		}
+	}
 	if err != nil {
 		sh.leave(t)
 		return nil, cl.explain(err)
 	}
-	protocol := upgrade(req)
-	for protocol != "" && !c.greeted && !c.dead { // whether it takes that is in its settings
-		p.waiting = append(p.waiting, &waiting{task: t})
-		w := p.waiting[len(p.waiting)-1]
+	if leaves != "" && !c.websocket {
 		sh.leave(t)
-		err := t.Park(req.Deadline())
-		sh.enter(t)
-		p.forget(w)
-		if err != nil {
-			sh.leave(t)
-			return nil, cl.explain(err)
-		}
+		return nil, &loam.Error{Code: loam.Unimplemented, Op: cl.op, Err: errors.New("the server takes no " + leaves + " over HTTP/2")}
 	}
-	if protocol != "" && !c.websocket {
-		sh.leave(t)
-		return nil, &loam.Error{Code: loam.Unimplemented, Op: cl.op, Err: errors.New("the server takes no " + protocol + " over HTTP/2")}
-	}
-	if c.last > maxStreamID-8 {
-		p.remove(c) // it has no more numbers; the next request gets another
+	if c.last > maxStreamID-8 { // it has no more numbers: the next request gets another
+		c.draining = goneAway
+		p.remove(c)
 	}
 	before := c.last
 	c.last = (before+1)&^1 + 1 // 1, 3, 5, …
@@ -197,9 +197,9 @@ func (cl *Client) begin(t loam.Task, req *loam.Request) (*stream, error) {
 	if s.idle > 0 {
 		sh.soon(sh.now.Add(s.idle))
 	}
-	s.headless, s.tunneled = req.Method == http.MethodHead, protocol
+	s.headless, s.tunneled = req.Method == http.MethodHead, leaves
 	start := c.beginHead()
-	b, err := appendRequest(c.out, req, protocol)
+	b, err := appendRequest(c.out, req, leaves)
 	if err != nil {
 		c.out = c.out[:start]
 		s.gone = true
@@ -210,7 +210,7 @@ func (cl *Client) begin(t loam.Task, req *loam.Request) (*stream, error) {
 		return nil, err
 	}
 	c.out = b
-	end := req.Body == nil && protocol == ""
+	end := req.Body == nil && leaves == ""
 	c.endHead(start, s.id, end)
 	s.sentHead = true
 	if end {
@@ -230,11 +230,11 @@ func (cl *Client) begin(t loam.Task, req *loam.Request) (*stream, error) {
 		default:
 			s.source, from.sink = from, s
 			s.pull()
-			end = true
 		}
+		end = true
 	}
 	sh.leave(t)
-	if !end && protocol == "" {
+	if !end && leaves == "" {
 		cl.sendBody(t, req, s)
 	}
 	return s, nil
@@ -451,7 +451,7 @@ func (p *pool) pick(t loam.Task, deadline time.Time) (*conn, error) {
 		}
 		if w == nil {
 			if len(p.waiting) >= p.client.c.MaxWaiting {
-				return nil, &loam.Error{Code: loam.Unavailable, Err: fmt.Errorf("%w: %d wait for a connection already", ErrNotProcessed, len(p.waiting))}
+				return nil, &loam.Error{Code: loam.Unavailable, Err: fmt.Errorf("%w: %d wait for a connection already", protocol.ErrNotProcessed, len(p.waiting))}
 			}
 			w = &waiting{task: t}
 			p.waiting = append(p.waiting, w)
@@ -542,7 +542,7 @@ func (cl *Client) dial(t loam.Task) (loop.Conn, net.Conn, error) {
 	deadline := t.Now().Add(cl.c.ConnectTimeout)
 	raw, err := loop.Dial(t, cl.c.Network, cl.address, deadline)
 	if err != nil {
-		return nil, nil, &loam.Error{Code: loam.Unavailable, Err: fmt.Errorf("%w: %w", ErrNotProcessed, err), Hint: hint(err)}
+		return nil, nil, &loam.Error{Code: loam.Unavailable, Err: fmt.Errorf("%w: %w", protocol.ErrConnect, err), Hint: hint(err)}
 	}
 	if cl.c.TLS == nil {
 		return raw, nil, nil
@@ -557,7 +557,7 @@ func (cl *Client) dial(t loam.Task) (loop.Conn, net.Conn, error) {
 	}
 	if err != nil {
 		_ = raw.Close() // err says why
-		return nil, nil, &loam.Error{Code: loam.Unavailable, Err: fmt.Errorf("%w: TLS: %w", ErrNotProcessed, err), Hint: hint(err)}
+		return nil, nil, &loam.Error{Code: loam.Unavailable, Err: fmt.Errorf("%w: TLS: %w", protocol.ErrConnect, err), Hint: hint(err)}
 	}
 	_ = raw.SetDeadline(time.Time{}) // a connection that is closed says so soon enough
 	return raw, stream, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/loop"
+	"github.com/loam-run/loam/protocol"
 	"github.com/loam-run/loam/protocol/http2"
 )
 
@@ -91,8 +92,8 @@ func TestRetries(t *testing.T) {
 	}{
 		"refused":                          {serve: []func(*raw){refuse}},
 		"it goes away before it":           {serve: []func(*raw){goAway(0, 0), answer}},
-		"it goes away and does not answer": {serve: []func(*raw){goAway(1, 0)}, want: http2.ErrConnectionLost, code: loam.Unavailable},
-		"the connection ends":              {serve: []func(*raw){func(r *raw) { r.want(1, 1) }}, want: http2.ErrConnectionLost, code: loam.Unavailable},
+		"it goes away and does not answer": {serve: []func(*raw){goAway(1, 0)}, want: protocol.ErrConnectionLost, code: loam.Unavailable},
+		"the connection ends":              {serve: []func(*raw){func(r *raw) { r.want(1, 1) }}, want: protocol.ErrConnectionLost, code: loam.Unavailable},
 		"reset":                            {serve: []func(*raw){func(r *raw) { r.want(1, 1); r.send(frame(nil, 3, 0, 1, []byte{0, 0, 0, 2})); answer(r) }}, code: loam.Unavailable},
 		"an answer that is none":           {serve: []func(*raw){func(r *raw) { r.want(1, 1); r.send(frame(nil, 1, 5, 1, block("x", "y"))); answer(r) }}, code: loam.Unavailable},
 		"101":                              {serve: []func(*raw){func(r *raw) { r.want(1, 1); r.send(frame(nil, 1, 5, 1, block(":status", "101"))); answer(r) }}, code: loam.Unavailable},
@@ -135,7 +136,7 @@ func TestNobodyListens(t *testing.T) {
 	ln.Close()
 	engines(t, func(t *testing.T, e *engine) {
 		_, _, err := e.do(t, e.client(ln.Addr().String()), ask("/"))
-		if loam.CodeOf(err) != loam.Unavailable || !errors.Is(err, http2.ErrNotProcessed) || loam.HintOf(err) == "" {
+		if loam.CodeOf(err) != loam.Unavailable || !errors.Is(err, protocol.ErrConnect) || loam.HintOf(err) == "" {
 			t.Errorf("%v, hint %q", err, loam.HintOf(err))
 		}
 	})

@@ -65,14 +65,6 @@ func (l *Limits) tick() time.Duration {
 	return max(tick/4, time.Millisecond)
 }
 
-// ErrNotProcessed is wrapped by the error of a request that the server has surely not acted on: it may be sent again,
-// whatever its method.
-var ErrNotProcessed = protocol.ErrNotProcessed
-
-// ErrConnectionLost is wrapped by the error of a request whose connection ended while it was under way. What the server
-// did of it is not known: it may be sent again if its method is idempotent.
-var ErrConnectionLost = protocol.ErrConnectionLost
-
 // A Hub is what the servers and clients of one engine share: a lock for each loop, buffers, and the memory of heads.
 // Bodies are relayed without a task only between a Server and a Client of one Hub.
 type Hub struct {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol"
 )
 
 // A stream is one request with its response, of a server or of a client. It is pooled by the server's side.
@@ -682,7 +683,7 @@ func (s *stream) wasReset(code Code) {
 	s.broken(&loam.Error{Code: loam.Canceled, Op: "http2", Err: errReset(code)})
 }
 
-var errRefused = errors.Join(ErrNotProcessed, errReset(RefusedStream))
+var errRefused = errors.Join(protocol.ErrNotProcessed, errReset(RefusedStream))
 
 // errReset is that of a stream that the peer ended.
 type errReset Code
