@@ -77,8 +77,8 @@ func newTLS(c Conn) *TLS {
 
 // wire is what crypto/tls takes for its socket. What it writes is kept until it may be waited for.
 type wire struct {
-	net.Conn      // that is read from
-	x        *TLS // for its lock
+	net.Conn        // that is read from
+	x        *TLS   // for its lock
 	early    []byte // read before TLS began: it comes first
 	shaking  bool
 	away     bool    // it is used outside of the loop, which lends nothing there
