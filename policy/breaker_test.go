@@ -37,11 +37,11 @@ func TestBreakerConsecutive(t *testing.T) {
 		if err := serve(); loam.CodeOf(err) != loam.Unavailable || loam.HintOf(err) == "" || s.calls != 5 {
 			t.Errorf("open: %v, %d calls", err, s.calls)
 		}
-		time.Sleep(999 * time.Millisecond)
+		pass(999 * time.Millisecond)
 		if err := serve(); err == nil {
 			t.Error("it did not rest long enough")
 		}
-		time.Sleep(time.Millisecond)
+		pass(time.Millisecond)
 		if err := serve(); err != nil || b.String() != "half open: 1 of 2 tries succeeded" {
 			t.Errorf("%v, %s", err, b)
 		}
@@ -60,7 +60,7 @@ func TestBreakerHalfOpenFails(t *testing.T) {
 		s := &script{steps: []any{status(503), status(503), status(200)}}
 		target := b.Policy()(s)
 		for i, wait := range []time.Duration{0, time.Second, time.Second} {
-			time.Sleep(wait)
+			pass(wait)
 			if _, err := target.Serve(get(t, "/")); err != nil {
 				t.Fatalf("call %d: %v", i, err)
 			}
@@ -88,11 +88,11 @@ func TestBreakerTries(t *testing.T) {
 		}))
 		failing := b.Policy()(&fixed{err: errBroken})
 		_, _ = failing.Serve(get(t, "/"))
-		time.Sleep(time.Second)
+		pass(time.Second)
 
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = slow.Serve(get(t, "/")) })
-		time.Sleep(time.Millisecond)
+		pass(time.Millisecond)
 		if _, err := slow.Serve(get(t, "/")); err == nil {
 			t.Error("two try at once")
 		}
@@ -110,7 +110,7 @@ func TestBreakerTries(t *testing.T) {
 		}
 
 		_, _ = failing.Serve(get(t, "/"))
-		time.Sleep(time.Second)
+		pass(time.Second)
 		func() {
 			defer func() { _ = recover() }()
 			_, _ = b.Policy()(loam.TargetFunc(func(*loam.Request) (*loam.Response, error) { panic("oh") })).Serve(get(t, "/"))
@@ -137,7 +137,7 @@ func TestBreakerLateResults(t *testing.T) {
 		}))
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = target.Serve(get(t, "/")) })
-		time.Sleep(time.Millisecond)
+		pass(time.Millisecond)
 		_, _ = target.Serve(get(t, "/"))
 		close(end)
 		wg.Wait()
@@ -163,7 +163,7 @@ func TestBreakerRatio(t *testing.T) {
 		if b.Open() {
 			t.Fatal("it opened before it saw enough requests")
 		}
-		time.Sleep(11 * time.Second) // what was is forgotten
+		pass(11 * time.Second) // what was is forgotten
 		for range 6 {
 			call(good)
 		}

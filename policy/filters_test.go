@@ -125,7 +125,7 @@ func TestMirror(t *testing.T) {
 				}
 				req.Release()
 				close(release)
-				time.Sleep(time.Second)
+				pass(time.Second)
 				want := ""
 				if c.copied {
 					if want = "PUT /x 1"; c.body >= 0 {
@@ -166,7 +166,7 @@ func TestMirrorBounds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(15*time.Second + 1)
+		pass(15*time.Second + 1)
 		if begun != 2 || canceled != 2 || count.of(MirrorDropped) != 3 {
 			t.Errorf("%d copies, %d timed out, told %v", begun, canceled, count.acts)
 		}
@@ -174,7 +174,7 @@ func TestMirrorBounds(t *testing.T) {
 			if _, err := target.Serve(get(t, "/")); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 		}
 		if begun != 4 {
 			t.Errorf("%d copies: one that panicked holds its place", begun)
@@ -374,12 +374,12 @@ func TestSession(t *testing.T) {
 		if !strings.HasSuffix(value, ".two") || !strings.HasSuffix(rest, "; Max-Age=3600") {
 			t.Fatalf("%q", got)
 		}
-		time.Sleep(59 * time.Minute)
+		pass(59 * time.Minute)
 		endpoint = "three" // the session moves and is not longer for that
 		if got := ask(lasting, "http", "Cookie", "sid="+value).Header.Get("Set-Cookie"); wished != "two" || !strings.HasSuffix(got, "Max-Age=60") {
 			t.Errorf("it wishes %q and gets %q", wished, got)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if ask(lasting, "http", "Cookie", "sid="+value); wished != "" {
 			t.Errorf("a session that is over wishes %q", wished)
 		}

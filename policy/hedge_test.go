@@ -102,7 +102,7 @@ func TestHedge(t *testing.T) {
 						t.Errorf("after %s, %d hedges", took, count.of(Hedged))
 					}
 					req.Release()
-					time.Sleep(time.Minute)
+					pass(time.Minute)
 					if r.begun != c.begun || r.canceled != c.cancelled {
 						t.Errorf("%d tries of which %d were canceled", r.begun, r.canceled)
 					}
@@ -139,7 +139,7 @@ func TestHedgeEnds(t *testing.T) {
 				t.Errorf("%v after %s", err, time.Since(start))
 			}
 			req.Release()
-			time.Sleep(time.Second)
+			pass(time.Second)
 			if r.begun != 2 || r.canceled != 2 {
 				t.Errorf("%d tries, %d were canceled", r.begun, r.canceled)
 			}
@@ -169,7 +169,7 @@ func TestHedgeBodies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if b, err := io.ReadAll(res.Body); string(b) != "won" || err != nil || won.closed != 0 {
 			t.Errorf("%q, %v", b, err)
 		}

@@ -209,11 +209,11 @@ func TestJWTRemembers(t *testing.T) {
 		if ask() != 200 {
 			t.Fatal("it is refused")
 		}
-		time.Sleep(29 * time.Second)
+		pass(29 * time.Second)
 		if ask() != 200 {
 			t.Error("it is refused before it is over")
 		}
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		if ask() != 401 {
 			t.Error("it is believed after it is over")
 		}
@@ -291,11 +291,11 @@ func TestRemoteKeys(t *testing.T) {
 			t.Errorf("%d fetches for the first keys", i.count())
 		}
 
-		time.Sleep(2 * time.Minute) // old: the request goes on with them
+		pass(2 * time.Minute) // old: the request goes on with them
 		if got, took := ask(first); got != 200 || took != 0 {
 			t.Errorf("%d after %s", got, took)
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if i.count() != 2 {
 			t.Errorf("%d fetches", i.count())
 		}
@@ -303,7 +303,7 @@ func TestRemoteKeys(t *testing.T) {
 		i.mu.Lock()
 		i.keys = jwks(t, first, second)
 		i.mu.Unlock()
-		time.Sleep(keysAgain)
+		pass(keysAgain)
 		if got, took := ask(second); got != 200 || took != 100*time.Millisecond || i.count() != 3 {
 			t.Errorf("a new key: %d after %s, %d fetches", got, took, i.count())
 		}
@@ -319,12 +319,12 @@ func TestRemoteKeys(t *testing.T) {
 		i.mu.Lock()
 		i.err = errBroken
 		i.mu.Unlock()
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		for range 3 {
 			if got, _ := ask(second); got != 200 {
 				t.Errorf("the issuer is away: %d, though its keys are known", got)
 			}
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 		}
 		if i.count() != 6 {
 			t.Errorf("%d fetches", i.count())
@@ -350,7 +350,7 @@ func TestRemoteKeysUnreachable(t *testing.T) {
 		i.mu.Lock()
 		i.keys, i.err = jwks(t, s), nil
 		i.mu.Unlock()
-		time.Sleep(keysRetry)
+		pass(keysRetry)
 		if res, err := p(whoami).Serve(get(t, "/", "Authorization", token)); err != nil || res.Status != 200 {
 			t.Error(res, err)
 		}

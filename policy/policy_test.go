@@ -229,5 +229,11 @@ func TestChainAllocatesNothing(t *testing.T) {
 
 var errBroken = errors.New("broken")
 
+// pass lets time go by in a bubble, until everybody waits again: what they wrote can be read then.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
 // bubble runs a test in which time passes when everybody waits.
 func bubble(t *testing.T, fn func(*testing.T)) { synctest.Test(t, fn) }

@@ -31,11 +31,11 @@ func TestRateLimit(t *testing.T) {
 		if ok := serve(10); ok != 3 {
 			t.Errorf("%d at once, want the burst of 3", ok)
 		}
-		time.Sleep(100 * time.Millisecond)
+		pass(100 * time.Millisecond)
 		if ok := serve(10); ok != 1 {
 			t.Errorf("%d after a tenth of a second, want 1", ok)
 		}
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if ok := serve(10); ok != 3 {
 			t.Errorf("%d after an hour: what is not used does not add up beyond the burst", ok)
 		}
@@ -151,7 +151,7 @@ type store struct {
 }
 
 func (s *store) take(ctx context.Context, key string, n int) (int, time.Duration, error) {
-	time.Sleep(s.takes)
+	<-time.After(s.takes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls++
@@ -222,7 +222,7 @@ func TestRateLimitSharedFails(t *testing.T) {
 			t.Errorf("%d passed, asked %d times, %s", ok, s.calls, time.Since(start))
 		}
 		s.err = nil
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if res, err := target.Serve(get(t, "/")); err != nil || res.Status != 200 || s.calls != 2 {
 			t.Errorf("the component is back: %v, %v, asked %d times", res, err, s.calls)
 		}

@@ -9,6 +9,13 @@ import (
 // rewinder is a body that may be able to begin anew, since all that was read of it is still in memory.
 type rewinder interface{ Rewind() bool }
 
+// keeper is a body that can itself keep what is read of it, up to so many bytes, so that Rewind begins it anew. It is false
+// where it does not. What relays bodies without reading them knows its own from others': wrapped it would have to copy.
+type keeper interface {
+	rewinder
+	Keep(most int) bool
+}
+
 // bufferer is a body that knows how many bytes a Read gives without waiting.
 type bufferer interface{ Buffered() int }
 

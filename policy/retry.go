@@ -142,6 +142,9 @@ func (a *attempt) begin(req *loam.Request, p *retry) {
 	a.deadline, a.enders, a.body = req.Deadline(), req.Enders(), req.Body
 	a.safe = p.safe(req)
 	if a.body != nil && a.safe && !atHand(req) && req.Length <= int64(p.c.Body) {
+		if k, ok := a.body.(keeper); ok && k.Keep(p.c.Body) {
+			return
+		}
 		a.replay = replay{from: a.body, most: p.c.Body, kept: a.replay.kept[:0]}
 		req.Body = &a.replay
 		req.AtEnd(a) // the answer may still be read together with the body: it stays until then

@@ -256,6 +256,50 @@ func (c *closeCount) Close() error {
 	return nil
 }
 
+// A body that keeps itself, or is at hand whole, is not wrapped: who relays it knows it.
+func TestRetryLeavesBodies(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for _, body := range []io.ReadCloser{&keeping{memory: memory{b: []byte("hello")}}, &there{memory: memory{b: []byte("hello")}}} {
+			var seen []string
+			target := loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
+				if req.Body != body {
+					t.Errorf("the body is a %T", req.Body)
+				}
+				b, err := io.ReadAll(req.Body)
+				if seen = append(seen, string(b)); err != nil {
+					t.Error(err)
+				}
+				return status(503), nil
+			})
+			req := get(t, "/")
+			req.Method, req.Body, req.Length = "PUT", body, 5
+			if k, ok := body.(*keeping); ok {
+				req.Length = -1
+				defer func() {
+					if k.most != 100 {
+						t.Errorf("it keeps %d bytes", k.most)
+					}
+				}()
+			}
+			if _, err := Retry(RetryConfig{On: On5xx, Attempts: 1, Body: 100})(target).Serve(req); err != nil || fmt.Sprint(seen) != "[hello hello]" {
+				t.Error(seen, err)
+			}
+		}
+	})
+}
+
+type keeping struct {
+	memory
+	most int
+}
+
+func (k *keeping) Buffered() int { return 0 }
+
+func (k *keeping) Keep(most int) bool {
+	k.most = most
+	return true
+}
+
 // A sender that breaks off is not the target's failure: there is nothing to send again.
 func TestRetryBrokenBody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -330,7 +374,7 @@ func TestRetryBudget(t *testing.T) {
 			if _, err := target.Serve(get(t, "/")); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(10 * time.Millisecond) // the bubble's time
+			pass(10 * time.Millisecond) // the bubble's time
 		}
 		retries := s.calls - requests
 		if retries < 150 || retries > 240 {
@@ -339,7 +383,7 @@ func TestRetryBudget(t *testing.T) {
 		if count.of(Retried) != retries || count.of(OverBudget) == 0 {
 			t.Errorf("told of %d retries and of %d refused", count.of(Retried), count.of(OverBudget))
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		s.calls = 0
 		if _, err := target.Serve(get(t, "/")); err != nil || s.calls != 4 { // MinPerSecond holds for who asks seldom
 			t.Errorf("%d tries after a rest, %v", s.calls, err)
@@ -361,7 +405,7 @@ func TestBudgetNegativeMinimum(t *testing.T) {
 		if !b.spend(task) || b.spend(task) {
 			t.Error("half of two is one")
 		}
-		time.Sleep(11 * time.Second)
+		pass(11 * time.Second)
 		b.earn(task)
 		b.earn(task)
 		if !b.spend(task) {
