@@ -32,8 +32,14 @@ func (n *newcomer) Close() {
 	}
 }
 
-// Quiet says that no request is under way: none has begun.
-func (n *newcomer) Quiet() bool { return true }
+// Quiet says that no request is under way, on a connection that nobody serves at this moment: none of HTTP/1 then, while
+// HTTP/2 serves requests without being served itself.
+func (n *newcomer) Quiet() bool {
+	if q, ok := n.next.(interface{ Quiet() bool }); ok {
+		return q.Quiet()
+	}
+	return true
+}
 
 // recordHandshake is the first byte of a client that speaks TLS.
 const recordHandshake = 0x16
@@ -91,13 +97,13 @@ func (n *newcomer) secure(t loam.Task, c loop.Conn, s *Service, first []byte) lo
 	if c.SetDeadline(until) != nil {
 		return loop.Close
 	}
-	under := &replay{Conn: c, read: first}
+	under := &protocol.Carrier{Conn: c, Early: first}
 	if s.Stream != nil {
 		hello, read, err := clientHello(under)
 		if err != nil {
 			return loop.Close
 		}
-		under.read = read
+		under.Early = read
 		if to := s.Stream(hello.ServerName); to != nil {
 			return n.connect(t, c, to, hello.ServerName, read)
 		}
@@ -155,21 +161,6 @@ func (n *newcomer) connect(t loam.Task, c loop.Conn, to loam.Target, name string
 		req.End()
 	}}.Start(t)
 	return loop.Handed
-}
-
-// replay is a connection of which bytes were read already.
-type replay struct {
-	loop.Conn
-	read []byte
-}
-
-func (r *replay) Read(p []byte) (int, error) {
-	if len(r.read) > 0 {
-		n := copy(p, r.read)
-		r.read = r.read[n:]
-		return n, nil
-	}
-	return r.Conn.Read(p)
 }
 
 // clientHello reads what a client of TLS says first, and returns the bytes it read for that. It has crypto/tls read
