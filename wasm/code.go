@@ -142,6 +142,7 @@ func (cc *codeCache) get(sum [sha256.Size]byte) (*code, error) {
 	if err := cc.read(key+".code", c); err != nil {
 		return nil, err
 	}
+	cc.note(key+".code", key+".names", c.Native, hex.EncodeToString(sum[:])+".wasm")
 	c.names = func() map[uint32]string {
 		names := map[uint32]string{}
 		_ = cc.read(key+".names", &names) // a stack without names is better than none
@@ -304,12 +305,14 @@ func (cc *codeCache) writeFile(name string, b []byte) error {
 
 // good tells whether a program was loaded before; setGood says that it was.
 func (cc *codeCache) good(sum [sha256.Size]byte, key programKey) bool {
-	_, err := os.Stat(cc.path(goodName(cc.key(sum), key)))
-	if err != nil {
-		return false
+	name := goodName(cc.key(sum), key)
+	cc.note(name)
+	for _, name := range []string{name, cc.key(sum) + ".code"} {
+		if _, err := os.Stat(cc.path(name)); err != nil {
+			return false
+		}
 	}
-	_, err = os.Stat(cc.path(cc.key(sum) + ".code"))
-	return err == nil
+	return true
 }
 
 func (cc *codeCache) setGood(sum [sha256.Size]byte, key programKey) error {
@@ -341,13 +344,34 @@ func (cc *codeCache) module(sum [sha256.Size]byte) ([]byte, error) {
 	return b, nil
 }
 
-// sweep removes what processes left that died while they compiled.
+// How long things stay in the cache that nobody uses.
+const (
+	keepLeft   = time.Hour            // what a process left that died while it compiled
+	keepCode   = 60 * 24 * time.Hour  // what can be made anew of a module
+	keepModule = 365 * 24 * time.Hour // a module
+	noteUse    = 24 * time.Hour       // how often it is noted that something is used
+)
+
+// sweep removes what was not used for long.
 func (cc *codeCache) sweep() {
-	const long = time.Hour
-	left, _ := filepath.Glob(cc.path("tmp-*"))
-	for _, path := range left {
-		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > long {
-			_ = os.RemoveAll(path)
+	for pattern, age := range map[string]time.Duration{
+		"tmp-*": keepLeft, "*.code": keepCode, "*.names": keepCode, "*.good": keepCode, "wazero-*/*": keepCode, "*.wasm": keepModule,
+	} {
+		files, _ := filepath.Glob(cc.path(pattern))
+		for _, path := range files {
+			if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > age {
+				_ = os.RemoveAll(path) // it is tried again at the next start
+			}
+		}
+	}
+}
+
+// note notes that files are used.
+func (cc *codeCache) note(names ...string) {
+	now := time.Now()
+	for _, name := range names {
+		if info, err := os.Stat(cc.path(name)); err == nil && now.Sub(info.ModTime()) > noteUse {
+			_ = os.Chtimes(cc.path(name), now, now) // else it is compiled anew some time
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -410,6 +412,162 @@ func TestHusksDiffer(t *testing.T) {
 		m := compile(t, answer(n), Config{})
 		if _, body := send(t, m, "GET", "/", ""); body[0] != n {
 			t.Errorf("module %d answers as %d", n, body[0])
+		}
+	}
+}
+
+var damages = map[string]func(t *testing.T, dir string){
+	"code cut off":          func(t *testing.T, dir string) { cut(t, dir, "*.code") },
+	"native code cut off":   func(t *testing.T, dir string) { cut(t, dir, "wazero-*/*") },
+	"names cut off":         func(t *testing.T, dir string) { cut(t, dir, "*.names") },
+	"native code gone":      func(t *testing.T, dir string) { gone(t, dir, "wazero-*/*") },
+	"only native code left": func(t *testing.T, dir string) { gone(t, dir, "*.*") },
+	"module gone":           func(t *testing.T, dir string) { gone(t, dir, "*.wasm") },
+}
+
+func files(t *testing.T, dir, pattern string) []string {
+	all, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(all) == 0 {
+		t.Fatalf("nothing to damage: %v", err)
+	}
+	var out []string
+	for _, f := range all {
+		if info, err := os.Stat(f); err == nil && info.Mode().IsRegular() {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func cut(t *testing.T, dir, pattern string) {
+	for _, f := range files(t, dir, pattern) {
+		info, err := os.Stat(f)
+		if err := errors.Join(err, os.Truncate(f, info.Size()/2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func gone(t *testing.T, dir, pattern string) {
+	for _, f := range files(t, dir, pattern) {
+		if err := os.Remove(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What nobody used for long goes, and what is used stays.
+func TestCacheIsSwept(t *testing.T) {
+	dir := t.TempDir() + "/cache"
+	old := func(age time.Duration) {
+		for _, pattern := range []string{"*", "wazero-*/*"} {
+			for _, f := range files(t, dir, pattern) {
+				when := time.Now().Add(-age)
+				if err := os.Chtimes(f, when, when); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	left := func() (names []string) {
+		for _, pattern := range []string{"*.*", "wazero-*/*"} {
+			all, _ := filepath.Glob(filepath.Join(dir, pattern))
+			for _, f := range all {
+				names = append(names, filepath.Base(f))
+			}
+		}
+		return names
+	}
+	host := func(use ...[]byte) {
+		h, err := NewHost(Options{CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, binary := range use {
+			m, err := h.Compile(t.Context(), "orders", binary, Config{})
+			if err == nil {
+				_, _, err = trySend(t, m, "GET", "/", "")
+				err = errors.Join(err, m.Close(t.Context()))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b := handmade{serve: serves, pages: 2}.bytes(), handmade{serve: serves, pages: 3}.bytes()
+	host(a, b)
+	all := len(left())
+	old(50 * 24 * time.Hour)
+	host(a)
+	if n := len(left()); n != all {
+		t.Errorf("%d files are left of %d after 50 days", n, all)
+	}
+	for _, f := range files(t, dir, "*.wasm") { // only what is made anew went by time
+		if info, _ := os.Stat(f); time.Since(info.ModTime()) > 60*24*time.Hour {
+			t.Errorf("%s is old", f)
+		}
+	}
+	aged := func() (n int) {
+		for _, pattern := range []string{"*.code", "*.good", "*.names", "wazero-*/*"} {
+			for _, f := range files(t, dir, pattern) {
+				info, err := os.Stat(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if then := info.ModTime().Add(-20 * 24 * time.Hour); os.Chtimes(f, then, then) == nil && time.Since(then) > 60*24*time.Hour {
+					n++
+				}
+			}
+		}
+		return n
+	}()
+	if aged != 4 {
+		t.Errorf("%d files are older than 60 days, want the 4 of the module that was not used", aged)
+	}
+	host()
+	if n := len(left()); n != all-aged {
+		t.Errorf("%d files are left, want %d", n, all-aged)
+	}
+	host(a, b)
+	if n := len(left()); n != all {
+		t.Errorf("%d files, want %d again", n, all)
+	}
+}
+
+// A function that cannot be loaded says so to each request, and does not try at each.
+func TestLoadThatFails(t *testing.T) {
+	dir := t.TempDir() + "/cache"
+	h, err := NewHost(Options{CacheDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	binary := handmade{serve: serves, pages: 2}.bytes()
+	for range 2 {
+		m, err := h.Compile(t.Context(), "orders", binary, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.State().Loaded {
+			if err := m.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		gone(t, dir, "*.*")
+		for range 3 {
+			if _, _, err := trySend(t, m, "GET", "/", ""); loam.CodeOf(err) != loam.NotFound || !strings.Contains(err.Error(), `function "orders"`) {
+				t.Errorf("%v", err)
+			}
+		}
+		if n := m.stats.Loaded.Load(); n != 1 {
+			t.Errorf("it was tried %d times", n)
+		}
+		if err := m.Close(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -76,11 +76,17 @@ func NewHost(o Options) (*Host, error) {
 		return nil, errors.Join(err, h.codes.close())
 	}
 	h.mapper = newMapper()
+	if h.mapper.how != bestReset {
+		h.log.Info("guests are made clean in a slower way than this program knows", "reset", h.mapper.how)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
 	h.done.Go(func() { h.tidy(ctx) })
 	return h, nil
 }
+
+// bestReset is the best way to make an instance clean.
+const bestReset = "PAGEMAP_SCAN"
 
 // open opens the cache, and measures the processor.
 func (h *Host) open(dir string) error {

@@ -16,7 +16,11 @@ type loading struct {
 	tasks []loam.Task
 	done  bool
 	err   error
+	at    time.Time // it was done
 }
+
+// retryAfter is how long a function that could not be loaded is not tried again: it may take seconds to fail.
+const retryAfter = 5 * time.Second
 
 // load waits until the function is loaded. It takes long, so it is done beside the call's task.
 func (v *visit) load() error {
@@ -27,6 +31,10 @@ func (v *visit) load() error {
 		v.program = m.program
 		m.mu.Unlock()
 		return nil
+	}
+	if f := m.failed; f != nil && v.began.Sub(f.at) < retryAfter {
+		m.mu.Unlock()
+		return f.err
 	}
 	l := m.loading
 	if l == nil {
@@ -67,8 +75,11 @@ func (v *visit) load() error {
 func (m *Module) loadNow(l *loading) {
 	err := m.load(m.life)
 	m.mu.Lock()
-	m.loading = nil
-	l.done, l.err = true, err
+	m.loading, m.failed = nil, nil
+	l.done, l.err, l.at = true, err, time.Now()
+	if err != nil && m.life.Err() == nil {
+		m.failed = l
+	}
 	tasks := l.tasks
 	m.mu.Unlock()
 	for _, t := range tasks {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,7 +24,8 @@ type lineWriter struct {
 	limit   *limiter
 	stream  string
 	request string
-	line    []byte // begun, not ended
+	line    []byte        // begun, not ended
+	lost    *atomic.Int64 // counts lines that were not logged; nil: nobody does
 }
 
 // Write takes everything: a guest that prints too much loses lines, never its life.
@@ -52,6 +54,9 @@ func (w *lineWriter) emit() {
 	ok, lost := w.limit.allow(time.Now())
 	if lost > 0 {
 		w.log.Warn("guest printed too much", "lost_lines", lost)
+	}
+	if !ok && w.lost != nil {
+		w.lost.Add(1)
 	}
 	if !ok || len(line) == 0 {
 		return

@@ -64,7 +64,7 @@ func newMapper() *mapper {
 		m.pagemap = -1
 		return m
 	}
-	m.how = "PAGEMAP_SCAN"
+	m.how = bestReset
 	return m
 }
 

@@ -2,8 +2,10 @@ package wasm
 
 import (
 	"errors"
+	"fmt"
 	"os"
-	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"unsafe"
@@ -32,46 +34,6 @@ func allMemory(i *instance) []byte {
 		return m.buf[:cap(m.buf)]
 	}
 	return nil
-}
-
-var damages = map[string]func(t *testing.T, dir string){
-	"code cut off":          func(t *testing.T, dir string) { cut(t, dir, "*.code") },
-	"native code cut off":   func(t *testing.T, dir string) { cut(t, dir, "wazero-*/*") },
-	"names cut off":         func(t *testing.T, dir string) { cut(t, dir, "*.names") },
-	"native code gone":      func(t *testing.T, dir string) { gone(t, dir, "wazero-*/*") },
-	"only native code left": func(t *testing.T, dir string) { gone(t, dir, "*.*") },
-	"module gone":           func(t *testing.T, dir string) { gone(t, dir, "*.wasm") },
-}
-
-func files(t *testing.T, dir, pattern string) []string {
-	all, err := filepath.Glob(filepath.Join(dir, pattern))
-	if err != nil || len(all) == 0 {
-		t.Fatalf("nothing to damage: %v", err)
-	}
-	var out []string
-	for _, f := range all {
-		if info, err := os.Stat(f); err == nil && info.Mode().IsRegular() {
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
-func cut(t *testing.T, dir, pattern string) {
-	for _, f := range files(t, dir, pattern) {
-		info, err := os.Stat(f)
-		if err := errors.Join(err, os.Truncate(f, info.Size()/2)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func gone(t *testing.T, dir, pattern string) {
-	for _, f := range files(t, dir, pattern) {
-		if err := os.Remove(f); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // Pages that were written are found wherever they are meanwhile.
@@ -173,5 +135,41 @@ func TestMappingsAreCounted(t *testing.T) {
 	m.program.pool.trim()
 	if n := h.mapper.maps.Load(); n != before {
 		t.Errorf("%d mappings are counted, there were %d", n, before)
+	}
+}
+
+// BenchmarkIdle reports what 10,000 instances of a Go guest take that wait for their first request.
+func BenchmarkIdle(b *testing.B) {
+	resident := func() float64 {
+		runtime.GC()
+		debug.FreeOSMemory()
+		text, err := os.ReadFile("/proc/self/statm")
+		if err != nil {
+			b.Fatal(err)
+		}
+		var all, pages int
+		if _, err := fmt.Sscan(string(text), &all, &pages); err != nil {
+			b.Fatal(err)
+		}
+		return float64(pages*os.Getpagesize()) / (1 << 20)
+	}
+	const many = 10_000
+	m := compile(b, guestModule, Config{})
+	for b.Loop() {
+		before := resident()
+		instances := make([]*instance, many)
+		for k := range instances {
+			i, err := m.program.fork()
+			if err != nil {
+				b.Fatal(err)
+			}
+			instances[k] = i
+		}
+		after := resident()
+		b.ReportMetric(after-before, "MiB")
+		b.ReportMetric(after, "MiB-in-all")
+		for _, i := range instances {
+			i.close()
+		}
 	}
 }

@@ -100,6 +100,7 @@ type Module struct {
 	mu       sync.Mutex
 	program  *program      // nil: it is not loaded
 	loading  *loading      // nil: nobody loads it
+	failed   *loading      // the last attempt to load it, which failed
 	calls    int           // under way, those that wait included
 	busy     int           // being served
 	waiting  queue         // for one of those to be done
@@ -501,8 +502,9 @@ func (v *visit) run(i *instance, body []byte) (*loam.Response, error) {
 	c := &i.call
 	c.Request, c.Body, c.Function = v.req, body, m.name
 	c.Caller, c.Methods, c.Limits, c.Life = m.config.Caller, m.config.Methods, m.limits, m.life
-	i.stdout = lineWriter{log: m.log, limit: &m.lines, stream: "stdout", request: v.req.ID, line: i.stdout.line[:0]}
-	i.stderr = lineWriter{log: m.log, limit: &m.lines, stream: "stderr", request: v.req.ID, line: i.stderr.line[:0]}
+	lost := &m.stats.Limits[guest.LimitOutput]
+	i.stdout = lineWriter{log: m.log, limit: &m.lines, stream: "stdout", request: v.req.ID, line: i.stdout.line[:0], lost: lost}
+	i.stderr = lineWriter{log: m.log, limit: &m.lines, stream: "stderr", request: v.req.ID, line: i.stderr.line[:0], lost: lost}
 	began := i.slice
 	resp, err := i.serve(c)
 	if err != nil {
@@ -527,6 +529,7 @@ func (v *visit) clean(i *instance) {
 		i.close()
 		return
 	}
+	v.module.stats.Reset.Add(1)
 	v.program.pool.put(v.task.Shard(), i)
 }
 

@@ -55,6 +55,7 @@ type Stats struct {
 	Loaded, Unloaded atomic.Int64 // the function
 	Started          atomic.Int64 // instances, for want of an image
 	Forked           atomic.Int64 // instances
+	Reset            atomic.Int64 // instances, made clean for the next request
 	Dropped          atomic.Int64 // instances that failed
 	Evicted          atomic.Int64 // sessions that made room for another
 }
