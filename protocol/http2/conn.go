@@ -354,6 +354,9 @@ func (c *conn) Serve(t loam.Task, raw loop.Conn) loop.Verdict {
 	sh.mu.Lock()
 	sh.giveBack(buf)
 	sh.mu.Unlock()
+	if v == loop.Idle {
+		raw.Release(c, 0) // how long it may be idle depends on its streams: the sweeper knows
+	}
 	return v
 }
 

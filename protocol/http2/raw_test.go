@@ -12,6 +12,9 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/loop"
+	"github.com/loam-run/loam/protocol"
 	"github.com/loam-run/loam/protocol/http2"
 )
 
@@ -413,6 +416,25 @@ func TestTimeouts(t *testing.T) {
 				t.Errorf("%v", g)
 			}
 		})
+	})
+}
+
+// What the listener allows a connection that says nothing does not bind one that waits for an answer.
+func TestListenersIdleLimit(t *testing.T) {
+	engines(t, func(t *testing.T, e *engine) {
+		s := http2.NewServer(loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
+			err := loam.Sleep(req.Task(), 200*time.Millisecond)
+			return &loam.Response{Status: 200}, err
+		}), http2.ServerConfig{Options: protocol.Options{Log: e.log}, Hub: e.hub})
+		ln, err := e.Listen(t.Context(), "tcp", "127.0.0.1:0", loop.ListenOptions{Idle: 40 * time.Millisecond, Open: func(c loop.Conn) loop.Session { return s.Session(c, nil, nil, nil) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := dialRaw(t, ln.Addr().String())
+		r.send(frame(nil, 1, 5, 1, get()))
+		if g := r.want(1, 1); g.field(":status") != "200" {
+			t.Errorf("%v", g)
+		}
 	})
 }
 
