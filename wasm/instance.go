@@ -83,6 +83,14 @@ func (i *instance) begin() error {
 			return err
 		}
 	}
+	if s, ok := i.program.abi.(guest.Starter); ok {
+		i.refuel()
+		err := s.Start(&i.call, i.module)
+		i.settle()
+		if err != nil {
+			return err
+		}
+	}
 	if i.program.hooks.start {
 		return i.run(hookStart)
 	}

@@ -30,6 +30,8 @@ type Config struct {
 	Isolation   string            // default IsolationRequest
 	Session     Session           // for IsolationSession
 	Env         map[string]string // all the environment it sees
+	Settings    []byte            // the guest's own configuration, where its ABI has such a thing
+	Next        loam.Target       // what requests go on to that the guest lets pass, where its ABI has such a thing; nil: nothing
 	Memory      int64             // bytes, rounded down to 64 KiB; default 128 MiB
 	Timeout     time.Duration     // of a request, its start and its wait included; default 30 s
 	CPU         time.Duration     // of the processor, for a request; default Timeout
@@ -130,6 +132,13 @@ func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config
 		host: h, name: name, config: c, log: h.log.With("function", name),
 		limits: guest.Limits{Response: c.MaxResponse, Calls: c.MaxCalls, Egress: c.MaxEgress},
 		empty:  make(chan struct{}),
+	}
+	if _, once := h.abis[c.ABI].(guest.Once); once && c.Isolation != IsolationRequest {
+		return nil, &loam.Error{
+			Code: loam.InvalidArgument, Op: op(name),
+			Err:  fmt.Errorf("isolation %q: a program of the ABI %s ends with each request, so there is nothing to keep", c.Isolation, c.ABI),
+			Hint: "leave isolation out, or write isolation: request",
+		}
 	}
 	switch c.Isolation {
 	case IsolationRequest, IsolationShared:
@@ -502,6 +511,7 @@ func (v *visit) run(i *instance, body []byte) (*loam.Response, error) {
 	c := &i.call
 	c.Request, c.Body, c.Function = v.req, body, m.name
 	c.Caller, c.Methods, c.Limits, c.Life = m.config.Caller, m.config.Methods, m.limits, m.life
+	c.Settings, c.Next = m.config.Settings, m.config.Next
 	lost := &m.stats.Limits[guest.LimitOutput]
 	i.stdout = lineWriter{log: m.log, limit: &m.lines, stream: "stdout", request: v.req.ID, line: i.stdout.line[:0], lost: lost}
 	i.stderr = lineWriter{log: m.log, limit: &m.lines, stream: "stderr", request: v.req.ID, line: i.stderr.line[:0], lost: lost}

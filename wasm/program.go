@@ -69,7 +69,7 @@ type recipe struct {
 
 func (r *recipe) key() programKey {
 	h := sha256.New()
-	fmt.Fprintf(h, "%x %q %d %t", r.sum, r.config.ABI, r.config.Memory, r.config.Interpret)
+	fmt.Fprintf(h, "%x %q %d %t %q", r.sum, r.config.ABI, r.config.Memory, r.config.Interpret, r.config.Settings)
 	for _, k := range slices.Sorted(maps.Keys(r.config.Env)) {
 		fmt.Fprintf(h, " %q=%q", k, r.config.Env[k])
 	}
@@ -321,7 +321,7 @@ func (p *program) instantiate(task loam.Task, r *recipe, random interface{ Read(
 	}
 	i.prepare(task, time.Now().Add(timeout), r.config.CPU)
 	c := &i.call
-	c.Random = random
+	c.Random, c.Settings = random, r.config.Settings
 	var lines limiter
 	i.stdout = lineWriter{log: r.log, limit: &lines, stream: "stdout"}
 	i.stderr = lineWriter{log: r.log, limit: &lines, stream: "stderr"}

@@ -59,6 +59,8 @@ type Call struct {
 	Body    []byte        // of Request, whole
 
 	Function string
+	Settings []byte       // the guest's own configuration, where its ABI has such a thing
+	Next     loam.Target  // what the request goes on to where the guest lets it pass; nil: there is nothing behind it
 	Caller   *loam.Caller // who the capability calls are made as
 	Methods  loam.Methods
 	Limits   Limits

@@ -26,6 +26,17 @@ type ABI interface {
 	Bind(m wasmapi.Module) Server
 }
 
+// A Starter is an ABI whose guests have more to do before their first request than to initialize themselves. Start
+// comes once for each instance that is no fork, after _initialize, with a call that has no request; what it leaves in the
+// guest's memory is in the image that others are forked from.
+type Starter interface {
+	Start(c *Call, m wasmapi.Module) error
+}
+
+// A Once is an ABI whose guests run from their begin to their end for each request, so that no instance can keep anything
+// for the next.
+type Once interface{ Once() }
+
 // An Export is a function of a guest.
 type Export struct {
 	Name            string

@@ -4,12 +4,7 @@
 package loamabi
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"strings"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api"
@@ -78,28 +73,15 @@ type server struct {
 	body []byte // what the guest has not read yet
 
 	answered bool // response_head was called
-	response *response
+	response *guest.Response
 
 	result  []byte // of the last capability call, as long as it waits
 	waiting bool
 }
 
-// A response is what Serve returns, with its body, in one piece.
-type response struct {
-	loam.Response
-	written []byte
-	read    bytes.Reader
-}
-
-func (r *response) Read(b []byte) (int, error) { return r.read.Read(b) }
-
-func (r *response) WriteTo(w io.Writer) (int64, error) { return r.read.WriteTo(w) }
-
-func (r *response) Close() error { return nil }
-
 // Serve implements guest.Server.
 func (s *server) Serve(c *guest.Call) (*loam.Response, error) {
-	r := new(response)
+	r := new(guest.Response)
 	s.call, s.body, s.head, s.response = c, c.Body, s.head[:0], r
 	s.answered, s.result, s.waiting = false, nil, false
 	c.State = s
@@ -108,15 +90,7 @@ func (s *server) Serve(c *guest.Call) (*loam.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Status == 0 {
-		r.Status = 200
-	}
-	r.Length = int64(len(r.written))
-	if r.Length > 0 {
-		r.read.Reset(r.written)
-		r.Body = r
-	}
-	return &r.Response, nil
+	return r.Done(), nil
 }
 
 func appendHead(b []byte, c *guest.Call) []byte {
@@ -157,7 +131,7 @@ func responseHead(s *server, m wasmapi.Memory, stack []uint64) {
 	if s.answered {
 		panic(guest.Misuse("response_head was called twice"))
 	}
-	if len(s.response.written) > 0 {
+	if len(s.response.Data) > 0 {
 		panic(guest.Misuse("response_head was called after response_body"))
 	}
 	s.answered = true
@@ -169,54 +143,27 @@ func responseHead(s *server, m wasmapi.Memory, stack []uint64) {
 	if err := h.ParseProto(b); err != nil {
 		panic(guest.Misuse("response_head: %w", err))
 	}
-	if h.Status != 0 && (h.Status < 200 || h.Status > 599) {
-		panic(guest.Misuse("status %d; a response has 200 to 599", h.Status))
+	if h.Status != 0 {
+		if err := guest.CheckStatus(int(min(h.Status, 1<<30))); err != nil {
+			panic(guest.Misuse("response_head: %w", err))
+		}
 	}
 	s.response.Status = int(h.Status)
 	s.response.Header = make(loam.Header, 0, len(h.Headers))
 	for _, f := range h.Headers {
-		if err := checkField(f); err != nil {
+		if err := guest.CheckField(f.Name, f.Value); err != nil {
 			panic(guest.Misuse("response_head: %w", err))
 		}
-		if !ofConnection(f.Name) {
+		if !guest.OfConnection(f.Name) {
 			s.response.Header.Add(f.Name, f.Value)
 		}
 	}
 }
 
-// checkField keeps a guest from writing lines of its own into a connection (RFC 9110, section 5).
-func checkField(f api.Header) error {
-	if f.Name == "" {
-		return errors.New("a header field without a name")
-	}
-	for i := range len(f.Name) {
-		if ch := f.Name[i]; ch <= ' ' || ch >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, ch) >= 0 {
-			return fmt.Errorf("header field name %q", f.Name)
-		}
-	}
-	for i := range len(f.Value) {
-		if ch := f.Value[i]; ch < ' ' && ch != '\t' || ch == 0x7f {
-			return fmt.Errorf("a control character in the value of header field %s", f.Name)
-		}
-	}
-	return nil
-}
-
-// ofConnection names the fields that belong to a connection, which the guest has none of: the host knows the length.
-func ofConnection(name string) bool {
-	switch strings.ToLower(name) {
-	case "connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade":
-		return true
-	}
-	return false
-}
-
 // response_body(ptr, len) -> 0, or -1 where nobody reads any more
 func responseBody(s *server, m wasmapi.Memory, stack []uint64) {
 	b := guest.View(m, "response_body", stack[0], stack[1])
-	s.call.Respond(len(s.response.written), len(b))
-	s.response.written = append(s.response.written, b...)
-	s.call.Moved(len(b))
+	s.response.Write(s.call, b)
 	stack[0] = 0
 }
 
