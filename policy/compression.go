@@ -203,14 +203,17 @@ func (b *squeezed) Buffered() int {
 	return b.out.Len()
 }
 
+// Close gives the encoder back, once: the body below may be another's after that.
 func (b *squeezed) Close() error {
-	if s := b.squeezer; s != nil {
-		b.squeezer = nil
-		b.inUse.Add(-1)
-		if s.out.Cap() <= 256<<10 {
-			s.encoder.Reset(io.Discard)
-			b.pool.Put(s)
-		}
+	s := b.squeezer
+	if s == nil {
+		return nil
+	}
+	b.squeezer = nil
+	b.inUse.Add(-1)
+	if s.out.Cap() <= 256<<10 {
+		s.encoder.Reset(io.Discard)
+		b.pool.Put(s)
 	}
 	return b.from.Close()
 }

@@ -188,10 +188,10 @@ func (a *attempt) restore() {
 
 // mayRepeat tells whether the request can be sent again after it failed for that reason, and if so readies its body.
 func (a *attempt) mayRepeat(why Conditions) bool {
-	if !a.safe && why != OnConnect && why != OnRefusedStream {
+	if !a.safe && why&(OnConnect|OnRefusedStream) == 0 {
 		return false
 	}
-	if a.req.Body == nil || why == OnConnect && a.replay.from == nil { // nothing was read of it
+	if a.req.Body == nil || why&OnConnect != 0 && a.replay.from == nil { // nothing was read of it
 		return true
 	}
 	r, ok := a.req.Body.(rewinder)
@@ -250,19 +250,22 @@ func (p *retry) failure(req *loam.Request, err error) Conditions {
 	return p.status(protocol.HTTPStatus(code))
 }
 
-// cause is which of the conditions of connections an error means; 0: none.
-func cause(err error) Conditions {
+// cause is which of the conditions of connections an error means; 0: none. Only a client that says so is believed that
+// nothing was sent: any request may be sent again then.
+func cause(err error) (how Conditions) {
 	var op *net.OpError
 	switch {
-	case errors.Is(err, protocol.ErrConnect), errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &op) && op.Op == "dial":
-		return OnConnect
+	case errors.Is(err, protocol.ErrConnect):
+		how = OnConnect
 	case errors.Is(err, protocol.ErrNotProcessed):
-		return OnRefusedStream
+		if how = OnRefusedStream; errors.As(err, &op) && op.Op == "dial" {
+			how |= OnConnect
+		}
 	case errors.Is(err, protocol.ErrConnectionLost), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return OnReset
+		how = OnReset
 	}
-	return 0
+	return how
 }
 
 // pause is how long to wait before the next try, at random so that clients that failed together do not come back

@@ -32,7 +32,8 @@ func TestRetryConditions(t *testing.T) {
 	}{
 		{"connect", all, "GET", "", connect, true},
 		{"connect, not asked for", RetryConfig{On: OnReset}, "GET", "", connect, false},
-		{"a dial of another client", all, "GET", "", unavailable(&net.OpError{Op: "dial", Err: errors.New("no route")}), true},
+		{"a dial that counts as not processed", RetryConfig{On: OnConnect}, "GET", "", unavailable(fmt.Errorf("%w: %w", protocol.ErrNotProcessed, &net.OpError{Op: "dial", Err: errors.New("no route")})), true},
+		{"a dial of the target's own", all, "POST", "", unavailable(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), false},
 		{"connect, any method", all, "POST", "body", connect, true},
 		{"connect, by default", RetryConfig{}, "GET", "", connect, true},
 		{"reset", all, "GET", "", lost, true},
