@@ -17,8 +17,11 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/config"
+	"github.com/loam-run/loam/capability/http"
+	"github.com/loam-run/loam/capability/invoke"
 	"github.com/loam-run/loam/capability/lock"
 	"github.com/loam-run/loam/capability/pubsub"
+	"github.com/loam-run/loam/capability/secret"
 	"github.com/loam-run/loam/capability/sequence"
 	"github.com/loam-run/loam/capability/state"
 	"github.com/loam-run/loam/event"
@@ -40,6 +43,7 @@ type server struct {
 	engine   loop.Engine
 	hub      *http2.Hub
 	methods  loam.Methods
+	sender   *http.Sender // of functions' and apps' requests to hosts outside
 	series   *telemetry.Set
 	logs     map[snapshot.AccessLog]*telemetry.AccessLog
 	acts     telemetry.Acts
@@ -77,6 +81,7 @@ func newServer(o Options, host *wasm.Host) *server {
 	s.registry = registry.New(o.Log)
 	s.life, s.die = context.WithCancel(context.Background())
 	s.open.Store(&opened{})
+	s.sender = http.New()
 	s.methods = loam.Methods{}
 	for _, m := range []loam.Methods{
 		state.Methods(
@@ -88,6 +93,9 @@ func newServer(o Options, host *wasm.Host) *server {
 		lock.Methods(find(s, "lock", func(o *opened) map[string]*lock.Locker { return o.lock })),
 		config.Methods(find(s, "config", func(o *opened) map[string]*config.Config { return o.config })),
 		sequence.Methods(find(s, "sequence", func(o *opened) map[string]*sequence.Sequence { return o.sequence })),
+		secret.Methods(find(s, "secret", func(o *opened) map[string]*secret.Store { return o.secret })),
+		invoke.New(s.callee).Methods(),
+		s.sender.Methods(),
 	} {
 		maps.Copy(s.methods, m)
 	}
@@ -101,6 +109,7 @@ type opened struct {
 	lock     map[string]*lock.Locker
 	config   map[string]*config.Config
 	sequence map[string]*sequence.Sequence
+	secret   map[string]*secret.Store
 }
 
 // find makes the func by which a capability's calls find a component.
@@ -187,7 +196,7 @@ func (s *server) applyComponents(ctx context.Context, plan *snapshot.Plan) map[c
 	next, old := map[componentKey]*component{}, map[componentKey]*component{}
 	set := &opened{
 		state: map[string]*state.Store{}, pubsub: map[string]*pubsub.Bus{}, lock: map[string]*lock.Locker{},
-		config: map[string]*config.Config{}, sequence: map[string]*sequence.Sequence{},
+		config: map[string]*config.Config{}, sequence: map[string]*sequence.Sequence{}, secret: map[string]*secret.Store{},
 	}
 	for _, c := range plan.Components {
 		key := componentKey{c.Capability, c.Name}
@@ -254,6 +263,8 @@ func (o *opened) add(c snapshot.Component, driver any) {
 		put(o.config, c, config.New(c.Name, driver.(config.Driver)))
 	case "sequence":
 		put(o.sequence, c, sequence.New(c.Name, driver.(sequence.Driver)))
+	case "secret":
+		put(o.secret, c, secret.New(c.Name, driver.(secret.Driver)))
 	}
 }
 
@@ -538,5 +549,5 @@ func (s *server) close(ctx context.Context) error {
 		err = errors.Join(err, l.Close())
 	}
 	s.registry.Close()
-	return err
+	return errors.Join(err, s.sender.Close())
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -156,7 +157,8 @@ func (s *server) deaf() (err error) {
 	return err
 }
 
-// embedded are the components a capability has while no resource says otherwise: all in one file.
+// embedded are the components a capability has while no resource says otherwise: all data in one file, and the secrets
+// of the environment.
 func (s *server) embedded() []snapshot.Component {
 	path := filepath.Join(s.o.DataDir, "loam.db")
 	var cs []snapshot.Component
@@ -165,5 +167,8 @@ func (s *server) embedded() []snapshot.Component {
 			Name: "default", Capability: capability, Type: capability + ".sqlite", Metadata: map[string]string{"path": path}, Default: true,
 		})
 	}
-	return cs
+	cs = append(cs, snapshot.Component{Name: "default", Capability: "secret", Type: "secret.env", Default: true})
+	return slices.DeleteFunc(cs, func(c snapshot.Component) bool { // an embedder may have left some out
+		return !slices.ContainsFunc(s.o.Factories, func(f loam.Factory) bool { return f.Type == c.Type })
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/loam-run/loam/admin"
+	"github.com/loam-run/loam/component/local"
 	"github.com/loam-run/loam/component/memory"
 	"github.com/loam-run/loam/component/sqlite"
 	"github.com/loam-run/loam/provider/file"
@@ -51,7 +53,7 @@ func start(t *testing.T, yaml string) *running {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- Run(ctx, Options{
-			Provider: file.New([]string{r.file}), Factories: append(sqlite.New().Factories(), memory.New().Factories()...),
+			Provider: file.New([]string{r.file}), Factories: slices.Concat(sqlite.New().Factories(), memory.New().Factories(), local.Factories()),
 			DataDir: filepath.Join(dir, "data"), Version: "test", Address: address, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 			Grace: 10 * time.Second, Changed: func(s admin.Status) { r.statuses <- s },
 		})

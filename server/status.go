@@ -42,6 +42,20 @@ func (s *server) Target(kind, name string) loam.Target {
 	return nil
 }
 
+// callee is the function, app or service that a call by name is for.
+func (s *server) callee(name string) (loam.Target, error) {
+	if c := s.status.Load(); c != nil {
+		for _, kind := range []string{"Function", "App", "Service"} {
+			if h := c.targets[snapshot.TargetRef{Kind: kind, Name: name}]; h != nil {
+				return h, nil
+			}
+		}
+	}
+	return nil, &loam.Error{
+		Code: loam.NotFound, Op: "invoke", Err: fmt.Errorf("there is no function, app or service %q", name), Hint: "see what there is: loam get",
+	}
+}
+
 // Backup copies a component's store.
 func (s *server) Backup(ctx context.Context, component, path string) error {
 	c := s.status.Load()

@@ -337,6 +337,9 @@ func (b *builder) embed() {
 	}
 }
 
+// withoutComponents are the capabilities that have nothing behind them to choose: there is one, and it is the default.
+func withoutComponents() []string { return []string{"http", "invoke"} }
+
 func (b *builder) capabilities() []string {
 	var all []string
 	for _, f := range b.env.Factories {
@@ -345,6 +348,7 @@ func (b *builder) capabilities() []string {
 	for _, c := range b.env.Embedded {
 		all = append(all, c.Capability)
 	}
+	all = append(all, withoutComponents()...)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -353,6 +357,12 @@ func (b *builder) capabilities() []string {
 func (b *builder) resolve(o *resource.Object, path, capability, name, user string) string {
 	key := componentKey{capability, name}
 	component, there := b.components[key]
+	if slices.Contains(withoutComponents(), capability) {
+		if name != "" && name != "default" {
+			b.fault(unresolved, o.Problem(path, fmt.Sprintf("%s has no components", capability), "leave it out"))
+		}
+		return "default"
+	}
 	if !there && (name == "" || name == "default") {
 		key.name = cmp.Or(b.defaults[capability], "default")
 		component, there = b.components[key]

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/component/local"
 	"github.com/loam-run/loam/component/memory"
 	"github.com/loam-run/loam/component/sqlite"
 )
@@ -12,6 +13,7 @@ import (
 // Factories are the component types there are. To add a technology, add its line.
 func Factories() []loam.Factory {
 	return slices.Concat(
+		local.Factories(),
 		memory.New().Factories(),
 		sqlite.New().Factories(),
 	)
