@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -412,7 +413,7 @@ func (ln *netListener) accept(s net.Listener) {
 			}
 			continue
 		}
-		_ = ln.begin(nc) // fails while the engine stops
+		_ = ln.begin(nc, ln.o.Idle) // fails while the engine stops
 	}
 }
 
@@ -420,7 +421,7 @@ func (ln *netListener) accept(s net.Listener) {
 const acceptPause = 50 * time.Millisecond
 
 // begin begins the session of a connection.
-func (ln *netListener) begin(nc net.Conn) error {
+func (ln *netListener) begin(nc net.Conn, idle time.Duration) error {
 	ln.open.Add(1)
 	c, err := newNetConn(ln.e, nc)
 	if err != nil {
@@ -430,7 +431,7 @@ func (ln *netListener) begin(nc net.Conn) error {
 	c.mu.Lock()
 	c.ln = ln
 	c.mu.Unlock()
-	c.Release(ln.o.Open(c), ln.o.Idle)
+	c.Release(ln.o.Open(c), idle)
 	return nil
 }
 
@@ -501,7 +502,7 @@ func (ln *netListener) Cut() {
 	}
 }
 
-func (ln *netListener) Adopt(f *os.File) error {
+func (ln *netListener) Adopt(f *os.File, idle time.Duration) error {
 	nc, err := net.FileConn(f)
 	f.Close()
 	if err != nil {
@@ -513,5 +514,5 @@ func (ln *netListener) Adopt(f *os.File) error {
 		default: // beyond the bound, but it is there
 		}
 	}
-	return ln.begin(nc)
+	return ln.begin(nc, cmp.Or(idle, ln.o.Idle))
 }

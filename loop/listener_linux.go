@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/loam-run/loam"
 )
@@ -216,7 +218,7 @@ func (s *socket) accept() {
 			s.l.wheel.arm(&s.tm, s.l.now+int64(acceptPause))
 			return
 		}
-		if err := s.l.open1(ln, fd); err != nil {
+		if err := s.l.open1(ln, fd, ln.o.Idle); err != nil {
 			s.l.log.Warn("cannot serve a connection", "listener", ln.addr.String(), "error", err)
 		}
 		if s.closed {
@@ -226,7 +228,7 @@ func (s *socket) accept() {
 }
 
 // open1 begins the session of a connection.
-func (l *loop) open1(ln *listener, fd int) error {
+func (l *loop) open1(ln *listener, fd int, idle time.Duration) error {
 	c, err := l.add(fd, canWrite)
 	if err != nil {
 		return err
@@ -239,7 +241,7 @@ func (l *loop) open1(ln *listener, fd int) error {
 		_ = c.Close()
 		return nil
 	}
-	c.Release(session, ln.o.Idle)
+	c.Release(session, idle)
 	return nil
 }
 
@@ -372,7 +374,7 @@ func (ln *listener) Cut() {
 	}
 }
 
-func (ln *listener) Adopt(f *os.File) error {
+func (ln *listener) Adopt(f *os.File, idle time.Duration) error {
 	fd, err := takeFile(f)
 	if err != nil {
 		return loam.Errorf(loam.InvalidArgument, "loop: adopt", "%w", err)
@@ -381,7 +383,7 @@ func (ln *listener) Adopt(f *os.File) error {
 	err = ErrStopped
 	if !l.do(func() {
 		if !l.stopping {
-			err = l.open1(ln, fd)
+			err = l.open1(ln, fd, cmp.Or(idle, ln.o.Idle))
 			fd = -1
 		}
 	}) || fd >= 0 {

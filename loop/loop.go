@@ -82,9 +82,9 @@ type Listener interface {
 	Each(fn func(Conn, Session))
 	// Cut closes every connection it accepted, and cancels the tasks that serve them. A task does not call it.
 	Cut()
-	// Adopt takes in a connection that another process accepted, as Conn.File gave it, as if it had been accepted here.
-	// f is closed.
-	Adopt(f *os.File) error
+	// Adopt takes in a connection that another process accepted, as Conn.File gave it, as if it had been accepted here,
+	// but that it is closed when it says nothing for idle; 0: for as long as an accepted one. f is closed.
+	Adopt(f *os.File, idle time.Duration) error
 }
 
 // A Session gives a connection's bytes their meaning.

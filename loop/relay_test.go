@@ -400,7 +400,7 @@ func TestHandOver(t *testing.T) {
 						f, err := c.File()
 						if err == nil {
 							moved++
-							err = fresh.Adopt(f)
+							err = fresh.Adopt(f, 0)
 						}
 						if err != nil {
 							t.Error(err)
@@ -449,7 +449,7 @@ func TestAdoptFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ln.Adopt(f); err == nil {
+		if err := ln.Adopt(f, 0); err == nil {
 			t.Error("a file that is no socket was adopted")
 		}
 		if _, err := f.Stat(); !errors.Is(err, os.ErrClosed) {

@@ -31,12 +31,12 @@ type ServerConfig struct {
 
 // A Server answers the requests of connections by a target.
 type Server struct {
-	target   loam.Target
-	c        ServerConfig
-	ids      *protocol.IDs
-	clock    clock
-	draining atomic.Bool
-	pool     sync.Pool // of *exchange
+	target  loam.Target
+	c       ServerConfig
+	ids     *protocol.IDs
+	clock   clock
+	leaving atomic.Int32 // how: stays and so on
+	pool    sync.Pool    // of *exchange
 }
 
 // NewServer makes a server of target.
@@ -56,13 +56,41 @@ func NewServer(target loam.Target, c ServerConfig) *Server {
 const firstBuffer = 8 << 10
 
 // Drain ends every connection with the request it serves; those that are idle are the listener's to close.
-func (s *Server) Drain() { s.draining.Store(true) }
+func (s *Server) Drain() { s.leaving.Store(drains) }
+
+// How a server leaves, each more than the one before.
+const (
+	stays      = iota
+	retiresTLS // connections in TLS end with the request they serve
+	retiresAll // the others too
+	drains     // those that turn idle are closed
+)
+
+// Retire ends connections in TLS with the request they serve, and where plain is true the others too. Unlike Drain it
+// leaves those that are idle alone, for another process to take over.
+func (s *Server) Retire(plain bool) {
+	if plain {
+		s.leaving.Store(retiresAll)
+	} else {
+		s.leaving.Store(retiresTLS)
+	}
+}
+
+// ends tells whether the connection ends with the present request.
+func (x *exchange) ends() bool {
+	how := x.s.leaving.Load()
+	return how >= retiresAll || how == retiresTLS && x.peer != nil
+}
+
+// Between tells whether the connection could be gone on with by another process that has but its socket: it is plain, and
+// nothing was read that is not answered. It is asked of a connection that no task serves.
+func (c *session) Between() bool { return c.secure == nil && c.early == nil }
 
 // Session begins to serve a connection. stream is what is spoken on: the connection itself, or TLS over it; peer is what
 // TLS told of the client, nil without it. read are bytes that came in already.
 func (s *Server) Session(conn loop.Conn, stream net.Conn, peer *loam.Peer, read []byte) loop.Session {
 	c := &session{s: s}
-	if stream != net.Conn(conn) {
+	if peer != nil || stream != net.Conn(conn) {
 		c.secure = &secure{stream, peer}
 	}
 	if len(read) > 0 {
@@ -194,7 +222,7 @@ func (x *exchange) head() (int, loop.Verdict) {
 		switch {
 		case errors.Is(err, loop.ErrAgain):
 			x.conn.Poll(false)
-			if x.s.draining.Load() {
+			if x.s.leaving.Load() == drains {
 				return 0, x.close()
 			}
 			return 0, loop.Idle
@@ -252,7 +280,7 @@ func (x *exchange) request(n int) (loop.Verdict, bool) {
 	if res.Tunnel != nil {
 		return x.tunnel(res, start), false
 	}
-	last := x.msg.close || s.draining.Load()
+	last := x.msg.close || x.ends()
 	left := !x.body.ended // bytes of the request that nobody has asked for yet
 	if left && !last && (x.body.first != nil || x.msg.framing == bodyLength && x.body.left > int64(s.c.Discard)) {
 		last = true // reading them would cost more than a new connection
