@@ -97,24 +97,24 @@ func (n *newcomer) secure(t loam.Task, c loop.Conn, s *Service, first []byte) lo
 	if c.SetDeadline(until) != nil {
 		return loop.Close
 	}
-	under := &protocol.Carrier{Conn: c, Early: first}
+	read := first
 	if s.Stream != nil {
-		hello, read, err := clientHello(under)
+		hello, all, err := clientHello(&replay{Conn: c, read: first})
 		if err != nil {
 			return loop.Close
 		}
-		under.Early = read
+		read = all
 		if to := s.Stream(hello.ServerName); to != nil {
 			return n.connect(t, c, to, hello.ServerName, read)
 		}
 	}
-	secure := tls.Server(under, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	secure := loop.TLSServer(c, read, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if config := s.TLS(hello.ServerName); config != nil {
 			return config, nil
 		}
 		return nil, errors.New("no certificate for that name") // the client gets the alert internal_error
 	}})
-	if err := secure.HandshakeContext(context.Background()); err != nil {
+	if err := secure.Handshake(t, true); err != nil { // on another thread: it takes as long as a hundred requests
 		n.l.c.Log.Debug("handshake failed", "remote", c.RemoteAddr(), "error", err)
 		return loop.Close
 	}
@@ -127,11 +127,11 @@ func (n *newcomer) secure(t loam.Task, c loop.Conn, s *Service, first []byte) lo
 		peer.Chain = state.VerifiedChains[0]
 	}
 	if state.NegotiatedProtocol == "h2" {
-		n.next = n.l.http2.Session(c, secure, peer, nil)
+		n.next = n.l.http2.Session(secure, secure, peer, nil)
 	} else {
-		n.next = n.l.http1.Session(c, secure, peer, nil)
+		n.next = n.l.http1.Session(secure, secure, peer, nil)
 	}
-	return n.next.Serve(t, c)
+	return n.next.Serve(t, secure)
 }
 
 // connect passes a connection on, with what was read of it. The connection is a request to the target, which answers
@@ -161,6 +161,21 @@ func (n *newcomer) connect(t loam.Task, c loop.Conn, to loam.Target, name string
 		req.End()
 	}}.Start(t)
 	return loop.Handed
+}
+
+// replay is a connection of which bytes were read already.
+type replay struct {
+	net.Conn
+	read []byte
+}
+
+func (r *replay) Read(p []byte) (int, error) {
+	if len(r.read) > 0 {
+		n := copy(p, r.read)
+		r.read = r.read[n:]
+		return n, nil
+	}
+	return r.Conn.Read(p)
 }
 
 // clientHello reads what a client of TLS says first, and returns the bytes it read for that. It has crypto/tls read

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -73,8 +72,7 @@ type conn struct {
 	client *Client
 	shard  *shard
 	conn   loop.Conn
-	stream net.Conn // conn, or TLS over it
-	known  bool     // the engine tells when it is closed: it was released once
+	known  bool // the engine tells when it is closed: it was released once
 }
 
 // close closes the connection.
@@ -152,15 +150,15 @@ func (c *Client) dial(t loam.Task, s *shard, deadline time.Time) (*conn, error) 
 		c.open.add(-1)
 		return nil, err
 	}
-	k := &conn{client: c, shard: s, conn: raw, stream: raw}
+	k := &conn{client: c, shard: s, conn: raw}
 	if c.c.TLS != nil {
-		secure := tls.Client(raw, c.c.TLS)
+		secure := loop.TLSClient(raw, c.c.TLS)
+		k.conn = secure
 		_ = secure.SetDeadline(until) // it fails only for a connection that is closed, as the handshake will
-		if err := secure.HandshakeContext(context.Background()); err != nil {
+		if err := secure.Handshake(t, false); err != nil {
 			k.close()
 			return nil, err
 		}
-		k.stream = secure
 	}
 	return k, nil
 }
@@ -371,10 +369,10 @@ func (k *call) stream(req *loam.Request, t loam.Task) error {
 }
 
 func (k *call) write(p []byte, t loam.Task, req *loam.Request) error {
-	if err := k.conn.stream.SetWriteDeadline(soon(t, cmp.Or(req.Idle, k.client.c.WriteTimeout), req.Deadline())); err != nil {
+	if err := k.conn.conn.SetWriteDeadline(soon(t, cmp.Or(req.Idle, k.client.c.WriteTimeout), req.Deadline())); err != nil {
 		return err
 	}
-	n, err := k.conn.stream.Write(p)
+	n, err := k.conn.conn.Write(p)
 	if err != nil && k.reused && n == 0 && broken(err) {
 		return &staleError{err}
 	}
@@ -388,16 +386,15 @@ func broken(err error) bool {
 
 // receive reads the response's head, past interim ones (RFC 9110, section 15.2).
 func (k *call) receive(req *loam.Request, t loam.Task) error {
-	if k.conn.stream == net.Conn(k.conn.conn) { // a buffer is lent only once there is something to put into it
-		if err := k.conn.stream.SetReadDeadline(req.Deadline()); err != nil {
-			return err
-		}
-		if err := k.conn.conn.Ready(); err != nil {
-			return k.stale(err, 0)
-		}
+	// A buffer is lent only once there is something to put into it.
+	if err := k.conn.conn.SetReadDeadline(req.Deadline()); err != nil {
+		return err
+	}
+	if err := k.conn.conn.Ready(); err != nil {
+		return k.stale(err, 0)
 	}
 	k.buf = buffers.Get().(*buffer)
-	k.r = reader{conn: k.conn.stream, buf: k.buf.b, task: t, req: req}
+	k.r = reader{conn: k.conn.conn, buf: k.buf.b, task: t, req: req}
 	for interim := 0; ; {
 		if k.r.w > k.r.r {
 			k.res.Header = k.res.Header[:0]
@@ -439,12 +436,12 @@ func (k *call) leave(req *loam.Request) error {
 	if !k.msg.upgrade || !req.Header.Has("Upgrade") {
 		return errUpgrade
 	}
-	_ = k.conn.stream.SetDeadline(time.Time{})
+	_ = k.conn.conn.SetDeadline(time.Time{})
 	res := &loam.Response{Status: k.res.Status, Length: -1}
 	for _, f := range k.res.Header { // the strings outlive the buffer
 		res.Header.Add(string(append([]byte(nil), f.Name...)), string(append([]byte(nil), f.Value...)))
 	}
-	res.Tunnel = &Tunnel{Conn: k.conn.stream, FromPeer: append([]byte(nil), k.r.buf[k.r.r:k.r.w]...)}
+	res.Tunnel = &Tunnel{Conn: k.conn.conn, FromPeer: append([]byte(nil), k.r.buf[k.r.r:k.r.w]...)}
 	k.res = *res
 	k.conn = nil
 	return nil
@@ -475,7 +472,7 @@ func (k *call) Close() error {
 	}
 	if conn := k.conn; conn != nil {
 		if k.conn = nil; k.body.ended && k.body.err == nil && !k.msg.close && k.r.r == k.r.w {
-			_ = conn.stream.SetDeadline(time.Time{})
+			_ = conn.conn.SetDeadline(time.Time{})
 			k.client.put(conn)
 		} else {
 			conn.close() // without TLS's farewell: the server shall not take what was cut off for whole
