@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -42,6 +41,7 @@ import (
 type code struct {
 	Module []byte // the husk; where it is interpreted, the rewritten module itself
 	Native string // path of the native code in the cache folder; empty: there is none
+	Size   int64  // of that
 
 	Imaged  bool
 	Reason  string // why not
@@ -151,8 +151,13 @@ func (cc *codeCache) get(sum [sha256.Size]byte) (*code, error) {
 	return c, nil
 }
 
-// compile compiles a module and keeps it.
-func (cc *codeCache) compile(ctx context.Context, sum [sha256.Size]byte, module []byte) (*code, error) {
+// compile compiles a module and keeps it. A module that makes the compiler panic is in error like any other.
+func (cc *codeCache) compile(ctx context.Context, sum [sha256.Size]byte, module []byte) (c *code, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c, err = nil, fmt.Errorf("the compiler failed on it: %v", p)
+		}
+	}()
 	m, err := rewrite.Rewrite(module, rewrite.Options{Image: true, Tables: true, Closed: true})
 	if err != nil {
 		return nil, err
@@ -166,8 +171,12 @@ func (cc *codeCache) compile(ctx context.Context, sum [sha256.Size]byte, module 
 	if err != nil {
 		return nil, err
 	}
-	c := newCode(m)
-	c.Module = husk(m.Binary)
+	info, err := os.Stat(real)
+	if err != nil {
+		return nil, err
+	}
+	c = newCode(m)
+	c.Module, c.Size = husk(m.Binary), info.Size()
 	shell, err := compileAlone(ctx, filepath.Join(tmp, "husk"), c.Module)
 	if err != nil {
 		return nil, err
@@ -188,14 +197,15 @@ func (cc *codeCache) compile(ctx context.Context, sum [sha256.Size]byte, module 
 	)
 }
 
-// compileAlone compiles a module into a folder of its own, and returns the path of the native code.
+// compileAlone compiles a module into a folder of its own, and returns the path of the native code. It does so in the
+// calling goroutine: a panic in one of the engine's could not be recovered from.
 func compileAlone(ctx context.Context, dir string, module []byte) (string, error) {
 	cache, err := wazero.NewCompilationCacheWithDir(dir)
 	if err != nil {
 		return "", err
 	}
 	rt := wazero.NewRuntimeWithConfig(ctx, engineConfig(false).WithCompilationCache(cache))
-	_, err = rt.CompileModule(experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0)), module)
+	_, err = rt.CompileModule(experimental.WithCompilationWorkers(ctx, 1), module)
 	err = errors.Join(err, rt.Close(ctx), cache.Close(ctx))
 	if err != nil {
 		return "", err
@@ -225,7 +235,7 @@ func (cc *codeCache) load(ctx context.Context, rt wazero.Runtime, c *code) (waze
 		return rt.CompileModule(ctx, c.Module)
 	}
 	before, err := os.Stat(cc.path(c.Native))
-	if err != nil {
+	if err != nil || before.Size() != c.Size {
 		return nil, errors.Join(errNotNative, err)
 	}
 	compiled, err := rt.CompileModule(ctx, c.Module)

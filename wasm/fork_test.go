@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/build"
 )
 
 // Forks of one image draw different random numbers, fresh ones and those that were reset; what was seeded with a
@@ -77,6 +79,31 @@ func TestRustKeys(t *testing.T) {
 	put(4000, 2) // ambiguous
 	if at := rustKeys(memory, [][]byte{drawn}); len(at) != 0 {
 		t.Errorf("found at %d though it may be at two places", at)
+	}
+}
+
+// A real guest of Rust: each fork makes hash maps with keys of its own, and those that are in the image still work.
+func TestRustForks(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "rust.wasm")
+	if err := build.Run(t.Context(), build.Job{Name: "rust", Dir: "testdata/rust", Out: out, Wasm: true}); err != nil {
+		t.Skip(err)
+	}
+	binary, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := compile(t, binary, Config{})
+	if len(m.program.image.seeds) != 1 {
+		t.Fatalf("the keys were not found: %v", m.program.image.seeds)
+	}
+	seen := map[string]bool{}
+	for range 8 {
+		_, body := send(t, m, "GET", "/", "")
+		hash, kept, _ := strings.Cut(body, " ")
+		if seen[hash] || kept != "Some(8)" {
+			t.Errorf("%q", body)
+		}
+		seen[hash] = true
 	}
 }
 
@@ -570,4 +597,27 @@ func TestLoadThatFails(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// explosive is a context at which the compiler panics.
+type explosive struct{ context.Context }
+
+func (explosive) Value(any) any { panic("boom") }
+
+// A module that makes the compiler panic is refused by its function's name, and nothing of it is left.
+func TestCompilerPanics(t *testing.T) {
+	h := newHost(t, Options{})
+	binary := handmade{serve: serves, pages: 2, data: []byte("explosive")}.bytes()
+	_, err := h.Compile(explosive{t.Context()}, "orders", binary, Config{})
+	if loam.CodeOf(err) != loam.InvalidArgument || !strings.Contains(fmt.Sprint(err), `function "orders"`) || !strings.Contains(fmt.Sprint(err), "boom") {
+		t.Errorf("%v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(cacheDir, "tmp-*")); len(left) > 0 {
+		t.Errorf("%v", left)
+	}
+	m, err := tryCompile(t, h, binary, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(t, m, "GET", "/", "")
 }

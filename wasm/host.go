@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -83,6 +84,16 @@ func NewHost(o Options) (*Host, error) {
 	h.stop = stop
 	h.done.Go(func() { h.tidy(ctx) })
 	return h, nil
+}
+
+// trim closes the instances that nobody needed since it was last called.
+func (h *Host) trim() {
+	h.mu.Lock()
+	programs := slices.Collect(maps.Values(h.programs))
+	h.mu.Unlock()
+	for _, p := range programs {
+		p.pool.trim()
+	}
 }
 
 // bestReset is the best way to make an instance clean.
@@ -181,20 +192,12 @@ func (h *Host) tidy(ctx context.Context) {
 		select {
 		case now := <-t.C:
 			h.mu.Lock()
-			programs, modules := make([]*program, 0, len(h.programs)), make([]*Module, 0, len(h.modules))
-			for _, p := range h.programs {
-				programs = append(programs, p)
-			}
-			for m := range h.modules {
-				modules = append(modules, m)
-			}
+			modules := slices.Collect(maps.Keys(h.modules))
 			h.mu.Unlock()
 			for _, m := range modules {
 				m.tidy(now)
 			}
-			for _, p := range programs {
-				p.pool.trim()
-			}
+			h.trim()
 		case <-ctx.Done():
 			return
 		}

@@ -498,6 +498,10 @@ func (v *visit) make() (*instance, error) {
 	v.usage.coldBy(ColdFork)
 	m.stats.Forked.Add(1)
 	i, err := p.fork()
+	if loam.CodeOf(err) == loam.Unavailable { // others have more than they need
+		m.host.trim()
+		i, err = p.fork()
+	}
 	if err != nil {
 		return nil, &loam.Error{Code: loam.CodeOf(err), Op: op(m.name), Err: err, Hint: loam.HintOf(err)}
 	}
