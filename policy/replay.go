@@ -2,6 +2,7 @@ package policy
 
 import (
 	"io"
+	"sync"
 
 	"github.com/loam-run/loam"
 )
@@ -29,10 +30,13 @@ func atHand(req *loam.Request) bool {
 	return ok
 }
 
-// replay is a body that remembers what was read of it, up to a bound, to give it again. What reads it streams as before.
+// replay is a body that remembers what was read of it, up to a bound, to give it again. What reads it streams as before,
+// maybe in a task of its own, as clients of HTTP/2 do: it has stopped when the answer was closed.
 type replay struct {
-	from  io.ReadCloser
-	most  int
+	from io.ReadCloser
+	most int
+
+	mu    sync.Mutex // guards what follows; not held while from is read
 	kept  []byte
 	at    int   // of kept that was given again; len(kept): the next bytes come from from
 	lost  bool  // more was read than is kept
@@ -40,36 +44,55 @@ type replay struct {
 }
 
 func (r *replay) Read(p []byte) (int, error) {
+	r.mu.Lock()
 	if r.at < len(r.kept) {
+		defer r.mu.Unlock()
 		n := copy(p, r.kept[r.at:])
 		r.at += n
 		return n, nil
 	}
-	if r.ended != nil {
-		return 0, r.ended
+	ended := r.ended
+	r.mu.Unlock()
+	if ended != nil {
+		return 0, ended
 	}
 	n, err := r.from.Read(p)
-	if len(r.kept)+n > r.most {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lost || len(r.kept)+n > r.most {
 		r.lost, r.kept, r.at = true, nil, 0
-	} else if !r.lost {
+	} else {
 		r.kept = append(r.kept, p[:n]...)
 		r.at = len(r.kept)
 	}
-	r.ended = err
+	if loam.CodeOf(err) != loam.Canceled { // that one ends who reads, and not what is read
+		r.ended = err
+	}
 	return n, err
+}
+
+// whole tells whether Rewind could begin the body anew.
+func (r *replay) whole() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.lost && (r.ended == nil || r.ended == io.EOF)
 }
 
 // Rewind begins the body anew. It is false where bytes of it are gone, or it broke off.
 func (r *replay) Rewind() bool {
-	if r.lost || r.ended != nil && r.ended != io.EOF {
+	if !r.whole() {
 		return false
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.at = 0
 	return true
 }
 
 // Buffered is how many bytes a Read gives without waiting.
 func (r *replay) Buffered() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if n := len(r.kept) - r.at; n > 0 {
 		return n
 	}
@@ -77,6 +100,19 @@ func (r *replay) Buffered() int {
 		return b.Buffered()
 	}
 	return 0
+}
+
+// start readies it for a body. What it kept of another one is room now.
+func (r *replay) start(from io.ReadCloser, most int) {
+	r.from, r.most, r.kept, r.at, r.lost, r.ended = from, most, r.kept[:0], 0, false, nil
+}
+
+// forget lets go of the body.
+func (r *replay) forget() {
+	r.start(nil, 0)
+	if cap(r.kept) > 64<<10 {
+		r.kept = nil
+	}
 }
 
 // Close does nothing: who gave the body closes it, once no try follows.

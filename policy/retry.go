@@ -95,6 +95,9 @@ type retry struct {
 	codes uint32 // c.GRPC, a bit each
 }
 
+// errGone is the error of a request that could not be sent again after all.
+var errGone = loam.Errorf(loam.Unavailable, "retry", "the target failed, and the request's body is gone")
+
 // attempt is a request as it was before it was tried: what a try changed is put back.
 type attempt struct {
 	req               *loam.Request
@@ -104,8 +107,9 @@ type attempt struct {
 	deadline          time.Time
 	enders            int
 	body              io.ReadCloser
-	replay            replay
-	safe              bool // to be repeated though the target may have acted
+	replay            replay // has body, where that does not keep itself
+	safe              bool   // to be repeated though the target may have acted
+	whole             bool   // the body can begin anew by itself
 }
 
 var attempts = sync.Pool{New: func() any { return new(attempt) }}
@@ -117,7 +121,7 @@ func (p *retry) Serve(req *loam.Request) (*loam.Response, error) {
 	for n := 0; ; n++ {
 		res, err := p.next.Serve(req)
 		why := p.reason(req, res, err)
-		if why == 0 || n == p.c.Attempts || !a.mayRepeat(why) {
+		if why == 0 || n == p.c.Attempts || !a.mayRepeat(why, res) {
 			a.end()
 			return res, err
 		}
@@ -127,6 +131,10 @@ func (p *retry) Serve(req *loam.Request) (*loam.Response, error) {
 			return res, err
 		}
 		discard(res)
+		if !a.rewind(why) {
+			a.end()
+			return nil, cmp.Or(err, error(errGone))
+		}
 		a.restore()
 		if err := loam.Sleep(req.Task(), pause); err != nil {
 			a.end()
@@ -141,11 +149,15 @@ func (a *attempt) begin(req *loam.Request, p *retry) {
 	a.header = append(a.header[:0], req.Header...)
 	a.deadline, a.enders, a.body = req.Deadline(), req.Enders(), req.Body
 	a.safe = p.safe(req)
-	if a.body != nil && a.safe && !atHand(req) && req.Length <= int64(p.c.Body) {
-		if k, ok := a.body.(keeper); ok && k.Keep(p.c.Body) {
-			return
-		}
-		a.replay = replay{from: a.body, most: p.c.Body, kept: a.replay.kept[:0]}
+	switch k, keeps := a.body.(keeper); {
+	case a.body == nil || !a.safe:
+	case atHand(req):
+		a.whole = true
+	case req.Length > int64(p.c.Body):
+	case keeps && k.Keep(p.c.Body):
+		a.whole = true
+	default:
+		a.replay.start(a.body, p.c.Body)
 		req.Body = &a.replay
 		req.AtEnd(a) // the answer may still be read together with the body: it stays until then
 		a.enders++
@@ -166,13 +178,10 @@ func (a *attempt) RequestEnded() {
 }
 
 func (a *attempt) forget() {
-	kept, header := a.replay.kept[:0], a.header
-	if cap(kept) > 64<<10 {
-		kept = nil
-	}
-	clear(header)
-	*a = attempt{header: header[:0]}
-	a.replay.kept = kept
+	clear(a.header)
+	a.replay.forget()
+	a.req, a.body, a.header = nil, nil, a.header[:0]
+	a.path, a.query, a.host, a.affinity, a.safe, a.whole = "", "", "", "", false, false
 	attempts.Put(a)
 }
 
@@ -186,12 +195,28 @@ func (a *attempt) restore() {
 	req.SetDeadline(a.deadline)
 }
 
-// mayRepeat tells whether the request can be sent again after it failed for that reason, and if so readies its body.
-func (a *attempt) mayRepeat(why Conditions) bool {
-	if !a.safe && why&(OnConnect|OnRefusedStream) == 0 {
+// mayRepeat tells whether the request can be sent again after it failed for that reason, by an answer that is thrown away
+// then, or an error.
+func (a *attempt) mayRepeat(why Conditions, res *loam.Response) bool {
+	switch {
+	case !a.safe && why&(OnConnect|OnRefusedStream) == 0:
 		return false
+	case a.untouched(why):
+		return true
+	case a.replay.from != nil:
+		return a.replay.whole()
 	}
-	if a.req.Body == nil || why&OnConnect != 0 && a.replay.from == nil { // nothing was read of it
+	return a.whole || res == nil
+}
+
+// untouched tells whether nothing was read of the body.
+func (a *attempt) untouched(why Conditions) bool {
+	return a.body == nil || why&OnConnect != 0 && a.replay.from == nil
+}
+
+// rewind begins the body anew, once nobody reads it any more: where there was an answer, that was closed.
+func (a *attempt) rewind(why Conditions) bool {
+	if a.untouched(why) {
 		return true
 	}
 	r, ok := a.req.Body.(rewinder)

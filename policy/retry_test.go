@@ -437,3 +437,77 @@ func FuzzRetryAfter(f *testing.F) {
 		}
 	})
 }
+
+// A target that answers before it has the body, which a task of its own reads meanwhile, as clients of HTTP/2 do: the next
+// try gets the body from its beginning, once that task has stopped.
+func TestRetryEarlyAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in, out := io.Pipe()
+		go func() {
+			for _, s := range []string{"hel", "lo ", "wor", "ld"} {
+				<-time.After(10 * time.Millisecond)
+				_, _ = out.Write([]byte(s))
+			}
+			_ = out.Close()
+		}()
+		calls := 0
+		target := loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
+			if calls++; calls == 2 {
+				b, err := io.ReadAll(req.Body)
+				if string(b) != "hello world" || err != nil {
+					t.Errorf("%q, %v", b, err)
+				}
+				return status(200), nil
+			}
+			body := &pumped{stop: make(chan struct{}), stopped: make(chan struct{})}
+			reads := req.Body
+			go func() {
+				defer close(body.stopped)
+				b := make([]byte, 3)
+				for range 2 { // then it is told to stop
+					if _, err := reads.Read(b); err != nil {
+						t.Error(err)
+					}
+				}
+				<-body.stop
+			}()
+			<-time.After(time.Millisecond)
+			return &loam.Response{Status: 503, Body: body, Length: -1}, nil
+		})
+		req := get(t, "/")
+		req.Method, req.Body, req.Length = "PUT", in, -1
+		res, err := Retry(RetryConfig{On: On5xx})(target).Serve(req)
+		if err != nil || res.Status != 200 || calls != 2 {
+			t.Errorf("%v, %v, %d tries", res, err, calls)
+		}
+	})
+}
+
+// pumped is an answer whose Close ends the task that sends the request's body.
+type pumped struct {
+	stop, stopped chan struct{}
+}
+
+func (p *pumped) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (p *pumped) Close() error {
+	close(p.stop)
+	<-p.stopped
+	return nil
+}
+
+// A body that breaks when it should begin anew: the request fails, as the target did.
+func TestRetryBodyGone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &script{steps: []any{status(503), status(200)}}
+		req := get(t, "/")
+		req.Method, req.Body, req.Length = "PUT", &stubborn{memory{b: []byte("hello")}}, 5
+		if _, err := Retry(RetryConfig{On: On5xx})(s).Serve(req); loam.CodeOf(err) != loam.Unavailable || s.calls != 1 {
+			t.Errorf("%v after %d calls", err, s.calls)
+		}
+	})
+}
+
+type stubborn struct{ memory }
+
+func (stubborn) Rewind() bool { return false }
