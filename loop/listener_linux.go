@@ -164,7 +164,18 @@ func (ln *listener) tune(fd int) {
 // takeFile takes a descriptor out of f, which is closed.
 func takeFile(f *os.File) (int, error) {
 	defer f.Close()
-	fd, _, e := syscall.Syscall(syscall.SYS_FCNTL, f.Fd(), syscall.F_DUPFD_CLOEXEC, 0)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var fd uintptr
+	var e syscall.Errno
+	// Not by Fd, which makes the socket one that blocks: for a moment, but for a process too that accepts from it as well.
+	if err := raw.Control(func(have uintptr) {
+		fd, _, e = syscall.Syscall(syscall.SYS_FCNTL, have, syscall.F_DUPFD_CLOEXEC, 0)
+	}); err != nil {
+		return -1, err
+	}
 	if e != 0 {
 		return -1, os.NewSyscallError("fcntl", e)
 	}
