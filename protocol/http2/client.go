@@ -194,9 +194,6 @@ func (cl *Client) begin(t loam.Task, req *loam.Request) (*stream, error) {
 	c.last = (before+1)&^1 + 1 // 1, 3, 5, …
 	s := sh.stream(c, c.last)
 	s.task, s.until, s.idle = t, req.Deadline(), req.Idle
-	if s.idle > 0 {
-		sh.soon(sh.now.Add(s.idle))
-	}
 	s.headless, s.tunneled = req.Method == http.MethodHead, leaves
 	start := c.beginHead()
 	b, err := appendRequest(c.out, req, leaves)
@@ -406,6 +403,9 @@ func (c *conn) onResponse(id uint32, end bool, block []byte) *fault {
 		return c.nuisance()
 	}
 	s.head = h
+	if s.idle > 0 { // from now on it counts
+		s.sh.soon(s.sh.now.Add(s.idle))
+	}
 	if s.want = h.length; s.headless || h.status == http.StatusNotModified || h.status == http.StatusNoContent {
 		s.want = -1
 	}

@@ -423,3 +423,41 @@ func TestAnswerBreaksOff(t *testing.T) {
 		}
 	})
 }
+
+// A body that stays silent longer than its request allows is given up, read by a task or relayed without one.
+func TestIdleLimitOfARequest(t *testing.T) {
+	codes := make(chan http2.Code, 1)
+	stall := func(r *raw) {
+		r.want(1, 1)
+		r.send(frame(frame(nil, 1, 4, 1, ok200), 0, 0, 1, []byte("some")))
+		codes <- r.want(3, 1).code()
+		answer(r)
+	}
+	engines(t, func(t *testing.T, e *engine) {
+		cl := e.client(behind(t, nil, stall))
+		defer cl.Close()
+		req := ask("/")
+		req.Idle = 50 * time.Millisecond
+		if _, body, err := e.do(t, cl, req); body != "some" || loam.CodeOf(err) != loam.DeadlineExceeded {
+			t.Errorf("%q, %v", body, err)
+		}
+		if code := <-codes; code != http2.Cancel {
+			t.Errorf("reset with %v", code)
+		}
+		relayed := e.client(behind(t, nil, stall))
+		defer relayed.Close()
+		address, _ := e.serve(t, loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
+			req.Idle = 50 * time.Millisecond
+			return relayed.Serve(req)
+		}))
+		r := dialRaw(t, address)
+		r.send(frame(nil, 1, 5, 1, get()))
+		r.want(0, 1)
+		if g := r.want(3, 1); g.code() != http2.InternalError {
+			t.Errorf("%v", g)
+		}
+		if code := <-codes; code != http2.Cancel {
+			t.Errorf("reset with %v", code)
+		}
+	})
+}

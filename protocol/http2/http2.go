@@ -118,7 +118,7 @@ func (sh *shard) leave(t loam.Task) {
 		now := sh.now
 		sweep := sh.sweeper == nil && len(sh.conns) > 0 && !sh.stopped
 		if sweep {
-			sh.sweeper = t // until it knows itself
+			sh.sweeper, sh.sweepAt = t, now.Add(sh.tick) // until it knows itself
 		}
 		sh.mu.Unlock()
 		for s := ended; s != nil; {

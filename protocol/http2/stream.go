@@ -723,11 +723,11 @@ func (s *stream) broken(err error) {
 
 // sourceFailed ends a response whose rest will not come.
 func (s *stream) sourceFailed(err error) {
-	if s.gone || s.sentEnd {
-		return
-	}
 	if s.client() {
 		s.abort(err, Cancel)
+		return
+	}
+	if s.gone || s.sentEnd {
 		return
 	}
 	if s.head.grpc && s.sentHead {

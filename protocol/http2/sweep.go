@@ -26,6 +26,9 @@ func (sh *shard) sweep(t loam.Task) {
 			sh.leave(t)
 			return
 		}
+		if soonest := sh.now.Add(time.Millisecond); next.Before(soonest) {
+			next = soonest
+		}
 		sh.sweepAt = next
 		sh.leave(t)
 		if err := t.Park(next); err != nil && loam.CodeOf(err) != loam.DeadlineExceeded {
