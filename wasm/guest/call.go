@@ -221,16 +221,23 @@ func (c *Call) exceeded(l Limit, method, format string, args ...any) error {
 	}
 }
 
-// Respond is room for n more bytes of a response's body that has some; it panics where there is none.
-func (c *Call) Respond(has, n int) {
+// Room tells whether a response's body that has some bytes may have n more: nil, or what to fail with.
+func (c *Call) Room(has, n int) error {
 	if int64(n) <= c.Limits.Response-int64(has) {
-		return
+		return nil
 	}
 	c.Used.Limits[LimitResponse]++
-	panic(&loam.Error{
+	return &loam.Error{
 		Code: loam.ResourceExhausted, Err: fmt.Errorf("its response's body is larger than %d bytes", c.Limits.Response),
 		Hint: "answer in pages, or keep large data elsewhere",
-	})
+	}
+}
+
+// Respond is Room for host functions: it panics where there is none.
+func (c *Call) Respond(has, n int) {
+	if err := c.Room(has, n); err != nil {
+		panic(err)
+	}
 }
 
 // Over is why the guest may not go on, or nil: its time is over, nobody waits for it, or the function ends.
