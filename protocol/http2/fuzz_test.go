@@ -251,11 +251,12 @@ func FuzzBlock(f *testing.F) {
 		}
 	})
 	f.Add([]byte{0x82, 0x86, 0x84, 0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff})
+	shared := newMemo()
 	f.Add([]byte{0x0f, 0x2f, 0x01, 'a', 0x10, 0x01, 'b', 0x81, 0x1f})
 	f.Fuzz(func(t *testing.T, block []byte) {
 		var arena bytes.Buffer
 		arena.Write(block)
-		r := blockReader{p: arena.Bytes(), arena: &arena}
+		r := blockReader{p: arena.Bytes(), arena: &arena, memo: shared}
 		var got []loam.Field
 		var err error
 		for len(r.p) > 0 && err == nil {
@@ -274,6 +275,12 @@ func FuzzBlock(f *testing.F) {
 					t.Fatalf("%x: field %d is %v, the library says %v", block, i, got[i], want[i])
 				}
 			}
+		}
+		// With the sizes of the table that may stand in front of a block, and whatever the table is used for.
+		d := decoder{memo: newMemo(), most: 1 << 20, count: 1 << 20}
+		var whole head
+		if _, err := d.decode(block, trailerHead, &whole); (err == errCompression) != (func() error { _, err := hpack.NewDecoder(4096, nil).DecodeFull(block); return err }() != nil) {
+			t.Fatalf("%x: %v, the library says otherwise", block, err)
 		}
 		for _, kind := range []headKind{requestHead, responseHead, trailerHead} {
 			d := decoder{memo: newMemo(), most: 1 << 16, count: 100}

@@ -65,6 +65,8 @@ type decoder struct {
 	most   int            // bytes of names and values, and 32 for each field
 	count  int            // fields
 	table  *hpack.Decoder // once a block has used the dynamic table
+	sized  bool           // the peer has said how large the table is
+	size   int            // and this is it
 	shrunk bool           // the peer has acknowledged that the table has no room
 }
 
@@ -74,6 +76,16 @@ const tableSize = 4096
 // decode reads a block into a head: one of the memo's, which nobody changes, or own. An error is errCompression, which
 // ends the connection, errTooMany or an errMalformed; the connection's table is right after the last two.
 func (d *decoder) decode(block []byte, kind headKind, own *head) (*head, error) {
+	// Who has heard that the table has no room says so once, in front of the next block. Of a table that nobody has used
+	// nothing needs to be kept for that.
+	for d.table == nil && len(block) > 0 && block[0]&0xe0 == 0x20 {
+		r := blockReader{p: block}
+		n, err := r.int(5)
+		if err != nil || n > tableSize || d.shrunk && n > 0 {
+			return nil, errCompression
+		}
+		d.size, d.sized, block = n, true, r.p
+	}
 	key := d.memo.key(block, kind)
 	if h := d.memo.get(key, block, kind); h != nil {
 		return h, nil
@@ -82,7 +94,7 @@ func (d *decoder) decode(block []byte, kind headKind, own *head) (*head, error) 
 	b := builder{h: own, kind: kind, left: d.most, count: d.count}
 	own.arena.Grow(len(block)) // so that it does not grow while the block is read from it
 	own.arena.Write(block)
-	r := blockReader{p: own.arena.Bytes(), arena: &own.arena}
+	r := blockReader{p: own.arena.Bytes(), arena: &own.arena, memo: d.memo}
 	for len(r.p) > 0 {
 		f, known, err := r.next()
 		if err == errStateful {
@@ -105,6 +117,9 @@ func (d *decoder) stateful(block []byte, kind headKind, own *head) error {
 	if d.table == nil {
 		d.table = hpack.NewDecoder(tableSize, nil)
 		d.table.SetMaxStringLength(max(d.most, tableSize))
+		if d.sized {
+			d.table.SetMaxDynamicTableSize(uint32(d.size))
+		}
 		d.limit()
 	}
 	own.reset()
@@ -425,7 +440,14 @@ func printable(s string) bool {
 type memo struct {
 	seed  maphash.Seed
 	heads [512]atomic.Pointer[memoised]
-	seen  [2048]atomic.Uint32 // the upper half of keys that came once
+	words [512]atomic.Pointer[word] // strings in Huffman's code, of heads that differ in one field only: a deadline, a trace
+	seen  [4096]atomic.Uint32       // the upper half of keys that came once
+}
+
+// A word is a string in Huffman's code and what it says.
+type word struct {
+	key         uint64
+	code, plain string
 }
 
 type memoised struct {
@@ -451,11 +473,30 @@ func (m *memo) get(key uint64, block []byte, kind headKind) *head {
 	return nil
 }
 
-func (m *memo) put(key uint64, block []byte, kind headKind, h *head) {
-	if len(block) > maxMemo {
-		return
+// again tells whether a key came before, as far as that is remembered.
+func (m *memo) again(key uint64) bool {
+	upper := uint32(key >> 32)
+	return m.seen[key%uint64(len(m.seen))].Swap(upper) == upper
+}
+
+// shortWord is the length below which a string is decoded as fast as it is found.
+const shortWord = 6
+
+func (m *memo) word(key uint64, code []byte) *word {
+	if w := m.words[key%uint64(len(m.words))].Load(); w != nil && w.key == key && w.code == string(code) {
+		return w
 	}
-	if seen := &m.seen[key%uint64(len(m.seen))]; seen.Swap(uint32(key>>32)) != uint32(key>>32) {
+	return nil
+}
+
+func (m *memo) learn(key uint64, code []byte, plain string) {
+	if len(code) <= 256 && m.again(key) {
+		m.words[key%uint64(len(m.words))].Store(&word{key, string(code), strings.Clone(plain)})
+	}
+}
+
+func (m *memo) put(key uint64, block []byte, kind headKind, h *head) {
+	if len(block) > maxMemo || !m.again(key) {
 		return
 	}
 	e := &memoised{key: key, kind: kind, block: string(block), head: head{

@@ -141,6 +141,7 @@ var errCompression = errors.New("the block is not HPACK")
 type blockReader struct {
 	p     []byte
 	arena *bytes.Buffer
+	memo  *memo // of words in Huffman's code; nil: none
 }
 
 // next is the next field. known tells that its name, and its value where that is not empty in the table, came from the
@@ -214,9 +215,20 @@ func (r *blockReader) string() (string, error) {
 	if !huffman {
 		return view(s), nil
 	}
+	key := uint64(0)
+	if r.memo != nil && n >= shortWord {
+		key = r.memo.key(s, 0)
+		if w := r.memo.word(key, s); w != nil {
+			return w.plain, nil
+		}
+	}
 	from := r.arena.Len()
 	if _, err := hpack.HuffmanDecode(r.arena, s); err != nil {
 		return "", errCompression
 	}
-	return view(r.arena.Bytes()[from:]), nil
+	plain := view(r.arena.Bytes()[from:])
+	if r.memo != nil && n >= shortWord {
+		r.memo.learn(key, s, plain)
+	}
+	return plain, nil
 }
