@@ -326,7 +326,7 @@ func (v *visit) leave(resp *loam.Response, err error) {
 	m := v.module
 	u := &v.usage
 	u.Wall = time.Since(v.began)
-	u.Function, u.Code, u.In = m.name, loam.CodeOf(err), int64(v.in)
+	u.Function, u.Shard, u.Code, u.In = m.name, v.task.Shard(), loam.CodeOf(err), int64(v.in)
 	if resp != nil {
 		u.Out = resp.Length
 	}

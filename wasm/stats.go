@@ -22,6 +22,7 @@ const (
 // A Usage is what one call took.
 type Usage struct {
 	Function string
+	Shard    int           // of the engine, in which it was served
 	Code     loam.Code     // what became of it
 	CPU      time.Duration // of the processor: what the guest did, and the host for it, by the count of its work
 	Wall     time.Duration // from the call's begin to its end, waiting included
