@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/metrics"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
 	"github.com/loam-run/loam/internal/filelock"
+	"github.com/loam-run/loam/internal/rss"
 	"github.com/loam-run/loam/resource"
 	"github.com/loam-run/loam/snapshot"
 	"github.com/loam-run/loam/wasm"
@@ -118,6 +120,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	// Components that did not open are tried again, modules that were replaced are noticed.
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var quiet quiet
 	for {
 		select {
 		case <-ctx.Done():
@@ -128,7 +131,34 @@ func Run(ctx context.Context, o Options) (err error) {
 			}
 		case <-tick.C:
 			s.refresh(ctx)
+			quiet.look()
 		}
+	}
+}
+
+// quiet sees when the process has nothing to do, and has it give memory back then.
+type quiet struct {
+	allocated uint64 // bytes, ever, at the last look
+	trimmed   uint64 // at the last trim
+	calm      int    // looks in a row that found nothing going on
+}
+
+// calmAfter is how many seconds without work make a process idle.
+const calmAfter = 2
+
+func (q *quiet) look() {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	now := sample[0].Value.Uint64()
+	if now-q.allocated > 256<<10 {
+		q.calm = 0
+	} else {
+		q.calm++
+	}
+	q.allocated = now
+	if q.calm == calmAfter && now-q.trimmed > 1<<20 {
+		rss.Trim()
+		q.trimmed = now
 	}
 }
 
