@@ -179,7 +179,7 @@ func (i *instance) close() {
 const (
 	sliceFuel = rewrite.MinFuel        // units after which the clock is looked at
 	sliceTime = 200 * time.Microsecond // after which others run
-	maxStack  = 16 << 20               // bytes
+	maxStack  = 8 << 20                // bytes
 	deepStack = 256 << 10              // bytes; the engine never gives a stack back
 )
 
