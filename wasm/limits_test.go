@@ -91,6 +91,23 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// Memory beyond the limit is refused, counted, and the guest's to live without.
+func TestMemoryLimit(t *testing.T) {
+	for name, passive := range map[string][]byte{"image": nil, "plain": {1}} {
+		g := handmade{serve: join([]byte{0x41, 1, 0x40, 0}, mustBe(2), []byte{0x41, 1, 0x40, 0}, mustBe(minusOne), []byte{0x41, 50, 0x40, 0}, mustBe(minusOne)), pages: 2, passive: passive}
+		if passive != nil {
+			g.initialize = []byte{0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 8, 0, 0}
+		}
+		m := compile(t, g.bytes(), Config{Memory: 3 << 16})
+		for n := range int64(3) {
+			send(t, m, "GET", "/", "")
+			if got := m.stats.Limits[guest.LimitMemory].Load(); got != 2*(n+1) {
+				t.Errorf("%s: refused %d times, want %d", name, got, 2*(n+1))
+			}
+		}
+	}
+}
+
 // sleepForever is a subscription to a clock that never strikes.
 var sleepForever = append(append(make([]byte, 16), 1, 0, 0, 0, 0, 0, 0, 0), append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, make([]byte, 16)...)...)
 

@@ -52,10 +52,23 @@ type memory interface {
 	shrinking(bool)
 }
 
-// given is an allocator that has its memory already.
-type given struct{ memory experimental.LinearMemory }
+// A given is an allocator that has its memory already, and counts what it refuses.
+type given struct {
+	experimental.LinearMemory
+	refused *uint32
+}
 
-func (g given) Allocate(_, _ uint64) experimental.LinearMemory { return g.memory }
+// Allocate implements experimental.MemoryAllocator.
+func (g *given) Allocate(_, _ uint64) experimental.LinearMemory { return g }
+
+// Reallocate implements experimental.LinearMemory.
+func (g *given) Reallocate(size uint64) []byte {
+	b := g.LinearMemory.Reallocate(size)
+	if b == nil {
+		*g.refused++
+	}
+	return b
+}
 
 // A sliceMemory is a slice of the Go heap: for first instances, for images so small that mapping them costs more than
 // copying, and for systems that cannot do better.

@@ -381,7 +381,8 @@ func (p *program) fork() (*instance, error) {
 // make instantiates the module. The memory is the engine's from then on.
 func (i *instance) make(m experimental.LinearMemory) error {
 	p := i.program
-	mod, err := p.engine.InstantiateModule(experimental.WithMemoryAllocator(&i.call, given{m}), p.compiled, p.config)
+	a := &given{m, &i.call.Used.Limits[guest.LimitMemory]}
+	mod, err := p.engine.InstantiateModule(experimental.WithMemoryAllocator(&i.call, a), p.compiled, p.config)
 	if err != nil {
 		m.Free()
 		return err

@@ -25,6 +25,9 @@ func New(ctx context.Context, host *wasm.Host, name string, binary []byte, c was
 // req was read.
 func (f *Function) Serve(req *loam.Request) (*loam.Response, error) { return f.module.Serve(req) }
 
+// State tells how the function is at this moment.
+func (f *Function) State() wasm.State { return f.module.State() }
+
 // Stats are the function's counters.
 func (f *Function) Stats() *wasm.Stats { return f.module.Stats() }
 

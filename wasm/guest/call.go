@@ -32,6 +32,7 @@ const (
 	LimitWall
 	LimitCPU
 	LimitStack
+	LimitMemory // it asked for more and was refused
 	LimitOutput // log lines
 	LimitSessions
 	NumLimits
