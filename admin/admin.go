@@ -3,13 +3,13 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -61,6 +61,9 @@ type Server interface {
 	Services() []service.Status
 	// Registry is the embedded registry of services over HTTP.
 	Registry() http.Handler
+	// Upgrade replaces the process by one of another binary, "" for the same one, that has to serve within patience (0: as
+	// the process was told), and tells of its progress. It returns once that serves; an error leaves this one serving.
+	Upgrade(ctx context.Context, binary string, patience time.Duration, progress func(string)) error
 	// Backup writes a copy of a component's store, as it is at one moment, to a new file at path.
 	Backup(ctx context.Context, component, path string) error
 }
@@ -68,6 +71,9 @@ type Server interface {
 // Options of Listen.
 type Options struct {
 	Address string // "" is any free port of loopback
+	// Socket and Token are those of an endpoint in another process whose place this one takes; nil and "": it is a new one.
+	Socket  *os.File
+	Token   string
 	DataDir string
 	Log     *slog.Logger
 }
@@ -75,7 +81,9 @@ type Options struct {
 // An Endpoint is an admin listener that is being served.
 type Endpoint struct {
 	http    *http.Server
-	files   []string
+	socket  net.Listener
+	token   string
+	dir     string
 	stopped chan struct{}
 }
 
@@ -84,26 +92,29 @@ func Listen(ctx context.Context, o Options, s Server) (*Endpoint, error) {
 	if o.Address == "" {
 		o.Address = "127.0.0.1:0"
 	}
-	var lc net.ListenConfig
-	socket, err := lc.Listen(ctx, "tcp", o.Address)
+	var socket net.Listener
+	var err error
+	if o.Socket != nil {
+		socket, err = net.FileListener(o.Socket)
+		o.Socket.Close()
+	} else {
+		var lc net.ListenConfig
+		socket, err = lc.Listen(ctx, "tcp", o.Address)
+	}
 	if err != nil {
 		return nil, &loam.Error{Code: loam.Unavailable, Op: "admin endpoint on " + o.Address, Err: err, Hint: "choose another address: --admin HOST:PORT"}
 	}
-	token := rand.Text()
-	where, err := json.Marshal(contact{Address: socket.Addr().String(), PID: os.Getpid()})
-	if err == nil {
-		err = errors.Join(writePrivate(filepath.Join(o.DataDir, tokenFile), []byte(token)), writePrivate(filepath.Join(o.DataDir, addressFile), where))
-	}
-	if err != nil {
-		return nil, errors.Join(&loam.Error{Code: loam.PermissionDenied, Op: "admin token", Err: err, Hint: "choose a data directory that can be written: --data DIR"}, socket.Close())
-	}
+	token := cmp.Or(o.Token, rand.Text())
 	e := &Endpoint{
+		socket: socket, token: token, dir: o.DataDir,
 		http: &http.Server{
 			Handler: authorized(token, handler(s, o.DataDir, o.Log)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 			ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		},
-		files:   []string{filepath.Join(o.DataDir, tokenFile), filepath.Join(o.DataDir, addressFile)},
 		stopped: make(chan struct{}),
+	}
+	if err := e.Announce(); err != nil {
+		return nil, errors.Join(err, socket.Close())
 	}
 	go func() {
 		defer close(e.stopped)
@@ -114,27 +125,59 @@ func Listen(ctx context.Context, o Options, s Server) (*Endpoint, error) {
 	return e, nil
 }
 
+// Announce writes into the data directory how to find the endpoint.
+func (e *Endpoint) Announce() error {
+	where, err := json.Marshal(contact{Address: e.socket.Addr().String(), PID: os.Getpid()})
+	if err == nil {
+		err = errors.Join(writePrivate(filepath.Join(e.dir, tokenFile), []byte(e.token)), writePrivate(filepath.Join(e.dir, addressFile), where))
+	}
+	if err != nil {
+		return &loam.Error{Code: loam.PermissionDenied, Op: "admin token", Err: err, Hint: "choose a data directory that can be written: --data DIR"}
+	}
+	return nil
+}
+
+// File is a duplicate of the endpoint's socket, for another process to go on with.
+func (e *Endpoint) File() (*os.File, error) {
+	return e.socket.(interface{ File() (*os.File, error) }).File()
+}
+
+// Token is what callers have to know.
+func (e *Endpoint) Token() string { return e.token }
+
+// Leave ends the endpoint where another process goes on with it: calls under way are answered, or end with ctx, and the
+// files stay.
+func (e *Endpoint) Leave(ctx context.Context) {
+	if e.http.Shutdown(ctx) != nil {
+		_ = e.http.Close() // their answers are lost
+	}
+	<-e.stopped
+}
+
 // Close stops the endpoint and removes its files.
 func (e *Endpoint) Close() error {
 	err := e.http.Close()
 	<-e.stopped
-	for _, f := range e.files {
-		err = errors.Join(err, os.Remove(f))
+	for _, name := range []string{tokenFile, addressFile} {
+		err = errors.Join(err, os.Remove(filepath.Join(e.dir, name)))
 	}
 	return err
 }
 
-// writePrivate replaces a file by one that only its owner can read, whatever stood there.
+// writePrivate replaces a file by one that only its owner can read, whatever stood there, in one step.
 func writePrivate(path string, content []byte) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // its mode is 0600
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }
 
 // authorized lets in who knows the token.
@@ -178,6 +221,7 @@ func handler(s Server, dataDir string, log *slog.Logger) http.Handler {
 			http.Error(w, err.Error(), protocol.HTTPStatus(loam.CodeOf(err))) // of no effect once the copy is being sent
 		}
 	})
+	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, r *http.Request) { upgrade(w, r, s) })
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/admin"
 	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/capability/http"
 	"github.com/loam-run/loam/capability/invoke"
@@ -62,20 +63,31 @@ type server struct {
 	die           context.CancelFunc
 	digests       map[string]digest
 
+	gate     *gate    // where capability calls find the components
+	owned    *os.File // the data directory's lock
+	admin    *admin.Endpoint
+	before   *predecessor // whose place this process takes; nil: nobody's
+	heir     *heir        // that took this one's; nil: nobody
+	upgrades chan *upgradeRequest
+
 	open   atomic.Pointer[opened]  // the components that capability calls find
 	status atomic.Pointer[current] // what admin tells
 }
+
+// watchdog is how long a task may hold its loop before the log says so: longer than a busy machine keeps one waiting.
+const watchdog = 500 * time.Millisecond
 
 func newServer(o Options, host *wasm.Host) *server {
 	s := &server{
 		o: o, started: time.Now(), host: host, components: map[componentKey]*component{}, targets: map[snapshot.TargetRef]*handle{},
 		listeners: map[string]*socket{}, subscriptions: map[string]*subscription{}, digests: map[string]digest{},
 		logs: map[snapshot.AccessLog]*telemetry.AccessLog{}, kept: map[string]any{},
+		gate: newGate(), upgrades: make(chan *upgradeRequest),
 	}
 	// A loop occupies one of Go's processors as long as it has something to do: one more lets the rest go on beside them.
 	loops := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(loops + 1)
-	s.engine = loop.New(loop.Options{Loops: loops, Log: o.Log, Goroutines: o.Goroutines})
+	s.engine = loop.New(loop.Options{Loops: loops, Watchdog: watchdog, Log: o.Log, Goroutines: o.Goroutines})
 	s.hub = http2.NewHub(s.engine)
 	s.series = telemetry.NewSet(s.engine.Shards())
 	s.registry = registry.New(o.Log)
@@ -94,11 +106,13 @@ func newServer(o Options, host *wasm.Host) *server {
 		config.Methods(find(s, "config", func(o *opened) map[string]*config.Config { return o.config })),
 		sequence.Methods(find(s, "sequence", func(o *opened) map[string]*sequence.Sequence { return o.sequence })),
 		secret.Methods(find(s, "secret", func(o *opened) map[string]*secret.Store { return o.secret })),
-		invoke.New(s.callee).Methods(),
-		s.sender.Methods(),
 	} {
-		maps.Copy(s.methods, m)
+		for name, do := range m {
+			s.methods[name] = s.gate.method(name, do)
+		}
 	}
+	maps.Copy(s.methods, invoke.New(s.callee).Methods()) // these need no component
+	maps.Copy(s.methods, s.sender.Methods())
 	return s
 }
 

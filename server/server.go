@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/metrics"
 	"slices"
@@ -54,6 +55,18 @@ type Options struct {
 	Prepare func(ctx context.Context, p *snapshot.Plan) map[string]error
 	// Changed is told of every generation that was applied; nil: nobody is.
 	Changed func(admin.Status)
+
+	// Successor is the command of a process that shall take this one's place, of another binary or, for "", of this one's;
+	// nil: none can.
+	Successor func(binary string) (*exec.Cmd, error)
+	// Predecessor is the connection to the process whose place this one takes, as Predecessor returns it; nil: there is none.
+	Predecessor *os.File
+	// Upgrade asks for an upgrade to this process's own binary, as SIGUSR2 does.
+	Upgrade <-chan os.Signal
+	// Patience is how long a new process may take until it serves; 0 is 30s.
+	Patience time.Duration
+	// Upgraded is told of the process that serves now; nil: nobody is.
+	Upgraded func(pid int)
 }
 
 // Run serves until ctx ends, then drains, and returns nil; or it returns why it could not start. Once it serves, no
@@ -68,70 +81,193 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Address == "" {
 		o.Address = "127.0.0.1:8080"
 	}
-	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
-		return &loam.Error{Code: loam.PermissionDenied, Op: "data directory", Err: err, Hint: "choose one that can be written: --data DIR"}
+	if o.Patience == 0 {
+		o.Patience = 30 * time.Second
 	}
-	owned, err := filelock.Take(filepath.Join(o.DataDir, "lock"))
+	if o.Predecessor != nil {
+		w, err := newWire(o.Predecessor)
+		if err != nil {
+			return err
+		}
+		return run(ctx, o, w)
+	}
+	return run(ctx, o, nil)
+}
+
+// run is Run. before is the process whose place this one takes, nil for nobody.
+func run(ctx context.Context, o Options, before *wire) (err error) {
+	refuse := func(err error) error {
+		if before != nil {
+			_ = before.send("refused", 0, failureOf(err), nil) // if it is gone, nobody wants to know
+		}
+		return err
+	}
+	s, err := open(o, before)
 	if err != nil {
-		return &loam.Error{
-			Code: loam.FailedPrecondition, Op: "data directory " + o.DataDir, Err: err,
-			Hint: "end that process, or give this one a data directory of its own: --data DIR",
+		return refuse(err)
+	}
+	// The reverse of how things were made: sockets first, so that nothing new comes in while the rest ends.
+	grace := o.Grace
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		err = errors.Join(err, s.close(ctx), s.host.Close(), s.disown())
+	}()
+	if before == nil {
+		err = s.begin(ctx)
+	} else {
+		err = s.succeed(ctx)
+	}
+	if err != nil {
+		return refuse(err)
+	}
+	heir, err := s.serve(ctx)
+	if heir == nil {
+		return errors.Join(err, s.admin.Close())
+	}
+	end := time.Now().Add(o.Grace)
+	leaving, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	s.leave(leaving, heir)
+	grace = max(time.Until(end), 0)
+	s.heir = heir
+	return err
+}
+
+// open makes a server that has nothing to serve yet. Its data directory is its own, unless there is a process before it.
+func open(o Options, before *wire) (*server, error) {
+	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
+		return nil, &loam.Error{Code: loam.PermissionDenied, Op: "data directory", Err: err, Hint: "choose one that can be written: --data DIR"}
+	}
+	var owned *os.File
+	if before == nil {
+		var err error
+		if owned, err = filelock.Take(filepath.Join(o.DataDir, "lock")); err != nil {
+			return nil, &loam.Error{
+				Code: loam.FailedPrecondition, Op: "data directory " + o.DataDir, Err: err,
+				Hint: "end that process, or give this one a data directory of its own: --data DIR",
+			}
 		}
 	}
-	defer func() { err = errors.Join(err, owned.Close()) }()
 	host, err := wasm.NewHost(wasm.Options{CacheDir: filepath.Join(o.DataDir, "cache"), Log: o.Log})
 	if err != nil {
-		return err
+		if owned != nil {
+			err = errors.Join(err, owned.Close())
+		}
+		return nil, err
 	}
 	s := newServer(o, host)
-	// The reverse of how things were made: sockets first, so that nothing new comes in while the rest ends.
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.Grace)
-		defer cancel()
-		err = errors.Join(err, s.close(ctx), host.Close())
-	}()
+	s.owned = owned
+	if before != nil {
+		s.meet(before)
+	}
+	return s, nil
+}
 
-	a, err := admin.Listen(ctx, admin.Options{Address: o.Admin, DataDir: o.DataDir, Log: o.Log}, s)
+// disown lets go of the data directory, and of the process before this one.
+func (s *server) disown() error {
+	if s.before != nil {
+		s.desert()
+	}
+	if s.heir != nil {
+		s.heir.peer.close()
+		for range s.heir.says { // until its reader has ended
+		}
+	}
+	if s.owned == nil {
+		return nil
+	}
+	return s.owned.Close()
+}
+
+// begin serves what the resources declare.
+func (s *server) begin(ctx context.Context) (err error) {
+	if s.admin, err = admin.Listen(ctx, admin.Options{Address: s.o.Admin, DataDir: s.o.DataDir, Log: s.o.Log}, s); err != nil {
+		return err
+	}
+	if err = s.reload(ctx); err == nil {
+		err = s.deaf()
+	}
 	if err != nil {
-		return err
+		err = errors.Join(err, s.admin.Close())
 	}
-	defer func() { err = errors.Join(err, a.Close()) }()
+	return err
+}
 
-	if err := s.reload(ctx); err != nil {
-		return err
-	}
-	if err := s.deaf(); err != nil {
-		return err
-	}
-	var watching sync.WaitGroup
-	defer watching.Wait()
+// serve keeps up with changes until ctx ends, or another process has taken this one's place, which it returns.
+func (s *server) serve(ctx context.Context) (*heir, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var others sync.WaitGroup
+	defer others.Wait()
+	defer cancel()
 	reload := make(chan struct{}, 1)
-	watching.Go(func() {
-		err := o.Provider.Watch(ctx, func() {
+	others.Go(func() {
+		err := s.o.Provider.Watch(ctx, func() {
 			select {
 			case reload <- struct{}{}:
 			default: // one is waiting already, and will see this change too
 			}
 		})
 		if err != nil {
-			o.Log.Error("watching for changes ended; restart to load further ones", "error", err)
+			s.o.Log.Error("watching for changes ended; restart to load further ones", "error", err)
 		}
 	})
 	// Components that did not open are tried again, modules that were replaced are noticed.
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var quiet quiet
+	var upgrade *upgradeRequest // under way
+	ready := make(chan arrival, 1)
+	begin := func(r *upgradeRequest) {
+		if upgrade != nil {
+			r.done <- &loam.Error{Code: loam.FailedPrecondition, Op: "upgrade", Err: errors.New("one is under way already"), Hint: "wait for its end"}
+			return
+		}
+		h, err := s.hello()
+		if err != nil {
+			r.done <- err
+			return
+		}
+		upgrade = r
+		others.Go(func() {
+			n, err := s.startSuccessor(ctx, r, h)
+			ready <- arrival{n, err}
+		})
+	}
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			if upgrade != nil {
+				a := <-ready
+				if a.n != nil {
+					a.err = a.n.fail(ctx.Err())
+				}
+				upgrade.done <- a.err
+			}
+			return nil, nil
 		case <-reload:
 			if err := s.reload(ctx); err != nil {
-				o.Log.Error("resources could not be loaded; the present ones serve on", "error", err)
+				s.o.Log.Error("resources could not be loaded; the present ones serve on", "error", err)
 			}
 		case <-tick.C:
 			s.refresh(ctx)
 			quiet.look()
+		case r := <-s.upgrades:
+			begin(r)
+		case <-s.o.Upgrade:
+			begin(s.signaled())
+		case a := <-ready:
+			r := upgrade
+			upgrade = nil
+			var h *heir
+			if a.err == nil {
+				h, a.err = s.handOver(a.n, r)
+			}
+			r.done <- a.err
+			if h != nil {
+				return h, nil
+			}
+			s.o.Log.Warn("upgrade failed; serving as before", "error", a.err, "hint", loam.HintOf(a.err))
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 // A socket is an open listener and what it serves at present.
 type socket struct {
 	hash     string // of what needs another socket when it changes
+	address  string // as its Gateway has it
 	listener *listener.Listener
 	table    atomic.Pointer[route.Table]
 	err      error
@@ -84,8 +85,8 @@ func (s *server) applyListeners(ctx context.Context, plan *snapshot.Plan) {
 		if now.listener != nil { // it moves: the old socket may hold the address of the new
 			s.endLater(now.listener.Drain, "listener", l.Name)
 		}
-		now.hash = hash
-		now.listener, now.err = listener.Listen(ctx, s.engine, s.hub, listener.Config{Name: l.Name, Address: l.Address, Limits: limits(l.Connections), Log: s.o.Log}, service)
+		now.hash, now.address = hash, l.Address
+		now.listener, now.err = listener.Listen(ctx, s.engine, s.hub, listener.Config{Name: l.Name, Address: l.Address, Limits: limits(l.Connections), Files: s.inherit(l, now), Log: s.o.Log}, service)
 		if now.err != nil {
 			s.failures["Gateway/"+l.Gateway] = now.err
 			s.o.Log.Error("not listening", "listener", l.Name, "error", now.err, "hint", loam.HintOf(now.err))

@@ -28,6 +28,7 @@ type cli struct {
 	Invoke     invokeCmd     `cmd:"" help:"Send a request to a function or app of a running loam."`
 	New        newCmd        `cmd:"" help:"Start a project from a template."`
 	Build      buildCmd      `cmd:"" help:"Build the functions and apps that have a source."`
+	Upgrade    upgradeCmd    `cmd:"" help:"Replace a running loam by another binary, without losing anything."`
 	Backup     backupCmd     `cmd:"" help:"Copy the embedded store of a running loam to a file."`
 	Completion completionCmd `cmd:"" help:"Print a shell completion script."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

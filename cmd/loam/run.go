@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/loam-run/loam"
@@ -30,7 +33,8 @@ func (f serveFlags) options(paths []string) server.Options {
 }
 
 type runCmd struct {
-	Paths []string `arg:"" name:"path" type:"path" help:"Files and folders with resources."`
+	Paths    []string      `arg:"" name:"path" type:"path" help:"Files and folders with resources."`
+	Patience time.Duration `default:"30s" help:"How long a new process may take in an upgrade until it serves."`
 	serveFlags
 }
 
@@ -38,6 +42,7 @@ func (runCmd) Help() string {
 	return `Serves what the files declare until SIGTERM, then finishes the requests under way; a second SIGTERM ends it at once.
 It takes in changes of the files as they come. A resource that is broken is reported (loam get) and serves nothing, or
 goes on serving its previous version; it never stops the others. Sources are not built: that is loam build, or loam dev.
+SIGUSR2 replaces it by the binary that stands where it was started from, as loam upgrade does.
 
 Examples:
   loam run app.yaml
@@ -51,11 +56,26 @@ func (c runCmd) Run(ctx context.Context, o out) error {
 	}
 	opts := c.options(c.Paths)
 	opts.Log = c.logger(o.err, "json")
+	var err error
+	if opts.Predecessor, err = server.Predecessor(); err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	opts.Upgrade, opts.Successor, opts.Patience = signals, successor(), c.Patience
+	tell := func(state string) {
+		if err := notify(state); err != nil {
+			opts.Log.Warn("the service manager was not told", "state", state, "error", err)
+		}
+	}
+	opts.Upgraded = func(pid int) { tell("MAINPID=" + strconv.Itoa(pid)) }
 	said := false
 	opts.Changed = func(s admin.Status) {
 		reportBroken(opts.Log.Error, s)
 		if !said {
 			said = true
+			tell("READY=1")
 			opts.Log.Info("serving", "version", version, "urls", s.URLs, "data", c.Data)
 		}
 	}
