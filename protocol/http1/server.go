@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"sync"
@@ -84,45 +85,56 @@ func (x *exchange) ends() bool {
 
 // Between tells whether the connection could be gone on with by another process that has but its socket: it is plain, and
 // nothing was read that is not answered. It is asked of a connection that no task serves.
-func (c *session) Between() bool { return c.secure == nil && c.early == nil }
+func (c *session) Between() bool { return !c.secure() && (c.more == nil || c.more.early == nil) }
 
 // Session begins to serve a connection. stream is what is spoken on: the connection itself, or TLS over it; peer is what
 // TLS told of the client, nil without it. read are bytes that came in already.
 func (s *Server) Session(conn loop.Conn, stream net.Conn, peer *loam.Peer, read []byte) loop.Session {
 	c := &session{s: s}
-	if peer != nil || stream != net.Conn(conn) {
-		c.secure = &secure{stream, peer}
-	}
-	if len(read) > 0 {
-		c.early = &read
+	if peer != nil || stream != net.Conn(conn) || len(read) > 0 {
+		c.more = &more{stream: stream, peer: peer, early: read}
 	}
 	return c
 }
 
 // session is all that an idle connection keeps: there may be very many of them.
 type session struct {
-	s      *Server
-	secure *secure // nil: the connection is spoken on as it is
-	early  *[]byte // came in before the session began
-	remote [23]byte
-	n      uint8 // remote[:n] is the client's address, if it is as short as those of IPv4 are
+	s    *Server
+	more *more // nil: there is nothing to say, as for most
+	ip   [4]byte
+	port uint16
+	v4   bool // ip and port are the client's
 }
 
-type secure struct {
-	stream net.Conn
+// more is what few sessions have.
+type more struct {
+	stream net.Conn // what is spoken on
 	peer   *loam.Peer
+	early  []byte // came in before the session began
+	remote string // the client's address, if it is none of IPv4
 }
 
-// address is the client's.
-func (c *session) address(conn net.Conn) string {
-	if c.n == 0 {
-		a := conn.RemoteAddr().String()
-		if len(a) > len(c.remote) {
-			return a
-		}
-		c.n = uint8(copy(c.remote[:], a))
+// secure tells whether TLS is spoken, or anything else on top of the connection.
+func (c *session) secure() bool { return c.more != nil && c.more.peer != nil }
+
+// address is the client's, written to b where it is one of IPv4.
+func (c *session) address(conn net.Conn, b []byte) string {
+	if c.v4 {
+		return view(netip.AddrPortFrom(netip.AddrFrom4(c.ip), c.port).AppendTo(b))
 	}
-	return view(c.remote[:c.n])
+	if c.more != nil && c.more.remote != "" {
+		return c.more.remote
+	}
+	a := conn.RemoteAddr()
+	if tcp, ok := a.(*net.TCPAddr); ok && tcp.IP.To4() != nil {
+		c.ip, c.port, c.v4 = [4]byte(tcp.IP.To4()), uint16(tcp.Port), true
+		return c.address(conn, b)
+	}
+	if c.more == nil {
+		c.more = &more{stream: conn}
+	}
+	c.more.remote = a.String()
+	return c.more.remote
 }
 
 func (c *session) Close() {}
@@ -137,6 +149,7 @@ type exchange struct {
 	body   body
 	r      reader
 	id     [32]byte
+	remote [24]byte
 	s      *Server
 	c      *session
 	conn   loop.Conn
@@ -150,13 +163,13 @@ func (c *session) Serve(t loam.Task, conn loop.Conn) loop.Verdict {
 	x := c.s.pool.Get().(*exchange)
 	x.s, x.c, x.conn, x.task = c.s, c, conn, t
 	x.stream, x.peer = conn, nil
-	if c.secure != nil {
-		x.stream, x.peer = c.secure.stream, c.secure.peer
-	}
 	x.n = 0
-	if c.early != nil {
-		x.n = copy(x.in, *c.early) // as much as a listener looks at is far below the buffer's size
-		c.early = nil
+	if m := c.more; m != nil {
+		x.stream, x.peer = m.stream, m.peer
+		x.n = copy(x.in, m.early) // as much as a listener looks at is far below the buffer's size
+		if m.early = nil; m.peer == nil && m.stream == net.Conn(conn) && m.remote == "" {
+			c.more = nil
+		}
 	}
 	v := x.serve()
 	x.c, x.conn, x.task, x.stream, x.peer = nil, nil, nil, nil, nil
@@ -246,7 +259,7 @@ func (x *exchange) request(n int) (loop.Verdict, bool) {
 	if x.peer != nil {
 		req.Scheme = "https"
 	}
-	req.Remote = x.c.address(x.conn)
+	req.Remote = x.c.address(x.conn, x.remote[:0])
 	if req.ID = req.Header.Get(protocol.RequestID); !protocol.ValidID(req.ID) {
 		req.ID = view(s.ids.Append(x.id[:0]))
 		req.Header.Set(protocol.RequestID, req.ID)
