@@ -369,16 +369,16 @@ func cpu(pids []int) (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil // USER_HZ is 100 on every Linux
 }
 
-// resident is how many KiB pids hold.
-func resident(pids []int) (kib float64, err error) {
+// resident is how many KiB pids hold, by a line of proc(5)'s status.
+func resident(pids []int, line string) (kib float64, err error) {
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			return 0, err
 		}
-		_, after, ok := strings.Cut(string(b), "VmRSS:")
+		_, after, ok := strings.Cut(string(b), line)
 		if !ok {
-			return 0, fmt.Errorf("no VmRSS for process %d", pid)
+			return 0, fmt.Errorf("no %s for process %d", line, pid)
 		}
 		n, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
 		if err != nil {

@@ -294,7 +294,8 @@ func memory(all []*contender) (verdicts []string, err error) {
 		if err := c.again(); err != nil { // what the load left in memory is not what is asked for
 			return nil, err
 		}
-		base, err := resident(c.pids)
+		time.Sleep(settled)
+		base, err := resident(c.pids, "VmRSS:")
 		if err != nil {
 			return nil, err
 		}
@@ -317,8 +318,11 @@ func memory(all []*contender) (verdicts []string, err error) {
 	return verdicts, nil
 }
 
-// idle opens n connections that have made one request and are kept, and tells the KiB each of them costs beyond what
-// the first hundred have warmed up.
+// settled is after how long memory is looked at: a process may have given back by then what it needs no more.
+const settled = 5 * time.Second
+
+// idle opens n connections that have made one request and are kept, and tells the KiB of its own (anonymous) memory
+// that each of them costs beyond what the first two hundred have warmed up.
 func idle(c *contender, address string, n int, secure *tls.Config) (float64, error) {
 	var conns []net.Conn
 	defer func() {
@@ -353,16 +357,16 @@ func idle(c *contender, address string, n int, secure *tls.Config) (float64, err
 	if err := open(200); err != nil {
 		return 0, err
 	}
-	time.Sleep(time.Second)
-	before, err := resident(c.pids)
+	time.Sleep(settled)
+	before, err := resident(c.pids, "RssAnon:")
 	if err != nil {
 		return 0, err
 	}
 	if err := open(n); err != nil {
 		return 0, err
 	}
-	time.Sleep(3 * time.Second)
-	after, err := resident(c.pids)
+	time.Sleep(settled)
+	after, err := resident(c.pids, "RssAnon:")
 	return (after - before) / float64(n), err
 }
 
