@@ -86,6 +86,8 @@ type Ledger struct {
 	ended  map[usageKey]Usage
 	shards []usageShard
 
+	told time.Time // when trouble was last logged
+
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
@@ -118,27 +120,21 @@ type usageEntry struct {
 func (e *usageEntry) fresh() Usage { return e.now.since(&e.base) }
 
 // OpenLedger opens the ledger in a folder, with what earlier processes recorded there. A process that shares the folder
-// writes files of its own.
-func OpenLedger(o LedgerOptions) (*Ledger, error) {
+// writes files of its own. Where the folder cannot be written, calls are counted in memory until it can.
+func OpenLedger(o LedgerOptions) *Ledger {
 	o.Keep, o.MaxBytes, o.Sync = cmp.Or(o.Keep, 92), cmp.Or(o.MaxBytes, 512<<20), cmp.Or(o.Sync, 10*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	l := &Ledger{o: o, hour: hourOf(time.Now()), shards: make([]usageShard, o.Shards)}
-	var err error
-	if l.file, l.ended, err = openUsage(o.Dir, dayOf(l.hour), o.MaxBytes/2); err != nil {
-		return nil, err
-	}
+	l := &Ledger{o: o, ended: map[usageKey]Usage{}, shards: make([]usageShard, o.Shards)}
 	for i := range l.shards {
-		l.shards[i] = usageShard{entries: map[string]*usageEntry{}, file: l.file, hour: l.hour}
+		l.shards[i].entries = map[string]*usageEntry{}
 	}
+	l.roll(hourOf(time.Now()))
 	var ctx context.Context
 	ctx, l.stop = context.WithCancel(context.Background())
 	l.done.Go(func() { l.tend(ctx) })
-	return l, nil
+	return l
 }
 
 // Close stores all there is.
@@ -155,6 +151,9 @@ func (l *Ledger) Close() error {
 		for _, e := range s.entries {
 			e.slot = usageSlot{}
 		}
+	}
+	if l.file == nil {
+		return nil
 	}
 	return errors.Join(l.file.sync(), l.file.close())
 }
@@ -194,7 +193,7 @@ func (s *usageShard) attach(e *usageEntry, key usageKey, shard int) bool {
 
 // tend does once in a while what no request may wait for, until ctx ends.
 func (l *Ledger) tend(ctx context.Context) {
-	l.sweep(dayOf(l.hour))
+	l.sweep()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	synced := time.Now()
@@ -205,14 +204,13 @@ func (l *Ledger) tend(ctx context.Context) {
 			return
 		case now = <-tick.C:
 		}
-		if hour := hourOf(now); hour > l.hour { // only this goroutine changes it; a clock set back changes nothing
+		hour := max(hourOf(now), l.hour) // only this goroutine changes it; a clock that was set back changes nothing
+		if hour > l.hour || l.file == nil {
 			l.roll(hour)
 		}
-		if now.Sub(synced) >= l.o.Sync {
+		if now.Sub(synced) >= l.o.Sync && l.file != nil {
 			synced = now
-			if err := l.file.sync(); err != nil {
-				l.o.Log.Error("the usage of functions may not survive a loss of power", "error", err)
-			}
+			l.trouble(l.file.sync())
 		}
 		for i := range l.shards {
 			s := &l.shards[i]
@@ -220,22 +218,27 @@ func (l *Ledger) tend(ctx context.Context) {
 			err := s.failed
 			s.failed = nil
 			s.mu.Unlock()
-			if err != nil {
-				l.o.Log.Error("the usage of functions is counted but not stored", "error", err, "hint", "make room on the disk of the data directory")
-			}
+			l.trouble(err)
 		}
 	}
 }
 
-// roll begins an hour, and with it, perhaps, a day.
+// trouble logs why something could not be stored, once a minute.
+func (l *Ledger) trouble(err error) {
+	if err == nil || time.Since(l.told) < time.Minute {
+		return
+	}
+	l.told = time.Now()
+	l.o.Log.Error("the usage of functions is counted but not stored", "error", err, "hint", "make room on the disk of the data directory, and see that "+l.o.Dir+" can be written")
+}
+
+// roll begins an hour, and with it, perhaps, a day. Only one goroutine calls it at a time.
 func (l *Ledger) roll(hour uint32) {
-	next := l.file
-	if day := dayOf(hour); day != l.file.day {
-		f, _, err := openUsage(l.o.Dir, day, l.o.MaxBytes/2)
-		if err != nil { // what is stored under a wrong day still says its hour
-			l.o.Log.Error("no new file for the usage of functions, the one before is used on", "error", err)
-		} else {
-			next = f
+	next, there := l.file, map[usageKey]Usage(nil)
+	if next == nil || next.day != dayOf(hour) {
+		f, sums, err := openUsage(l.o.Dir, dayOf(hour), l.o.MaxBytes/2)
+		if l.trouble(err); err == nil { // else the file before is used on: what is stored there says its hour
+			next, there = f, sums
 		}
 	}
 	l.mu.Lock()
@@ -243,6 +246,9 @@ func (l *Ledger) roll(hour uint32) {
 		s := &l.shards[i]
 		s.mu.Lock()
 		for function, e := range s.entries {
+			if s.hour == hour {
+				break // the file is new, not the hour
+			}
 			fresh := e.fresh()
 			if fresh.Calls > 0 {
 				add(l.ended, usageKey{function, s.hour}, &fresh)
@@ -253,17 +259,18 @@ func (l *Ledger) roll(hour uint32) {
 		s.hour, s.file = hour, next
 		s.mu.Unlock()
 	}
-	l.hour = hour
 	old := l.file
-	if l.file = next; old != next {
-		l.ended = map[usageKey]Usage{}
+	l.hour, l.file = hour, next
+	if old != nil && old != next {
+		l.ended = map[usageKey]Usage{} // from now on it is read from there
+	}
+	for key, u := range there {
+		add(l.ended, key, &u)
 	}
 	l.mu.Unlock()
-	if old != next {
-		if err := errors.Join(old.sync(), old.close()); err != nil {
-			l.o.Log.Error("the usage of functions", "error", err)
-		}
-		l.sweep(next.day)
+	if old != nil && old != next {
+		l.trouble(errors.Join(old.sync(), old.close()))
+		l.sweep()
 	}
 }
 
@@ -274,12 +281,12 @@ func add(to map[usageKey]Usage, key usageKey, u *Usage) {
 }
 
 // sweep makes files of days before today small, and removes those that are too old or too many.
-func (l *Ledger) sweep(today string) {
+func (l *Ledger) sweep() {
 	files, err := usageFiles(l.o.Dir)
-	if err != nil {
-		l.o.Log.Error("the usage of functions", "error", err)
+	if l.trouble(err); err != nil {
 		return
 	}
+	today := dayOf(l.hour)
 	oldest := dayOf(l.hour - 24*min(l.hour/24, uint32(l.o.Keep)))
 	var total int64
 	for _, name := range slices.Backward(files) { // the newest first
@@ -321,7 +328,10 @@ type UsageSum struct {
 // Report sums up, by function and time. Calls that ended before it was called are in it.
 func (l *Ledger) Report(q UsageQuery) ([]UsageSum, error) {
 	l.mu.Lock()
-	own := l.file.name
+	own := ""
+	if l.file != nil {
+		own = l.file.name
+	}
 	all := maps.Clone(l.ended)
 	for i := range l.shards {
 		s := &l.shards[i]
@@ -339,7 +349,7 @@ func (l *Ledger) Report(q UsageQuery) ([]UsageSum, error) {
 		since = hourOf(q.Since)
 	}
 	files, err := usageFiles(l.o.Dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	for _, name := range files {

@@ -40,11 +40,7 @@ func openLedger(t *testing.T, o LedgerOptions) *Ledger {
 	if o.Shards == 0 {
 		o.Shards = 2
 	}
-	l, err := OpenLedger(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return OpenLedger(o)
 }
 
 func closeLedger(t *testing.T, l *Ledger) {
@@ -249,6 +245,31 @@ func TestLedgerFull(t *testing.T) {
 	})
 }
 
+// A folder that cannot be written costs nothing of what is recorded, once it can.
+func TestLedgerWithoutFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "usage")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		l := openLedger(t, LedgerOptions{Dir: dir})
+		u := call(1)
+		l.Record(0, "a", &u)
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		u = call(2)
+		l.Record(0, "a", &u)
+		closeLedger(t, l)
+		l = openLedger(t, LedgerOptions{Dir: dir})
+		defer closeLedger(t, l)
+		if got := sums(t, l, UsageQuery{}); got["a"] != calls(2) {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
 // What a loss of power left by halves costs the newest copy, or one sum; never all.
 func TestLedgerDamaged(t *testing.T) {
 	dir := t.TempDir()
@@ -324,10 +345,7 @@ func TestRecordAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkRecord(b *testing.B) {
-	l, err := OpenLedger(LedgerOptions{Dir: b.TempDir(), Shards: 2})
-	if err != nil {
-		b.Fatal(err)
-	}
+	l := OpenLedger(LedgerOptions{Dir: b.TempDir(), Shards: 2})
 	u := call(1)
 	for b.Loop() {
 		l.Record(1, "orders", &u)
@@ -340,10 +358,7 @@ func BenchmarkRecord(b *testing.B) {
 // FuzzUsageFile reads whatever stands in a file.
 func FuzzUsageFile(f *testing.F) {
 	dir := f.TempDir()
-	l, err := OpenLedger(LedgerOptions{Dir: dir, Shards: 1})
-	if err != nil {
-		f.Fatal(err)
-	}
+	l := OpenLedger(LedgerOptions{Dir: dir, Shards: 1})
 	u := call(1)
 	l.Record(0, "a", &u)
 	if err := l.Close(); err != nil {

@@ -117,6 +117,9 @@ func crc(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Casta
 // openUsage opens this process's file of a day, the first that no other one writes, and returns what is in it. A file
 // that cannot be read is put aside.
 func openUsage(dir, day string, maxBytes int64) (*usageFile, map[usageKey]Usage, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, err
+	}
 	for n := 0; ; n++ {
 		u := &usageFile{name: fmt.Sprintf("%s-%d%s", day, n, usageExt), day: day, limit: int(max(maxBytes/slotSize, chunkSlots)), slots: map[slotAt]usageSlot{}}
 		path := filepath.Join(dir, u.name)
