@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol/http1/http1test"
 )
 
 // memory is a connection that gives what is in r.
@@ -27,10 +28,10 @@ func (still) Now() time.Time { return time.Time{} }
 
 // TestCorpus reads each message as the server does: head, body, trailer.
 func TestCorpus(t *testing.T) {
-	for _, c := range corpus {
+	for _, c := range http1test.Corpus() {
 		for _, step := range []int{1, 7, 1 << 20} { // how many bytes come at a time makes no difference
-			if got := verdict([]byte(c.raw), step); got != c.status {
-				t.Errorf("%s, %d bytes at a time: %d, want %d", c.name, step, got, c.status)
+			if got := verdict([]byte(c.Raw), step); got != c.Status {
+				t.Errorf("%s, %d bytes at a time: %d, want %d", c.Name, step, got, c.Status)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol/http1/http1test"
 )
 
 func limits() *Limits {
@@ -82,8 +83,8 @@ func TestParseRequest(t *testing.T) {
 // FuzzParseRequest: what is taken for a request is one for net/http too, with the same meaning. The other way round we
 // may refuse more.
 func FuzzParseRequest(f *testing.F) {
-	for _, c := range corpus {
-		f.Add([]byte(c.raw))
+	for _, c := range http1test.Corpus() {
+		f.Add([]byte(c.Raw))
 	}
 	f.Add([]byte("POST http://b:1/|?|x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: a,b\r\nA: 1\r\n\r\nhi"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
