@@ -74,6 +74,9 @@ soak-shop: build ## 1,000 orders while the process is killed five times
 soak-reload: build ## 1,000 routes changed every second for five minutes, under load and 10,000 idle connections
 	@$(GO) run ./test/soak/reload
 
+soak-upgrade: build ## 100 hot upgrades in a row under mixed load: nothing fails, breaks, is lost or comes twice
+	@$(GO) run ./test/soak/upgrade
+
 fuzz: ## Run each fuzz target for FUZZTIME (20s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
 		for f in $$(cat "$$dir"/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(f \*testing\.F.*/\1/p'); do \

@@ -1,0 +1,20 @@
+package main
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestSoak is the soak in short; make soak-upgrade is the long one.
+func TestSoak(t *testing.T) {
+	dir := t.TempDir()
+	s := soak{loam: filepath.Join(dir, "loam"), upgrades: 3, between: 300 * time.Millisecond, dir: dir}
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", s.loam, "github.com/loam-run/loam/cmd/loam").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := s.run(t.Output()); err != nil {
+		t.Fatal(err)
+	}
+}
