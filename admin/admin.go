@@ -61,6 +61,7 @@ type Server interface {
 	Services() []service.Status
 	// Registry is the embedded registry of services over HTTP.
 	Registry() http.Handler
+	Telemetry
 	// Upgrade replaces the process by one of another binary, "" for the same one, that has to serve within patience (0: as
 	// the process was told), and tells of its progress. It returns once that serves; an error leaves this one serving.
 	Upgrade(ctx context.Context, binary string, patience time.Duration, progress func(string)) error
@@ -204,6 +205,7 @@ func handler(s Server, dataDir string, log *slog.Logger) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.Services()) // who went away needs no answer
 	})
+	handleTelemetry(mux, s, log)
 	mux.Handle("/v1/registry/", http.StripPrefix("/v1/registry", s.Registry()))
 	mux.HandleFunc("/v1/invoke/{kind}/{name}/{path...}", func(w http.ResponseWriter, r *http.Request) {
 		t := s.Target(r.PathValue("kind"), r.PathValue("name"))

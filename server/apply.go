@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -46,6 +47,7 @@ type server struct {
 	methods  loam.Methods
 	sender   *http.Sender // of functions' and apps' requests to hosts outside
 	series   *telemetry.Set
+	ledger   *telemetry.Ledger
 	logs     map[snapshot.AccessLog]*telemetry.AccessLog
 	acts     telemetry.Acts
 	kept     map[string]any // what policies count, by their kind and State
@@ -90,6 +92,7 @@ func newServer(o Options, host *wasm.Host) *server {
 	s.engine = loop.New(loop.Options{Loops: loops, Watchdog: watchdog, Log: o.Log, Goroutines: o.Goroutines})
 	s.hub = http2.NewHub(s.engine)
 	s.series = telemetry.NewSet(s.engine.Shards())
+	s.ledger = telemetry.OpenLedger(telemetry.LedgerOptions{Dir: filepath.Join(o.DataDir, "usage"), Shards: s.engine.Shards(), Log: o.Log})
 	s.registry = registry.New(o.Log)
 	s.life, s.die = context.WithCancel(context.Background())
 	s.open.Store(&opened{})
@@ -563,5 +566,5 @@ func (s *server) close(ctx context.Context) error {
 		err = errors.Join(err, l.Close())
 	}
 	s.registry.Close()
-	return errors.Join(err, s.sender.Close())
+	return errors.Join(err, s.sender.Close(), s.ledger.Close())
 }

@@ -40,6 +40,7 @@ type Options struct {
 	Version   string
 	Address   string // where to listen when no Gateway is declared; "" is 127.0.0.1:8080
 	Admin     string // the admin endpoint's address; "" is any free port of loopback
+	Metrics   string // where to serve metrics to whoever asks; "": nowhere but at the admin endpoint
 	Log       *slog.Logger
 	AccessLog io.Writer // where the lines go of routes that have an access log; nil: os.Stdout
 	// Goroutines serves by a goroutine for each connection where event loops are to be had.
@@ -149,15 +150,19 @@ func open(o Options, before *wire) (*server, error) {
 			}
 		}
 	}
-	host, err := wasm.NewHost(wasm.Options{CacheDir: filepath.Join(o.DataDir, "cache"), Log: o.Log})
+	var s *server
+	host, err := wasm.NewHost(wasm.Options{CacheDir: filepath.Join(o.DataDir, "cache"), Log: o.Log, Usage: func(u wasm.Usage) { s.used(&u) }})
 	if err != nil {
 		if owned != nil {
 			err = errors.Join(err, owned.Close())
 		}
 		return nil, err
 	}
-	s := newServer(o, host)
+	s = newServer(o, host)
 	s.owned = owned
+	if o.Metrics != "" {
+		s.ending.Go(func() { admin.ServeMetrics(s.life, o.Metrics, s, o.Log) })
+	}
 	if before != nil {
 		s.meet(before)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -33,6 +34,7 @@ Examples:
   loam get
   loam get function
   loam get service/users        with its endpoints
+  loam get route                with the requests, errors and times of each
   loam get function/orders -o json`
 }
 
@@ -62,13 +64,23 @@ func (c getCmd) Run(ctx context.Context, o out) error {
 		}
 		services = slices.DeleteFunc(services, func(s service.Status) bool { return name != "" && s.Name != name })
 	}
+	var traffic []admin.Traffic
+	if matchKind(kind, "HTTPRoute") && kind != "" {
+		if traffic, err = client.Traffic(ctx); err != nil {
+			return err
+		}
+		traffic = slices.DeleteFunc(traffic, func(t admin.Traffic) bool {
+			return !slices.ContainsFunc(shown, func(r admin.Resource) bool { return strings.HasPrefix(t.Route+" ", r.Kind+"/"+r.Name+" ") })
+		})
+	}
 	if c.Output == "json" {
 		e := json.NewEncoder(o)
 		e.SetIndent("", "  ")
 		return e.Encode(struct {
 			admin.Status
 			Services []service.Status `json:"services,omitempty"`
-		}{s, services})
+			Traffic  []admin.Traffic  `json:"traffic,omitempty"`
+		}{s, services, traffic})
 	}
 	if c.What == "" {
 		fmt.Fprintf(o, "loam %s, process %d, up %s, %s\n\n", s.Version, s.PID, time.Since(s.Started).Round(time.Second), strings.Join(s.URLs, " "))
@@ -92,7 +104,20 @@ func (c getCmd) Run(ctx context.Context, o out) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return printEndpoints(o, services)
+	return errors.Join(printEndpoints(o, services), printTraffic(o, traffic))
+}
+
+// printTraffic writes what routes sent to their targets, if they sent anything.
+func printTraffic(o io.Writer, all []admin.Traffic) error {
+	if len(all) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(o, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nROUTE\tTARGET\tREQUESTS\tERRORS\tIN FLIGHT\tP50\tP99")
+	for _, t := range all {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", t.Route, t.Target, t.Requests, t.Errors, t.InFlight, t.P50, t.P99)
+	}
+	return w.Flush()
 }
 
 // printEndpoints writes a table for each service.

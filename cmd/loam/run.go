@@ -18,17 +18,18 @@ import (
 
 // serveFlags are what run and dev have in common.
 type serveFlags struct {
-	Data   string        `default:".loam" env:"LOAM_DATA" type:"path" help:"Data directory: loam.db, the compile cache, the admin token."`
-	Listen string        `default:"127.0.0.1:8080" env:"LOAM_LISTEN" placeholder:"HOST:PORT" help:"Where to listen when no Gateway is declared (127.0.0.1:8080)."`
-	Admin  string        `default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Where the admin endpoint listens (any free port of loopback)."`
-	Grace  time.Duration `default:"30s" help:"How long requests under way may take when it ends."`
+	Data    string        `default:".loam" env:"LOAM_DATA" type:"path" help:"Data directory: loam.db, the compile cache, the admin token."`
+	Listen  string        `default:"127.0.0.1:8080" env:"LOAM_LISTEN" placeholder:"HOST:PORT" help:"Where to listen when no Gateway is declared (127.0.0.1:8080)."`
+	Admin   string        `default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Where the admin endpoint listens (any free port of loopback)."`
+	Metrics string        `placeholder:"HOST:PORT" help:"Where to serve Prometheus metrics to whoever asks (nowhere; the admin endpoint has them too)."`
+	Grace   time.Duration `default:"30s" help:"How long requests under way may take when it ends."`
 	logFlags
 }
 
 func (f serveFlags) options(paths []string) server.Options {
 	return server.Options{
 		Provider: file.New(paths), Factories: all.Factories(), DataDir: f.Data, Version: version,
-		Address: f.Listen, Admin: f.Admin, Grace: f.Grace,
+		Address: f.Listen, Admin: f.Admin, Metrics: f.Metrics, Grace: f.Grace,
 	}
 }
 
