@@ -1,20 +1,17 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 
-	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/common/types"
-	"cel.dev/cel-go/common/types/ref"
-	"cel.dev/cel-go/interpreter"
-
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/policy/cel"
 	"github.com/loam-run/loam/route"
 )
 
-// An AuthzRule is an expression in CEL (cel.dev) over a request. It is of type bool and may ask for
+// An AuthzRule is an expression in CEL (package cel) over a request. It is of type bool and may ask for
 //
 //	request.method, .scheme, .host, .path, .id   string; path in its normal form, host without port and in lower case
 //	request.headers, request.query               map of strings; names of headers in lower case, values of several joined by commas
@@ -30,17 +27,14 @@ type AuthzRule struct {
 	Where      string // the rule's place in configuration, for errors
 }
 
-// authzCost bounds the steps of one expression for one request, so that no request makes it run for long.
-const authzCost = 50_000
+// authzSteps bounds the steps of one expression for one request, so that no request makes it run for long.
+const authzSteps = 50_000
 
 // Authz refuses requests that a Deny is true of and, where there are rules of the other kind, those that none of them is
 // true of. A rule that cannot be decided, for a claim that is not there, refuses: has(claims.role) && claims.role == "admin"
 // is how to ask.
 func Authz(told Told, rules ...AuthzRule) (loam.Policy, error) {
-	env, err := authzEnv()
-	if err != nil {
-		return nil, loam.Errorf(loam.Internal, "authz", "%w", err)
-	}
+	env := authzEnv()
 	p := &authz{told: told}
 	for _, r := range rules {
 		program, err := r.compile(env)
@@ -69,51 +63,39 @@ func Authz(told Told, rules ...AuthzRule) (loam.Policy, error) {
 	}, nil
 }
 
-func authzEnv() (*cel.Env, error) {
-	texts := cel.MapType(cel.StringType, cel.StringType)
-	return cel.NewEnv(
-		cel.Variable("request.method", cel.StringType), cel.Variable("request.scheme", cel.StringType),
-		cel.Variable("request.host", cel.StringType), cel.Variable("request.path", cel.StringType), cel.Variable("request.id", cel.StringType),
-		cel.Variable("request.headers", texts), cel.Variable("request.query", texts),
-		cel.Variable("source.address", cel.StringType),
-		cel.Variable("peer.subject", cel.StringType), cel.Variable("peer.server", cel.StringType),
-		cel.Variable("peer.names", cel.ListType(cel.StringType)),
-		cel.Variable("caller", cel.StringType),
-		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
-		cel.Function("inRange", cel.Overload("inRange_string_string", []*cel.Type{cel.StringType, cel.StringType}, cel.BoolType, cel.BinaryBinding(inRange))),
-		cel.ASTValidators(cel.ValidateRegexLiterals()),
-	)
+func authzEnv() *cel.Env {
+	return &cel.Env{
+		Variables: map[string]cel.Type{
+			"request.method": cel.String, "request.scheme": cel.String, "request.host": cel.String, "request.path": cel.String, "request.id": cel.String,
+			"request.headers": cel.Map(cel.String), "request.query": cel.Map(cel.String),
+			"source.address": cel.String,
+			"peer.subject":   cel.String, "peer.server": cel.String, "peer.names": cel.List(cel.String),
+			"caller": cel.String,
+			"claims": cel.Map(cel.Dyn),
+		},
+		Functions: map[string]cel.Function{"inRange": {Params: []cel.Type{cel.String, cel.String}, Result: cel.Bool, Call: inRange}},
+	}
 }
 
 // inRange tells whether an address is in a network.
-func inRange(address, network ref.Val) ref.Val {
-	a, _ := address.Value().(string)
-	n, _ := network.Value().(string)
-	prefix, err := netip.ParsePrefix(n)
-	if err != nil {
-		return types.NewErr("inRange: %v", err)
+func inRange(args []any) (any, error) {
+	address, ok := args[0].(string)
+	network, ok2 := args[1].(string)
+	if !ok || !ok2 {
+		return nil, errors.New("inRange is of an address and a network, as strings")
 	}
-	addr, err := netip.ParseAddr(a)
+	prefix, err := netip.ParsePrefix(network)
 	if err != nil {
-		return types.False // the peer has none, such as one on a Unix socket
+		return nil, fmt.Errorf("inRange: %w", err)
 	}
-	return types.Bool(prefix.Contains(addr.Unmap()))
+	addr, err := netip.ParseAddr(address)
+	return err == nil && prefix.Contains(addr.Unmap()), nil // a peer may have no address, such as one on a Unix socket
 }
 
-func (r *AuthzRule) compile(env *cel.Env) (cel.Program, error) {
-	wrong := func(err error) error {
-		return &loam.Error{Code: loam.InvalidArgument, Op: strings.TrimSpace("authz " + r.Where), Err: err, Hint: `write an expression that is true or false, such as request.method == "GET"`}
-	}
-	ast, issues := env.Compile(r.Expression)
-	if err := issues.Err(); err != nil {
-		return nil, wrong(err)
-	}
-	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
-		return nil, wrong(fmt.Errorf("the expression is of type %s, not bool", t))
-	}
-	program, err := env.Program(ast, cel.CostLimit(authzCost), cel.EvalOptions(cel.OptOptimize))
+func (r *AuthzRule) compile(env *cel.Env) (*cel.Program, error) {
+	program, err := cel.Compile(env, r.Expression, cel.Bool)
 	if err != nil {
-		return nil, wrong(err)
+		return nil, &loam.Error{Code: loam.InvalidArgument, Op: strings.TrimSpace("authz " + r.Where), Err: err, Hint: `write an expression that is true or false, such as request.method == "GET"`}
 	}
 	return program, nil
 }
@@ -125,7 +107,7 @@ type authz struct {
 }
 
 type authzRule struct {
-	program cel.Program
+	program *cel.Program
 	err     error
 }
 
@@ -149,12 +131,12 @@ func (p *authz) check(req *loam.Request) error {
 
 // is tells whether the expression is true of a request, and whether that could be decided.
 func (r *authzRule) is(f *facts) (is, decided bool) {
-	v, _, err := r.program.Eval(f)
+	v, err := r.program.Eval(f, authzSteps)
 	if err != nil {
 		return false, false
 	}
-	b, ok := v.(types.Bool)
-	return bool(b), ok
+	is, decided = v.(bool)
+	return is, decided
 }
 
 // facts are what expressions ask for, made when they do.
@@ -163,62 +145,57 @@ type facts struct {
 	headers, query map[string]string
 }
 
-var _ interpreter.Activation = (*facts)(nil)
-
-// Parent is nil: there are no other facts.
-func (f *facts) Parent() interpreter.Activation { return nil }
-
-// ResolveName is the value of a variable.
-func (f *facts) ResolveName(name string) (any, bool) {
+// Var is the value of a variable.
+func (f *facts) Var(name string) any {
 	req := f.req
 	switch name {
 	case "request.method":
-		return req.Method, true
+		return req.Method
 	case "request.scheme":
-		return req.Scheme, true
+		return req.Scheme
 	case "request.host":
-		return strings.ToLower(hostOf(req.Authority)), true
+		return strings.ToLower(hostOf(req.Authority))
 	case "request.path":
-		return route.Clean(req.Path), true
+		return route.Clean(req.Path)
 	case "request.id":
-		return req.ID, true
+		return req.ID
 	case "request.headers":
 		if f.headers == nil {
 			f.headers = headerMap(req.Header)
 		}
-		return f.headers, true
+		return f.headers
 	case "request.query":
 		if f.query == nil {
 			f.query = queryMap(req.RawQuery)
 		}
-		return f.query, true
+		return f.query
 	case "source.address":
-		return addressOf(req.Remote), true
+		return addressOf(req.Remote)
 	case "peer.subject":
 		if req.Peer == nil || len(req.Peer.Chain) == 0 {
-			return "", true
+			return ""
 		}
-		return req.Peer.Chain[0].Subject.CommonName, true
+		return req.Peer.Chain[0].Subject.CommonName
 	case "peer.server":
 		if req.Peer == nil {
-			return "", true
+			return ""
 		}
-		return req.Peer.ServerName, true
+		return req.Peer.ServerName
 	case "peer.names":
 		if req.Peer == nil || len(req.Peer.Chain) == 0 {
-			return []string{}, true
+			return []string{}
 		}
-		return names(req.Peer.Chain[0]), true
+		return names(req.Peer.Chain[0])
 	case "caller":
 		if req.Caller == nil {
-			return "", true
+			return ""
 		}
-		return req.Caller.Name, true
+		return req.Caller.Name
 	case "claims":
 		if req.Claims == nil {
-			return map[string]any{}, true
+			return map[string]any{}
 		}
-		return req.Claims, true
+		return req.Claims
 	}
-	return nil, false
+	return nil
 }
