@@ -281,7 +281,7 @@ func TestCompileRefuses(t *testing.T) {
 		{"no export", handmade{pages: 1}.bytes(), Config{}, loam.InvalidArgument, "does not export loam_serve"},
 		{"no memory", handmade{serve: serves}.bytes(), Config{}, loam.InvalidArgument, "exports no memory"},
 		{"memory above the limit", handmade{serve: serves, pages: 3}.bytes(), Config{Memory: 2 << 16}, loam.InvalidArgument, "memory"},
-		{"unknown ABI", good.bytes(), Config{ABI: "proxy-wasm"}, loam.InvalidArgument, `no ABI "proxy-wasm"`},
+		{"unknown ABI", good.bytes(), Config{ABI: "none"}, loam.InvalidArgument, `no ABI "none"`},
 		{"unknown isolation", good.bytes(), Config{Isolation: "none"}, loam.InvalidArgument, `no isolation "none"`},
 		{"host call while starting", handmade{imports: []string{"loam.request_head"}, serve: serves, initialize: join(call(0, 0, 0), drop), pages: 1}.bytes(), Config{}, loam.Internal, "while no request was being served"},
 		{"trap while starting", handmade{serve: serves, initialize: []byte{unreachable}, pages: 1}.bytes(), Config{}, loam.Internal, "starting it: trap"},

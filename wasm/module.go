@@ -243,7 +243,7 @@ func (m *Module) Calls() int {
 
 // Serve answers one request by an instance. It returns when the guest is done, or at the earlier of the request's
 // deadline and the function's timeout.
-func (m *Module) Serve(req *loam.Request) (*loam.Response, error) {
+func (m *Module) Serve(req *loam.Request) (resp *loam.Response, err error) {
 	v := visit{module: m, req: req, task: req.Task(), began: time.Now()}
 	v.until = v.began.Add(m.config.Timeout)
 	if d := req.Deadline(); !d.IsZero() && d.Before(v.until) {
@@ -252,9 +252,8 @@ func (m *Module) Serve(req *loam.Request) (*loam.Response, error) {
 	if err := v.enter(); err != nil {
 		return nil, err
 	}
-	resp, err := v.serve()
-	v.leave(resp, err)
-	return resp, err
+	defer func() { v.leave(resp, err) }()
+	return v.serve()
 }
 
 // A visit is one call of a function.
@@ -327,8 +326,11 @@ func (v *visit) leave(resp *loam.Response, err error) {
 	u := &v.usage
 	u.Wall = time.Since(v.began)
 	u.Function, u.Shard, u.Code, u.In = m.name, v.task.Shard(), loam.CodeOf(err), int64(v.in)
-	if resp != nil {
-		u.Out = resp.Length
+	switch {
+	case resp != nil:
+		u.Out = max(resp.Length, 0) // what passes through from behind the function is not its own
+	case err == nil: // a panic of ours is on its way
+		u.Code = loam.Internal
 	}
 	m.stats.count(u)
 	if m.host.usage != nil {

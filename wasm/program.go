@@ -179,8 +179,10 @@ func (p *program) load(ctx context.Context, r *recipe) error {
 		}
 		i.close()
 	}
-	if err := p.host.codes.setGood(r.sum, p.key); err != nil && !r.config.Interpret {
-		r.log.Warn("it cannot be noted that the function is in order, so it will be loaded again at the next start", "error", err)
+	if !r.config.Interpret {
+		if err := p.host.codes.setGood(r.sum, p.key); err != nil {
+			r.log.Warn("it cannot be noted that the function is in order, so it will be loaded again at the next start", "error", err)
+		}
 	}
 	attrs := []any{"took", time.Since(began).Round(time.Millisecond)}
 	if p.image != nil {
