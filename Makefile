@@ -14,7 +14,7 @@ ifneq ($(shell command -v gcc || command -v clang),)
 RACE := -race
 endif
 
-.PHONY: all build run test sdk race lint bench bench-proxy cross fresh soak-store soak-shop soak-reload fuzz clean help
+.PHONY: all build run test sdk race lint bench bench-proxy cross fresh soak-store soak-shop soak-upgrade soak-reload soak-ledger fuzz clean help
 
 all: build test ## Build and test, as CI does (what make alone does)
 
@@ -76,6 +76,9 @@ soak-reload: build ## 1,000 routes changed every second for five minutes, under 
 
 soak-upgrade: build ## 100 hot upgrades in a row under mixed load: nothing fails, breaks, is lost or comes twice
 	@$(GO) run ./test/soak/upgrade
+
+soak-ledger: build ## kill -9 twenty times under load, and hold the usage ledger against what was answered
+	@$(GO) run ./test/soak/ledger
 
 fuzz: ## Run each fuzz target for FUZZTIME (20s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
