@@ -24,6 +24,7 @@ import (
 	"github.com/loam-run/loam/wasm/guest"
 	"github.com/loam-run/loam/wasm/httpwasm"
 	"github.com/loam-run/loam/wasm/loamabi"
+	"github.com/loam-run/loam/wasm/proxywasm"
 	"github.com/loam-run/loam/wasm/rewrite"
 	"github.com/loam-run/loam/wasm/wagi"
 	"github.com/loam-run/loam/wasm/wasi"
@@ -33,9 +34,10 @@ import (
 // abis lists the ABIs by the name that a Function's spec.abi gives.
 func abis() map[string]guest.ABI {
 	return map[string]guest.ABI{
-		loamabi.Name:  loamabi.ABI{},
-		wagi.Name:     wagi.ABI{},
-		httpwasm.Name: httpwasm.ABI{},
+		loamabi.Name:   loamabi.ABI{},
+		wagi.Name:      wagi.ABI{},
+		httpwasm.Name:  httpwasm.ABI{},
+		proxywasm.Name: proxywasm.ABI{},
 	}
 }
 
