@@ -361,8 +361,12 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 				t := app.New(s.engine, a.Address)
 				return newVersion(snapshot.Hash(a), t, t.Close), nil
 			}
-			p, err := app.Start(s.engine, app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port, Ready: a.Health}, s.o.Log)
-			if err != nil {
+			command := app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port, Ready: a.Health}
+			var p *app.Process
+			if old, ok := s.inheritApp(a.Name, snapshot.Hash(a)+sum); ok {
+				command.Port = old.Port
+				p = app.Resume(s.engine, command, old.Ready, s.o.Log)
+			} else if p, err = app.Start(s.engine, command, s.o.Log); err != nil {
 				return nil, err
 			}
 			v := newVersion(snapshot.Hash(a)+sum, p, p.Close)

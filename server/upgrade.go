@@ -15,6 +15,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/snapshot"
+	"github.com/loam-run/loam/target/app"
 )
 
 // A hot upgrade replaces the process by one of a new binary, while it serves. The old process starts the new one with one
@@ -64,8 +65,17 @@ type hello struct {
 
 // appOf is a program that the old process has started.
 type appOf struct {
-	Hash string `json:"hash"`
-	Port int    `json:"port"`
+	Hash  string `json:"hash"` // of what declares it
+	Port  int    `json:"port"`
+	Ready bool   `json:"ready"`
+}
+
+// appGiven is such a program when it changes hands. Its files are what it prints, what keeps it alive, and what tells of
+// its end, as far as they are there.
+type appGiven struct {
+	Name                  string
+	PID, Restarts         int
+	Output, Leash, Handle bool
 }
 
 // ready is what the new process says when it could begin.
@@ -311,6 +321,14 @@ func (s *server) hello() (h hello, err error) {
 			h.Open = append(h.Open, key.capability+"/"+key.name)
 		}
 	}
+	for ref, hd := range s.targets {
+		if v := hd.current.Load(); v != nil {
+			if p, ok := v.target.(*app.Process); ok && app.CanGive {
+				port, ready := p.Port()
+				h.Apps[ref.Name] = appOf{Hash: v.hash, Port: port, Ready: ready}
+			}
+		}
+	}
 	for _, st := range s.plan.Statuses {
 		if (st.Ready || st.Previous) && st.Key != "" && s.failures[st.Key] == nil {
 			h.Serves = append(h.Serves, st.Key)
@@ -440,6 +458,9 @@ func (s *server) leave(ctx context.Context, n *heir) {
 			f.Close()
 		}
 	}
+	for _, name := range n.ready.Apps {
+		s.give(name, say)
+	}
 	var ends sync.WaitGroup
 	for name, l := range s.listeners {
 		switch {
@@ -504,6 +525,51 @@ func (s *server) leave(ctx context.Context, n *heir) {
 			return
 		}
 	}
+}
+
+// give hands a program to the new process, which starts one where there is none.
+func (s *server) give(name string, say func(kind string, body any, payload []byte, files ...*os.File)) {
+	var g app.Given
+	if h := s.targets[snapshot.TargetRef{Kind: "App", Name: name}]; h != nil && h.current.Load() != nil {
+		if p, ok := h.current.Load().target.(*app.Process); ok {
+			var err error
+			if g, err = p.Give(); err != nil {
+				s.o.Log.Error("the app ends with this process, and is started anew", "app", name, "error", err)
+			}
+		}
+	}
+	a := appGiven{Name: name, PID: g.PID, Restarts: g.Restarts, Output: g.Output != nil, Leash: g.Leash != nil, Handle: g.Handle != nil}
+	var files []*os.File
+	for _, f := range []*os.File{g.Output, g.Leash, g.Handle} {
+		if f != nil {
+			files = append(files, f)
+		}
+	}
+	say("app", a, nil, files...)
+}
+
+// given makes of a message the program it tells of.
+func given(m *message) (a appGiven, g app.Given, err error) {
+	if err := m.into(&a); err != nil {
+		return a, g, err
+	}
+	g = app.Given{PID: a.PID, Restarts: a.Restarts}
+	for _, f := range []struct {
+		is bool
+		to **os.File
+	}{{a.Output, &g.Output}, {a.Leash, &g.Leash}, {a.Handle, &g.Handle}} {
+		if !f.is {
+			continue
+		}
+		if len(m.files) == 0 {
+			return a, g, errors.New("an app's files are missing")
+		}
+		*f.to, m.files = m.files[0], m.files[1:]
+	}
+	if g.PID > 0 && (g.Output == nil || g.Handle == nil) {
+		return a, g, errors.New("an app's files are missing")
+	}
+	return a, g, nil
 }
 
 // handTime is how long the old process waits for connections of HTTP/1 to be between two requests, before it ends them

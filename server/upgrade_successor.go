@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
 	"github.com/loam-run/loam/snapshot"
+	"github.com/loam-run/loam/target/app"
 )
 
 // A predecessor is the old process, as the new one sees it.
@@ -20,7 +22,9 @@ type predecessor struct {
 	ended chan struct{} // closed when it has ended, and all it said was worked off
 	stop  chan struct{} // closed when nobody listens any more
 
+	mu      sync.Mutex
 	sockets []*inherited
+	apps    []string // programs that it has started and that shall run on
 }
 
 // inherited are a listener's sockets on their way from the old process.
@@ -108,7 +112,7 @@ func (s *server) prepare(ctx context.Context) error {
 	if err := s.missing(); err != nil {
 		return err
 	}
-	return b.peer.send("ready", 0, ready{Version: s.o.Version}, nil)
+	return b.peer.send("ready", 0, ready{Version: s.o.Version, Apps: b.apps}, nil)
 }
 
 // missing is what the old process serves and this one cannot.
@@ -199,6 +203,22 @@ func (s *server) unopened() error {
 	return errs
 }
 
+// inheritApp is the program of the old process that an app of the same hash can go on with.
+func (s *server) inheritApp(name, hash string) (appOf, bool) {
+	b := s.before
+	if b == nil || s.gate.at.Load().here {
+		return appOf{}, false
+	}
+	a, ok := b.hello.Apps[name]
+	if !ok || a.Hash != hash {
+		return appOf{}, false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.apps = append(b.apps, name)
+	return a, true
+}
+
 // inherit is the sockets of the old process for a listener: those of the same name, else of the same address.
 func (s *server) inherit(l snapshot.Listener, by *socket) []*os.File {
 	if s.before == nil {
@@ -246,6 +266,9 @@ func (s *server) begun() {
 			}
 			m.close()
 		}
+		for _, name := range b.apps { // those that it has not given away: it has broken down
+			s.adoptApp(name, app.Given{})
+		}
 	})
 }
 
@@ -268,6 +291,13 @@ func (s *server) adopt(m *message, by map[string]*socket) error {
 			}
 		}
 		m.files = nil
+	case "app":
+		a, g, err := given(m)
+		if err != nil {
+			g.End()
+			return err
+		}
+		s.adoptApp(a.Name, g)
 	case "relay":
 		f, err := thaw(m)
 		if err != nil {
@@ -276,6 +306,19 @@ func (s *server) adopt(m *message, by map[string]*socket) error {
 		return s.engine.Thaw(f, nil)
 	}
 	return nil
+}
+
+// adoptApp keeps a program running that the old process has started, or started none: then one is started.
+func (s *server) adoptApp(name string, g app.Given) {
+	h, _ := s.Target("App", name).(*handle)
+	if h == nil || h.current.Load() == nil {
+		g.End()
+		return
+	}
+	p, ok := h.current.Load().target.(*app.Process)
+	if !ok || !p.Adopt(g) {
+		g.End() // it was changed meanwhile
+	}
 }
 
 // desert ends the conversation with the old process, from whom nothing more is taken.

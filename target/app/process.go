@@ -6,13 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -47,15 +47,21 @@ type Process struct {
 	address string
 	app     *App
 	log     *slog.Logger
+	life    context.Context
 	stop    context.CancelFunc // asks the program to end
 	kill    context.CancelFunc // does not ask
 	killed  context.Context
 	done    chan struct{}
 
+	given chan struct{} // closed once another process keeps the program running
+
 	mu       sync.Mutex
 	ready    chan struct{} // closed while the program listens; made anew when it dies
 	state    string
 	restarts int
+	child    *child        // nil: it does not run
+	reading  chan struct{} // closed when nobody reads the child's output any more
+	resumed  bool          // it waits for Adopt
 }
 
 // Start starts the program and keeps it running until Close. Tasks of engine call it.
@@ -74,15 +80,20 @@ func Start(engine loop.Engine, c Command, log *slog.Logger) (*Process, error) {
 	if _, err := exec.LookPath(program); err != nil && !errors.Is(err, exec.ErrDot) {
 		return nil, &loam.Error{Code: loam.NotFound, Op: "app " + strconv.Quote(c.Name), Err: err, Hint: "correct its command, or build it first: loam build"}
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	killed, kill := context.WithCancel(context.Background())
+	p := newProcess(engine, c, log)
+	go p.keep(p.life, nil)
+	return p, nil
+}
+
+func newProcess(engine loop.Engine, c Command, log *slog.Logger) *Process {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port))
 	p := &Process{
 		command: c, address: address, app: New(engine, address), log: log.With("app", c.Name),
-		stop: stop, kill: kill, killed: killed, done: make(chan struct{}), ready: make(chan struct{}), state: "starting",
+		done: make(chan struct{}), given: make(chan struct{}), ready: make(chan struct{}), state: "starting",
 	}
-	go p.keep(ctx)
-	return p, nil
+	p.life, p.stop = context.WithCancel(context.Background())
+	p.killed, p.kill = context.WithCancel(context.Background())
+	return p
 }
 
 func freePort() (int, error) {
@@ -141,10 +152,17 @@ func (p *Process) wait(ctx context.Context, ready chan struct{}) error {
 	}
 }
 
-// Close ends the program: SIGTERM, and SIGKILL once its grace or ctx is over.
+// Close ends the program, unless it was given away: SIGTERM, and SIGKILL once its grace or ctx is over.
 func (p *Process) Close(ctx context.Context) error {
+	p.mu.Lock()
+	if p.resumed { // nobody keeps it yet
+		p.resumed = false
+		close(p.done)
+	}
+	p.mu.Unlock()
 	p.stop()
 	select {
+	case <-p.given: // it is another process's
 	case <-p.done:
 	case <-ctx.Done():
 		p.kill()
@@ -170,18 +188,20 @@ func (p *Process) set(state string, ready bool) {
 	}
 }
 
-// keep runs the program again and again. It holds its thread: the kernel ends the program with the thread that started
-// it, which is how a program dies with us even when we are killed.
-func (p *Process) keep(ctx context.Context) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	defer close(p.done)
-	defer p.set("stopped", false)
+// keep runs the program again and again, at first c where that is there: one that runs already.
+func (p *Process) keep(ctx context.Context, c *child) {
+	defer func() {
+		if !p.isGiven() {
+			p.set("stopped", false)
+			close(p.done)
+		}
+	}()
 	wait := restartMin
 	for {
 		started := time.Now()
-		err := p.run(ctx)
-		if ctx.Err() != nil {
+		err := p.run(ctx, c)
+		c = nil
+		if ctx.Err() != nil || errors.Is(err, errGiven) {
 			return
 		}
 		if time.Since(started) > steadyAfter {
@@ -192,6 +212,8 @@ func (p *Process) keep(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-p.given:
+			return
 		case <-time.After(wait):
 		}
 		wait = min(2*wait, restartMax)
@@ -201,24 +223,49 @@ func (p *Process) keep(ctx context.Context) {
 	}
 }
 
-// run starts the program once and waits for its end, which is always an error unless ctx brought it about.
-func (p *Process) run(ctx context.Context) error {
-	c := p.command
-	cmd := exec.Command(c.Args[0], c.Args[1:]...)
-	cmd.Dir = c.Dir
-	cmd.Env = os.Environ()
-	for name, value := range c.Env {
-		cmd.Env = append(cmd.Env, name+"="+value)
+// A child is a program that runs.
+type child struct {
+	pid    int
+	output *os.File     // what it prints
+	leash  *os.File     // the program dies when the last process that has this open is gone; nil where the kernel cannot
+	handle *os.File     // tells of its end where another process has started it; nil: this one has
+	wait   func() error // returns at its end
+}
+
+func (c *child) close() {
+	for _, f := range []*os.File{c.output, c.leash, c.handle} {
+		if f != nil {
+			f.Close()
+		}
 	}
-	cmd.Env = append(cmd.Env, "PORT="+strconv.Itoa(c.Port), "LOAM_APP="+c.Name) // the last of a name counts
+}
+
+// errGiven is why run returns when the program is another process's.
+var errGiven = errors.New("another process keeps it running")
+
+// run starts the program once, unless c runs already, and waits for its end, which is always an error unless ctx brought it about.
+func (p *Process) run(ctx context.Context, c *child) (err error) {
 	out := &lineLog{log: p.log}
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = processAttr()
-	cmd.WaitDelay = time.Second // a grandchild may hold the output open
-	p.set("starting", false)
-	if err := cmd.Start(); err != nil {
-		return err
+	p.mu.Lock()
+	if p.isGiven() {
+		p.mu.Unlock()
+		return errGiven
 	}
+	if c == nil {
+		if c, err = p.command.start(); err != nil {
+			p.mu.Unlock()
+			return err
+		}
+	}
+	p.child = c
+	p.reading = make(chan struct{})
+	reading := p.reading
+	p.mu.Unlock()
+	go func() {
+		defer close(reading)
+		_, _ = io.Copy(out, c.output) // until its end, or a deadline
+		out.flush()
+	}()
 	var watching sync.WaitGroup
 	alive, dead := context.WithCancel(ctx)
 	watching.Go(func() { p.awaitListening(alive) })
@@ -227,28 +274,79 @@ func (p *Process) run(ctx context.Context) error {
 		select {
 		case <-exited:
 			return
+		case <-p.given:
+			return
 		case <-ctx.Done():
 		}
-		_ = signalGroup(cmd.Process.Pid, syscall.SIGTERM) // it may be gone by now; so below
+		_ = signalGroup(c.pid, syscall.SIGTERM) // it may be gone by now; so below
 		select {
 		case <-exited:
 			return
 		case <-p.killed.Done():
-		case <-time.After(cmp.Or(c.Grace, 10*time.Second)):
+		case <-time.After(cmp.Or(p.command.Grace, 10*time.Second)):
 		}
-		_ = signalGroup(cmd.Process.Pid, syscall.SIGKILL)
+		_ = signalGroup(c.pid, syscall.SIGKILL)
 	})
-	err := cmd.Wait()
-	_ = signalGroup(cmd.Process.Pid, syscall.SIGKILL) // what it left behind would hold its port
+	err = c.wait()
+	p.mu.Lock()
+	given := p.isGiven()
+	p.child = nil
+	p.mu.Unlock()
 	close(exited)
 	dead()
-	watching.Wait()
-	out.flush()
-	if err == nil {
-		err = errors.New("it exited with status 0")
+	if given {
+		watching.Wait()
+		return errGiven
 	}
+	_ = signalGroup(c.pid, syscall.SIGKILL) // what it left behind would hold its port
+	watching.Wait()
+	_ = c.output.SetReadDeadline(time.Now().Add(time.Second)) // a grandchild may hold the output open
+	<-reading
+	c.close()
 	return err
 }
+
+func (p *Process) isGiven() bool {
+	select {
+	case <-p.given:
+		return true
+	default:
+		return false
+	}
+}
+
+// start starts the program.
+func (c Command) start() (*child, error) {
+	cmd := exec.Command(c.Args[0], c.Args[1:]...)
+	cmd.Dir = c.Dir
+	cmd.Env = os.Environ()
+	for name, value := range c.Env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Env = append(cmd.Env, "PORT="+strconv.Itoa(c.Port), "LOAM_APP="+c.Name) // the last of a name counts
+	output, its, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer its.Close()
+	cmd.Stdout, cmd.Stderr = its, its
+	// A group of its own, so that what it starts ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	leash, err := startOnLeash(cmd)
+	if err != nil {
+		output.Close()
+		return nil, err
+	}
+	return &child{pid: cmd.Process.Pid, output: output, leash: leash, wait: func() error {
+		err := cmd.Wait()
+		if err == nil {
+			err = errors.New("it exited with status 0")
+		}
+		return err
+	}}, nil
+}
+
+func signalGroup(pid int, s syscall.Signal) error { return syscall.Kill(-pid, s) }
 
 // awaitListening polls the port until somebody listens there, and answers well where the command says how to ask.
 func (p *Process) awaitListening(ctx context.Context) {

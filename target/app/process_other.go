@@ -2,10 +2,20 @@
 
 package app
 
-import "syscall"
+import (
+	"errors"
+	"os"
+	"os/exec"
+)
 
-// processAttr gives the program a group of its own, so that what it starts ends with it. Where the kernel has no death
-// signal, a program outlives a Loam that was killed, and finds its port taken by itself when it is started again.
-func processAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// CanGive tells whether programs can be given to another process.
+const CanGive = false
 
-func signalGroup(pid int, s syscall.Signal) error { return syscall.Kill(-pid, s) }
+// startOnLeash starts a program. Where the kernel has no leash, a program outlives a Loam that was killed, and finds its
+// port taken by itself when it is started again.
+func startOnLeash(cmd *exec.Cmd) (*os.File, error) { return nil, cmd.Start() }
+
+// handleOf is a file that tells of a process's end, which is Linux's: here, no program is given to another process.
+func handleOf(int) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+func awaitEnd(*os.File) error { return errors.ErrUnsupported }

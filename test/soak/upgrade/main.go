@@ -28,6 +28,9 @@ import (
 )
 
 func main() {
+	if program() {
+		return
+	}
 	var s soak
 	flag.StringVar(&s.loam, "loam", "bin/loam", "the binary")
 	flag.IntVar(&s.upgrades, "upgrades", 100, "how many upgrades")
@@ -83,6 +86,10 @@ func (s *soak) run(out io.Writer) (err error) {
 	if err := s.refusals(out); err != nil {
 		return err
 	}
+	program, err := s.program()
+	if err != nil {
+		return err
+	}
 
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -96,7 +103,13 @@ func (s *soak) run(out io.Writer) (err error) {
 		if err != nil {
 			return fmt.Errorf("upgrade %d: %w", i+1, err)
 		}
-		took, waited, ended = append(took, u.took), append(waited, u.waited), append(ended, u.ended)
+		if now, err := s.program(); err != nil || now != program {
+			return fmt.Errorf("upgrade %d: the program is process %d, and was %d: %w", i+1, now, program, err)
+		}
+		took, ended = append(took, u.took), append(ended, u.ended)
+		if u.waited > 0 {
+			waited = append(waited, u.waited)
+		}
 		if n := s.load.failed; n > 0 {
 			return fmt.Errorf("upgrade %d: %d failures:\n%s", i+1, n, strings.Join(s.load.failures, "\n"))
 		}
@@ -168,6 +181,11 @@ metadata: {name: collector}
 spec: {address: "%s"}
 ---
 apiVersion: loam.dev/v1alpha1
+kind: App
+metadata: {name: program}
+spec: {command: ["%s"], env: {SOAK_PROGRAM: "1"}}
+---
+apiVersion: loam.dev/v1alpha1
 kind: Function
 metadata: {name: fn}
 spec:
@@ -184,6 +202,8 @@ spec:
   rules:
     - matches: [{path: {type: PathPrefix, value: /fn}}]
       backendRefs: [{group: loam.dev, kind: Function, name: fn}]
+    - matches: [{path: {type: PathPrefix, value: /pid}}]
+      backendRefs: [{group: loam.dev, kind: App, name: program}]
     - matches: [{path: {type: PathPrefix, value: /echo.Echo}}]
       backendRefs: [{group: loam.dev, kind: Service, name: grpc}]
     - backendRefs: [{group: loam.dev, kind: Service, name: echo}]
@@ -210,6 +230,10 @@ scopes: [collector]
 
 // start writes the resources and starts the first process.
 func (s *soak) start() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	var ports [2]string
 	for i := range ports {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -220,7 +244,7 @@ func (s *soak) start() error {
 		l.Close()
 	}
 	s.web, s.tcp = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1]
-	if err := s.write(fmt.Sprintf(resources, ports[0], ports[1], s.up.http, s.up.grpc, s.up.tcp, s.up.app)); err != nil {
+	if err := s.write(fmt.Sprintf(resources, ports[0], ports[1], s.up.http, s.up.grpc, s.up.tcp, s.up.app, self)); err != nil {
 		return err
 	}
 	log, err := os.Create(filepath.Join(s.dir, "log"))
@@ -315,6 +339,19 @@ func (s *soak) served() (pid int, err error) {
 	return pid, err
 }
 
+// program plays a program that Loam starts: it tells which process it is. It is false where this is none.
+func program() bool {
+	if os.Getenv("SOAK_PROGRAM") == "" {
+		return false
+	}
+	fmt.Println("the program begins")
+	err := http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, os.Getpid())
+	}))
+	fmt.Fprintln(os.Stderr, err)
+	return true
+}
+
 // gone tells whether a process has ended, and buries it.
 func gone(pid int) bool {
 	var status syscall.WaitStatus
@@ -396,8 +433,12 @@ func (s *soak) settle() error {
 	return nil
 }
 
-// end ends the last process.
+// end ends the last process, and sees that the program ends with it.
 func (s *soak) end() error {
+	pid, err := s.program()
+	if err != nil {
+		return err
+	}
 	if err := syscall.Kill(s.pid, syscall.SIGTERM); err != nil {
 		return err
 	}
@@ -407,5 +448,19 @@ func (s *soak) end() error {
 			return errors.New("the last process did not end")
 		}
 	}
+	if !gone(pid) {
+		return fmt.Errorf("the program, process %d, is still there", pid)
+	}
 	return nil
+}
+
+// program is the process of the program that Loam has started.
+func (s *soak) program() (pid int, err error) {
+	res, err := http.Get("http://" + s.web + "/pid")
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	_, err = fmt.Fscan(res.Body, &pid)
+	return pid, err
 }

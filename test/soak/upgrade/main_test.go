@@ -1,11 +1,19 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 )
+
+func TestMain(m *testing.M) {
+	if program() {
+		return
+	}
+	os.Exit(m.Run())
+}
 
 // TestSoak is the soak in short; make soak-upgrade is the long one.
 func TestSoak(t *testing.T) {
