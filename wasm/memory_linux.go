@@ -35,6 +35,7 @@ type mapper struct {
 	maxMaps int64
 	regions sync.Pool // of *[maxRegions]region
 	noFiles error     // why images are no files; nil: they are
+	noHuge  bool      // the kernel would make the first page that a guest grows by one of 2 MiB
 }
 
 const mapsEach = 2 // the image and what is behind it
@@ -49,6 +50,9 @@ func newMapper() *mapper {
 		}
 	}
 	m.maxMaps -= m.maxMaps / 4 // for everybody else
+	if b, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled"); err == nil {
+		m.noHuge = strings.Contains(string(b), "[always]")
+	}
 	if unix.Getpagesize() != pageSize {
 		m.how = fmt.Sprintf("madvise: the kernel's pages are %d bytes", unix.Getpagesize())
 		return m
@@ -173,6 +177,9 @@ func (m *mappedMemory) reserve(size uint64) error {
 		return err
 	}
 	m.buf, m.size = unsafe.Slice((*byte)(p), size), len(m.image.bytes)
+	if behind := m.buf[m.size:]; m.file.mapper.noHuge && len(behind) > 0 {
+		_ = unix.Madvise(behind, unix.MADV_NOHUGEPAGE) // a kernel without huge pages refuses, and need not be told
+	}
 	return nil
 }
 

@@ -19,7 +19,7 @@ import (
 func otherWays(t *testing.T) map[string]*Host {
 	old := newHost(t, Options{})
 	_ = unix.Close(old.mapper.pagemap)
-	old.mapper.pagemap, old.mapper.how = -1, "madvise: it is a test"
+	old.mapper.pagemap, old.mapper.how, old.mapper.noHuge = -1, "madvise: it is a test", true
 	none := newHost(t, Options{})
 	none.mapper.noFiles = errors.New("it is a test")
 	return map[string]*Host{"madvise": old, "copy": none}
