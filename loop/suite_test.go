@@ -863,7 +863,7 @@ func TestForeignTask(t *testing.T) {
 		if err := ln.Stop(); err != nil {
 			t.Error(err)
 		}
-		ln.Each(func(c Conn, _ Session) { c.Close() }) // the other end
+		ln.Cut() // the other end, be it served at this moment or not
 		recv(t, s.closed)
 
 		if c, err = Dial(task, "tcp", serve(t, e, echo).Addr().String(), time.Time{}); err != nil {
