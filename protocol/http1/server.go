@@ -202,7 +202,7 @@ func (x *exchange) head() (int, loop.Verdict) {
 	x.conn.Poll(x.n == 0)
 	for {
 		// A head that comes in pieces is parsed when its end may be there, not at each piece.
-		if x.n > 0 && (parsed == 0 || bytes.Contains(x.in[max(parsed-3, 0):x.n], headEnd) || x.n > x.s.c.Head) {
+		if x.n > 0 && (parsed == 0 || mayEnd(x.in[max(parsed-3, 0):x.n]) || x.n > x.s.c.Head) {
 			x.req.Header = x.req.Header[:0]
 			n, err := parseRequest(x.in[:x.n], &x.s.c.Limits, &x.req, &x.msg)
 			if err != nil {
@@ -246,8 +246,12 @@ func (x *exchange) head() (int, loop.Verdict) {
 	}
 }
 
+// mayEnd tells whether the end of a head may be in b: an empty line, be it one that is refused.
+func mayEnd(b []byte) bool { return bytes.Contains(b, headEnd) || bytes.Contains(b, bareEnd) }
+
 var (
 	headEnd = []byte("\n\r\n")
+	bareEnd = []byte("\n\n")
 	errSlow = refuse(408, "the head did not come in time")
 )
 
