@@ -68,9 +68,10 @@ var laterKinds = map[string]string{
 type Function struct {
 	File        string            `yaml:"file"`   // the Wasm module, relative to the file that declares it; default build/<name>.wasm
 	Source      string            `yaml:"source"` // folder it is built from, relative likewise; empty: File is all there is
-	ABI         string            `yaml:"abi" enum:"loam"`
+	ABI         string            `yaml:"abi" enum:"loam,wagi,http-wasm,proxy-wasm"`
 	Isolation   string            `yaml:"isolation" enum:"request,shared"` // request: a fresh instance for each
 	Env         map[string]string `yaml:"env"`
+	Settings    string            `yaml:"settings"`    // the guest's own configuration, for ABIs that have such a thing
 	Timeout     time.Duration     `yaml:"timeout"`     // of one request
 	Memory      Bytes             `yaml:"memory"`      // of one instance, at most
 	Concurrency int               `yaml:"concurrency"` // requests at once, at most

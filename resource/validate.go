@@ -105,6 +105,15 @@ func (c *check) function(f *Function) {
 		}
 		c.add("spec.file", strconv.Quote(f.File)+" is not a Wasm module", hint)
 	}
+	if f.ABI == "wagi" && f.Isolation != "request" {
+		c.add("spec.isolation", "a program of the ABI wagi ends with each request, so there is nothing to keep", "leave isolation out, or write request")
+	}
+	if f.Settings != "" && f.ABI != "http-wasm" && f.ABI != "proxy-wasm" {
+		c.add("spec.settings", "guests of the ABI "+f.ABI+" have no settings of their own", "use env")
+	}
+	if len(f.Settings) > 64<<10 {
+		c.add("spec.settings", size.Format(int64(len(f.Settings)))+" of settings are more than 64Ki", "keep large data elsewhere")
+	}
 	c.source(f.Source)
 	c.env(f.Env)
 	if f.Timeout <= 0 || f.Timeout > 24*time.Hour {

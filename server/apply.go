@@ -399,7 +399,7 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 // takes over from as soon as it is there.
 func (s *server) startFunction(ctx context.Context, hash string, module []byte, f snapshot.Function) (*version, error) {
 	config := wasm.Config{
-		ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Timeout: f.Timeout, Memory: f.Memory, Concurrency: f.Concurrency,
+		ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Settings: []byte(f.Settings), Timeout: f.Timeout, Memory: f.Memory, Concurrency: f.Concurrency,
 		Caller: &loam.Caller{Name: f.Name, Grants: f.Grants}, Methods: s.methods, Interpret: s.o.Quick,
 	}
 	fn, err := function.New(ctx, s.host, f.Name, module, config)

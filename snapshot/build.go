@@ -420,7 +420,7 @@ func (b *builder) function(o *resource.Object, s *resource.Function) {
 		return
 	}
 	b.plan.Functions = append(b.plan.Functions, Function{
-		Name: o.Name, File: beside(o, s.File), Source: beside(o, s.Source), ABI: s.ABI, Isolation: s.Isolation, Env: s.Env,
+		Name: o.Name, File: beside(o, s.File), Source: beside(o, s.Source), ABI: s.ABI, Isolation: s.Isolation, Env: s.Env, Settings: s.Settings,
 		Timeout: s.Timeout, Memory: int64(s.Memory), Concurrency: s.Concurrency, Grants: grants,
 	})
 }

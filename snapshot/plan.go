@@ -216,6 +216,7 @@ type Function struct {
 	ABI         string
 	Isolation   string
 	Env         map[string]string
+	Settings    string // the guest's own configuration
 	Timeout     time.Duration
 	Memory      int64 // bytes
 	Concurrency int

@@ -63,7 +63,7 @@ func sources(p *snapshot.Plan) []job {
 	var jobs []job
 	for _, f := range p.Functions {
 		if f.Source != "" {
-			jobs = append(jobs, job{"Function/" + f.Name, build.Job{Name: f.Name, Dir: f.Source, Out: f.File, Wasm: true}})
+			jobs = append(jobs, job{"Function/" + f.Name, build.Job{Name: f.Name, Dir: f.Source, Out: f.File, Wasm: true, Main: f.ABI == "wagi"}})
 		}
 	}
 	for _, a := range p.Apps {

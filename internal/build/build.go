@@ -19,6 +19,7 @@ type Job struct {
 	Dir  string   // folder of the sources; what lies in it says the language
 	Out  string   // file to write; its folder is made
 	Wasm bool     // a Wasm guest; else a program of this machine
+	Main bool     // of a guest: it is a program whose main runs, and no library of functions to be called
 	Env  []string // KEY=value, on top of this process's environment
 }
 
@@ -52,7 +53,7 @@ func Run(ctx context.Context, job Job) error {
 	if job.Wasm {
 		for _, t := range toolchains {
 			if _, err := os.Stat(filepath.Join(dir, t.main)); err == nil {
-				return run(ctx, job, func(out string) (*exec.Cmd, error) { return t.command(ctx, dir, out) }, t.hint)
+				return run(ctx, job, func(out string) (*exec.Cmd, error) { return t.command(ctx, dir, out, job.Main) }, t.hint)
 			}
 		}
 	}
@@ -152,7 +153,9 @@ func goCommand(ctx context.Context, job Job, dir, out string) (*exec.Cmd, error)
 	}
 	args := []string{"build", "-o", out}
 	if job.Wasm {
-		args = append(args, "-buildmode=c-shared")
+		if !job.Main {
+			args = append(args, "-buildmode=c-shared")
+		}
 		env = append(env, "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	}
 	cmd := exec.CommandContext(ctx, path, append(args, ".")...)

@@ -13,7 +13,7 @@ import (
 // A toolchain makes guests of one language.
 type toolchain struct {
 	main    string // the file that tells that a folder is written in it
-	command func(ctx context.Context, dir, out string) (*exec.Cmd, error)
+	command func(ctx context.Context, dir, out string, main bool) (*exec.Cmd, error)
 	hint    func(said string) string // on what the compiler said; nil: it says enough
 }
 
@@ -31,13 +31,17 @@ var toolchains = []toolchain{
 }
 
 // rustCommand builds main.rs and its modules by rustc alone: a guest of the SDK has no crates.
-func rustCommand(ctx context.Context, dir, out string) (*exec.Cmd, error) {
+func rustCommand(ctx context.Context, dir, out string, main bool) (*exec.Cmd, error) {
 	// A newer compiler may be first in PATH and have no library for WASI, where the distribution's has.
 	rustc, target, err := findRustIn(ctx, []string{os.Getenv("RUSTC"), "rustc", "/usr/bin/rustc"})
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, rustc, "--edition=2021", "--crate-name=function", "--crate-type=cdylib", "--target="+target,
+	crate := "cdylib"
+	if main {
+		crate = "bin"
+	}
+	cmd := exec.CommandContext(ctx, rustc, "--edition=2021", "--crate-name=function", "--crate-type="+crate, "--target="+target,
 		"-Copt-level=3", "-Clto", "-Ccodegen-units=1", "-Cpanic=abort", "-Cdebuginfo=1", "-o", out, "main.rs")
 	cmd.Dir = dir
 	return cmd, nil
@@ -69,7 +73,7 @@ func findRustIn(ctx context.Context, names []string) (rustc, target string, err 
 }
 
 // clangCommand builds every .c file of the folder as one module.
-func clangCommand(ctx context.Context, dir, out string) (*exec.Cmd, error) {
+func clangCommand(ctx context.Context, dir, out string, main bool) (*exec.Cmd, error) {
 	clang, err := exec.LookPath("clang")
 	if err != nil {
 		return nil, &missingError{errors.New("there is no clang in PATH"), installClang}
@@ -78,7 +82,11 @@ func clangCommand(ctx context.Context, dir, out string) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"--target=wasm32-wasi", "-mexec-model=reactor", "-O2", "-g", "-Wall", "-o", out}
+	model := "reactor"
+	if main {
+		model = "command"
+	}
+	args := []string{"--target=wasm32-wasi", "-mexec-model=" + model, "-O2", "-g", "-Wall", "-o", out}
 	for _, s := range sources {
 		args = append(args, filepath.Base(s))
 	}
@@ -101,7 +109,7 @@ func clangHint(said string) string {
 }
 
 // ascCommand builds main.ts by the compiler that the project's package.json pins.
-func ascCommand(ctx context.Context, dir, out string) (*exec.Cmd, error) {
+func ascCommand(ctx context.Context, dir, out string, _ bool) (*exec.Cmd, error) {
 	node, err := exec.LookPath("node")
 	if err != nil {
 		return nil, &missingError{errors.New("there is no node in PATH"), installNode}
