@@ -329,6 +329,10 @@ func (f *fields) see(name, value string, m *message, i int) (keep bool, err erro
 		}
 	case 7:
 		if protocol.EqualFold(name, "upgrade") {
+			// What is sent on a connection that became HTTP/2 at the target would pass by all routes and policies.
+			if lists(value, "h2c") {
+				return false, nil
+			}
 			f.upgrade = true
 		}
 		return !protocol.EqualFold(name, "trailer"), nil
@@ -384,6 +388,22 @@ func (f *fields) connection(value string, m *message) error {
 		}
 	}
 	return nil
+}
+
+// lists tells whether a list of tokens has one.
+func lists(value, token string) bool {
+	for value != "" {
+		one := value
+		if i := indexByte(value, ','); i >= 0 {
+			one, value = value[:i], value[i+1:]
+		} else {
+			value = ""
+		}
+		if protocol.EqualFold(trimString(one), token) {
+			return true
+		}
+	}
+	return false
 }
 
 // dropNamed takes out the fields that Connection names (RFC 9110, section 7.6.1), and an Upgrade that it does not.

@@ -50,6 +50,7 @@ func TestParseRequest(t *testing.T) {
 		{raw: "GET / HTTP/1.0\r\n\r\n", path: "/", close: true},
 		{raw: "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", path: "/"},
 		{raw: "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", authority: "a", path: "/", close: true},
+		{raw: "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: websocket,h2C\r\nHTTP2-Settings: A\r\nY: 1\r\n\r\n", authority: "a", path: "/", header: loam.Header{{Name: "Y", Value: "1"}}},
 		{raw: "GET / HTTP/1.1\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nY: 1\r\nHost: a\r\nConnection: x-hop, Keep-Alive\r\n\r\n", authority: "a", path: "/", header: loam.Header{{Name: "Y", Value: "1"}}},
 		{raw: "GET / HTTP/1.1\r\nHost: a\r\nX: \xe2\x82\xac\r\nEmpty:\r\n\r\n", authority: "a", path: "/", header: loam.Header{{Name: "X", Value: "€"}, {Name: "Empty", Value: ""}}},
 	} {
