@@ -26,7 +26,7 @@ import (
 // What is compiled is kept in the cache folder:
 //
 //	<key>.code    what rewriting said of a module, and a husk of the rewritten module
-//	<key>.names   its functions' names, for traps
+//	<key>.names   its functions' names and places, for traps and profiles
 //	<key>.good    it was loaded without an error, so that it need not be again to know that it can be
 //	<sum>.wasm    the module as it was
 //	wazero-…/     the engine's own: native code, by the hash of what was compiled
@@ -52,7 +52,7 @@ type code struct {
 	Imports []rewrite.Import
 	Go      bool // the Go toolchain made it
 
-	names func() map[uint32]string // of functions, by their index in the rewritten module
+	symbols func() map[uint32]Symbol // of functions, by their index in the rewritten module
 }
 
 // newCode takes from a rewritten module what is needed to run it.
@@ -82,27 +82,6 @@ func (c *code) lay(memory []byte) {
 	for _, d := range c.Data {
 		copy(memory[d.Offset:], d.Bytes)
 	}
-}
-
-// namesOf are the names of a rewritten module's functions.
-func namesOf(m *rewrite.Module) map[uint32]string {
-	was, now := m.FunctionNames(), map[uint32]string{}
-	for _, i := range m.Exports { // what has an export has a name at least
-		if i.Kind == rewrite.KindFunction && was[i.Index] == "" {
-			was[i.Index] = i.Name
-		}
-	}
-	for n, misses := uint32(0), 0; misses < 1000; n++ {
-		old, ok := m.Function(n)
-		if !ok {
-			misses++
-			continue
-		}
-		if name := was[old]; name != "" {
-			now[n] = name
-		}
-	}
-	return now
 }
 
 // A codeCache is the cache folder.
@@ -143,10 +122,10 @@ func (cc *codeCache) get(sum [sha256.Size]byte) (*code, error) {
 		return nil, err
 	}
 	cc.note(key+".code", key+".names", c.Native, hex.EncodeToString(sum[:])+".wasm")
-	c.names = func() map[uint32]string {
-		names := map[uint32]string{}
-		_ = cc.read(key+".names", &names) // a stack without names is better than none
-		return names
+	c.symbols = func() map[uint32]Symbol {
+		symbols := map[uint32]Symbol{}
+		_ = cc.read(key+".names", &symbols) // a stack without names is better than none
+		return symbols
 	}
 	return c, nil
 }
@@ -189,10 +168,10 @@ func (cc *codeCache) compile(ctx context.Context, sum [sha256.Size]byte, module 
 		return nil, err
 	}
 	key := cc.key(sum)
-	names := namesOf(m)
-	c.names = func() map[uint32]string { return names }
+	symbols := symbolsOf(m)
+	c.symbols = func() map[uint32]Symbol { return symbols }
 	return c, errors.Join(
-		cc.write(key+".names", names),
+		cc.write(key+".names", symbols),
 		cc.write(key+".code", c),
 	)
 }

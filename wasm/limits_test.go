@@ -270,7 +270,7 @@ func TestLyingToWASI(t *testing.T) {
 	}
 }
 
-// A trap says where it was, by the guest's own names, and which request it was.
+// A trap says where it was, by the guest's own names and places, and which request it was.
 func TestTrapHasAStack(t *testing.T) {
 	var log syncBuffer
 	h := newHost(t, Options{Log: textLog(&log)})
@@ -281,7 +281,7 @@ func TestTrapHasAStack(t *testing.T) {
 	if _, _, err := trySend(t, m, "GET", "/trap", ""); loam.CodeOf(err) != loam.Internal || !strings.Contains(err.Error(), "request r-1: trap: unreachable") {
 		t.Errorf("%v", err)
 	}
-	for _, want := range []string{"function=orders", "request r-1", "main.deepest main.deepest main.deepest", "loam_serve"} {
+	for _, want := range []string{"function=orders", "request r-1", "main.deepest /", "wasm/testdata/guest/main.go:", "loam_serve"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log has no %q:\n%s", want, log.String())
 		}

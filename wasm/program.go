@@ -52,8 +52,8 @@ type program struct {
 	reason    string // why
 	pool      pool
 
-	nameOnce sync.Once // no task waits in it
-	nameOf   map[uint32]string
+	symbolOnce sync.Once // no task waits in it
+	symbolOf   map[uint32]Symbol
 }
 
 // recipe is what a program is made of.
@@ -230,7 +230,7 @@ func (p *program) compile(ctx context.Context, r *recipe, refuse func(hint, form
 		}
 		p.code = newCode(m)
 		p.code.Module = m.Binary
-		p.code.names = func() map[uint32]string { return namesOf(m) }
+		p.code.symbols = func() map[uint32]Symbol { return symbolsOf(m) }
 		if err := fits(); err != nil {
 			return err
 		}

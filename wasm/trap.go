@@ -65,7 +65,7 @@ func (p *program) explain(err error) (cause string, stack []string) {
 	return cause, stack
 }
 
-// function is the name of the function of a line of the engine's stack, as the guest's name section has it. The engine
+// function is the function of a line of the engine's stack, with the place where it is declared if the guest says that. The engine
 // knows their indexes, in the rewritten module: ".$7(i32) i32".
 func (p *program) function(line string) string {
 	name, _, _ := strings.Cut(line, "(")
@@ -77,14 +77,14 @@ func (p *program) function(line string) string {
 	if err != nil {
 		return name
 	}
-	if known := p.names()[uint32(n)]; known != "" {
-		return known
+	if known, ok := p.symbols()[uint32(n)]; ok {
+		return known.String()
 	}
 	return "$" + digits
 }
 
-// names are the functions' names, which are read when they are first needed.
-func (p *program) names() map[uint32]string {
-	p.nameOnce.Do(func() { p.nameOf = p.code.names() })
-	return p.nameOf
+// symbols are the functions' names and places, which are read when they are first needed.
+func (p *program) symbols() map[uint32]Symbol {
+	p.symbolOnce.Do(func() { p.symbolOf = p.code.symbols() })
+	return p.symbolOf
 }
