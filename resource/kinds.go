@@ -69,13 +69,42 @@ type Function struct {
 	File        string            `yaml:"file"`   // the Wasm module, relative to the file that declares it; default build/<name>.wasm
 	Source      string            `yaml:"source"` // folder it is built from, relative likewise; empty: File is all there is
 	ABI         string            `yaml:"abi" enum:"loam,wagi,http-wasm,proxy-wasm"`
-	Isolation   string            `yaml:"isolation" enum:"request,shared"` // request: a fresh instance for each
+	Isolation   string            `yaml:"isolation" enum:"request,session,shared"` // request: a clean instance for each
+	Session     *FunctionSession  `yaml:"session"`                                 // of isolation session
 	Env         map[string]string `yaml:"env"`
 	Settings    string            `yaml:"settings"`    // the guest's own configuration, for ABIs that have such a thing
 	Timeout     time.Duration     `yaml:"timeout"`     // of one request
 	Memory      Bytes             `yaml:"memory"`      // of one instance, at most
+	CPU         time.Duration     `yaml:"cpu"`         // of the processor, for one request; default Timeout
 	Concurrency int               `yaml:"concurrency"` // requests at once, at most
+	Queue       int               `yaml:"queue"`       // that wait beyond those; default 16 times as many
+	Limits      FunctionLimits    `yaml:"limits"`
+	Idle        time.Duration     `yaml:"idle"` // after which it is unloaded; default 10m
+	Warmup      *Warmup           `yaml:"warmup"`
 	Grants      []Grant           `yaml:"grants"`
+}
+
+// A FunctionSession says which requests an instance of a function keeps what it knows for. It has Header or Cookie.
+type FunctionSession struct {
+	Header string        `yaml:"header"`
+	Cookie string        `yaml:"cookie"`
+	Max    int           `yaml:"max"`  // sessions at once; default 1000
+	Idle   time.Duration `yaml:"idle"` // after which one ends; default 10m
+}
+
+// FunctionLimits bound one request of a function; 0: the default.
+type FunctionLimits struct {
+	Request  Bytes `yaml:"request"`  // of its body; 16Mi
+	Response Bytes `yaml:"response"` // of the answer's; 16Mi
+	Calls    int   `yaml:"calls"`    // of capabilities; 1000
+	Egress   Bytes `yaml:"egress"`   // that those may send; 64Mi
+}
+
+// A Warmup is a request that is in the memory every instance begins with.
+type Warmup struct {
+	Method string `yaml:"method"` // default GET
+	Path   string `yaml:"path" need:"path: /"`
+	Body   string `yaml:"body"`
 }
 
 // A Grant lets a function or app reach one component of one capability.

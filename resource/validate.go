@@ -108,6 +108,23 @@ func (c *check) function(f *Function) {
 	if f.ABI == "wagi" && f.Isolation != "request" {
 		c.add("spec.isolation", "a program of the ABI wagi ends with each request, so there is nothing to keep", "leave isolation out, or write request")
 	}
+	switch {
+	case f.Isolation == "session" && (f.Session == nil || (f.Session.Header == "") == (f.Session.Cookie == "")):
+		c.add("spec.session", "nothing says which requests are of one session", "write session: {cookie: cart}, or {header: X-Session}")
+	case f.Isolation != "session" && f.Session != nil:
+		c.add("spec.session", "isolation "+f.Isolation+" has no sessions", "write isolation: session")
+	}
+	if s := f.Session; s != nil {
+		c.between("spec.session.max", s.Max, 0, 1_000_000, "write how many sessions may be at once")
+		c.time("spec.session.idle", s.Idle, 0, 7*24*time.Hour)
+	}
+	if f.Warmup != nil {
+		c.path("spec.warmup.path", f.Warmup.Path)
+	}
+	c.time("spec.cpu", f.CPU, 0, 24*time.Hour)
+	c.time("spec.idle", f.Idle, 0, 365*24*time.Hour)
+	c.between("spec.queue", f.Queue, 0, 1_000_000, "write how many requests may wait")
+	c.between("spec.limits.calls", f.Limits.Calls, 0, 1_000_000_000, "write how many capability calls a request may make")
 	if f.Settings != "" && f.ABI != "http-wasm" && f.ABI != "proxy-wasm" {
 		c.add("spec.settings", "guests of the ABI "+f.ABI+" have no settings of their own", "use env")
 	}

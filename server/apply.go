@@ -399,8 +399,15 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 // takes over from as soon as it is there.
 func (s *server) startFunction(ctx context.Context, hash string, module []byte, f snapshot.Function) (*version, error) {
 	config := wasm.Config{
-		ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Settings: []byte(f.Settings), Timeout: f.Timeout, Memory: f.Memory, Concurrency: f.Concurrency,
+		ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Settings: []byte(f.Settings), Timeout: f.Timeout, CPU: f.CPU, Memory: f.Memory,
+		Concurrency: f.Concurrency, Queue: f.Queue, MaxRequest: f.MaxRequest, MaxResponse: f.MaxResponse, MaxCalls: f.MaxCalls, MaxEgress: f.MaxEgress, Idle: f.Idle,
 		Caller: &loam.Caller{Name: f.Name, Grants: f.Grants}, Methods: s.methods, Interpret: s.o.Quick,
+	}
+	if n := f.Session; n != nil {
+		config.Session = wasm.Session{Header: n.Header, Cookie: n.Cookie, Max: n.Max, Idle: n.Idle}
+	}
+	if w := f.Warmup; w != nil {
+		config.Warmup = &wasm.Warmup{Method: w.Method, Path: w.Path, Body: []byte(w.Body)}
 	}
 	fn, err := function.New(ctx, s.host, f.Name, module, config)
 	if err != nil {

@@ -419,10 +419,19 @@ func (b *builder) function(o *resource.Object, s *resource.Function) {
 	if !b.target(o) {
 		return
 	}
-	b.plan.Functions = append(b.plan.Functions, Function{
+	f := Function{
 		Name: o.Name, File: beside(o, s.File), Source: beside(o, s.Source), ABI: s.ABI, Isolation: s.Isolation, Env: s.Env, Settings: s.Settings,
-		Timeout: s.Timeout, Memory: int64(s.Memory), Concurrency: s.Concurrency, Grants: grants,
-	})
+		Timeout: s.Timeout, CPU: s.CPU, Memory: int64(s.Memory), Concurrency: s.Concurrency, Queue: s.Queue,
+		MaxRequest: int64(s.Limits.Request), MaxResponse: int64(s.Limits.Response), MaxCalls: int64(s.Limits.Calls), MaxEgress: int64(s.Limits.Egress),
+		Idle: s.Idle, Grants: grants,
+	}
+	if n := s.Session; n != nil {
+		f.Session = &FunctionSession{Header: n.Header, Cookie: n.Cookie, Max: n.Max, Idle: n.Idle}
+	}
+	if w := s.Warmup; w != nil {
+		f.Warmup = &Warmup{Method: cmp.Or(w.Method, "GET"), Path: w.Path, Body: w.Body}
+	}
+	b.plan.Functions = append(b.plan.Functions, f)
 }
 
 func (b *builder) app(o *resource.Object, s *resource.App) {

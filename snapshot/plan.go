@@ -218,10 +218,29 @@ type Function struct {
 	Env         map[string]string
 	Settings    string // the guest's own configuration
 	Timeout     time.Duration
-	Memory      int64 // bytes
+	CPU         time.Duration // for one request; 0: as long as Timeout
+	Memory      int64         // bytes
 	Concurrency int
+	Queue       int // 0: the host's default, as are all zeros below
+	Session     *FunctionSession
+	MaxRequest  int64 // bytes
+	MaxResponse int64 // bytes
+	MaxCalls    int64
+	MaxEgress   int64 // bytes
+	Idle        time.Duration
+	Warmup      *Warmup
 	Grants      []loam.Grant // components by their own names
 }
+
+// A FunctionSession names the header or cookie that says which requests belong together.
+type FunctionSession struct {
+	Header, Cookie string
+	Max            int
+	Idle           time.Duration
+}
+
+// A Warmup is a request that is served before a function's memory image is taken.
+type Warmup struct{ Method, Path, Body string }
 
 // An App is a program to start, or one at Address.
 type App struct {
