@@ -36,9 +36,9 @@ test: ## Vet and run every test
 
 sdk: ## Install the compilers of the guest SDKs (Debian, as root) and hold the languages to each other
 	@test/sdk/install.sh
-	@$(GO) vet -tags sdk ./test/sdk
+	@$(GO) vet -tags sdk ./test/sdk ./wasm/... ./examples/layotto-guest
 	@$(GO) test -C tools -tags sdk ./apigen
-	@$(GO) test -tags sdk ./test/sdk
+	@$(GO) test -tags sdk ./test/sdk ./wasm/wagi ./wasm/httpwasm ./wasm/proxywasm ./examples/layotto-guest
 
 race: ## Run every test with the race detector, or fail where there is no C compiler
 	@CGO_ENABLED=1 $(GO) test -race ./...

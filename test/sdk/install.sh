@@ -19,9 +19,10 @@ if [ -n "$missing" ]; then
 	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
-dir=examples/languages/assemblyscript
-cmp -s "$dir/package-lock.json" "$dir/node_modules/.installed" || {
-	npm ci --prefix "$dir" --ignore-scripts --no-audit --no-fund --silent
-	cp "$dir/package-lock.json" "$dir/node_modules/.installed"
-}
+for dir in examples/languages/assemblyscript wasm/proxywasm/testdata/stranger; do
+	cmp -s "$dir/package-lock.json" "$dir/node_modules/.installed" || {
+		npm ci --prefix "$dir" --ignore-scripts --no-audit --no-fund --silent
+		cp "$dir/package-lock.json" "$dir/node_modules/.installed"
+	}
+done
 echo "install: clang $(clang --version | sed -n '1s/.*version \([0-9.]*\).*/\1/p'), $(/usr/bin/rustc --version | cut -d' ' -f1-2), node $(node --version)"

@@ -70,7 +70,14 @@ func (s *server) property(path string) ([]byte, bool) {
 		return text(strings.Join(h.Values(name), ","))
 	}
 	switch path {
-	case "plugin_root_id", "plugin_vm_id": // there is one plugin in a function
+	case "plugin_root_id": // by which a guest of several plugins knows the one it is to be
+		for _, v := range s.guest.Env {
+			if id, ok := strings.CutPrefix(v, "PLUGIN_ROOT_ID="); ok {
+				return text(id)
+			}
+		}
+		return nil, true
+	case "plugin_vm_id":
 		return nil, true
 	case "plugin_name":
 		return text(s.guest.Function)

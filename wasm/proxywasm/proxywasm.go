@@ -11,6 +11,7 @@ import (
 	"context"
 
 	"github.com/loam-run/loam/wasm/guest"
+	"github.com/loam-run/loam/wasm/wasi"
 	"github.com/tetratelabs/wazero"
 	wasmapi "github.com/tetratelabs/wazero/api"
 )
@@ -42,7 +43,7 @@ const (
 type ABI struct{}
 
 // Modules implements guest.ABI.
-func (ABI) Modules() []string { return []string{Module} }
+func (ABI) Modules() []string { return []string{Module, wasi.Unstable} }
 
 // Exports implements guest.ABI. All callbacks are optional; that there is an allocator, Start looks.
 func (ABI) Exports() []guest.Export { return nil }
@@ -129,8 +130,10 @@ func (ABI) Define(ctx context.Context, rt wazero.Runtime) error {
 			stack[0] = uint64(f.do(&call{s, f.name, m.Memory(), stack}))
 		}), params, []wasmapi.ValueType{i32}).Export(f.name)
 	}
-	_, err := b.Instantiate(ctx)
-	return err
+	if _, err := b.Instantiate(ctx); err != nil {
+		return err
+	}
+	return wasi.DefineUnstable(ctx, rt)
 }
 
 // never is a host function that does nothing and says so.

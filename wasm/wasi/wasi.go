@@ -16,8 +16,11 @@ import (
 	wasmapi "github.com/tetratelabs/wazero/api"
 )
 
-// Module is what guests import from.
-const Module = "wasi_snapshot_preview1"
+// Module is what guests import from. Unstable is what it was called before, by the SDKs of that time still.
+const (
+	Module   = "wasi_snapshot_preview1"
+	Unstable = "wasi_unstable"
+)
 
 // An Exit is what a guest that calls proc_exit panics with: its Call ends with this error.
 type Exit struct{ Status uint32 }
@@ -56,7 +59,24 @@ type function func(c *guest.Call, m wasmapi.Memory, p []uint64) errno
 
 // Define offers the module to the guests of rt.
 func Define(ctx context.Context, rt wazero.Runtime) error {
-	b := rt.NewHostModuleBuilder(Module)
+	return define(ctx, rt, Module, func(string) bool { return true })
+}
+
+// DefineUnstable offers under the old name those functions that are the same in both.
+func DefineUnstable(ctx context.Context, rt wazero.Runtime) error {
+	return define(ctx, rt, Unstable, func(name string) bool {
+		switch name {
+		case "args_get", "args_sizes_get", "environ_get", "environ_sizes_get", "clock_res_get", "clock_time_get", "random_get",
+			"sched_yield", "fd_close", "fd_fdstat_get", "fd_read", "fd_write", "fd_prestat_get", "fd_prestat_dir_name":
+			return true
+		}
+		return false
+	})
+}
+
+// define offers a module with the functions that are wanted, and proc_exit.
+func define(ctx context.Context, rt wazero.Runtime, module string, wanted func(name string) bool) error {
+	b := rt.NewHostModuleBuilder(module)
 	for _, f := range []struct {
 		name   string
 		params string // i: i32, I: i64
@@ -108,6 +128,9 @@ func Define(ctx context.Context, rt wazero.Runtime) error {
 		{"sock_send", "iiiii", stream(notsock)},
 		{"sock_shutdown", "ii", stream(notsock)},
 	} {
+		if !wanted(f.name) {
+			continue
+		}
 		params := make([]wasmapi.ValueType, len(f.params))
 		for i, p := range f.params {
 			params[i] = i32
