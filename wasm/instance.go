@@ -34,6 +34,8 @@ type instance struct {
 	budget int64     // units that it may use
 	slice  time.Time // when its slice began
 	deep   bool      // its stack was so deep that it is not worth keeping
+
+	profiler *profiler // who wants to know where it is; nil: nobody
 }
 
 func newInstance(p *program) *instance {
@@ -102,6 +104,7 @@ func (i *instance) finish() {
 	i.stdout.flush()
 	i.stderr.flush()
 	i.call.End()
+	i.profiler = nil
 }
 
 // warm serves a request whose answer nobody reads.
@@ -191,8 +194,11 @@ var (
 
 func (i *instance) refuel() {
 	i.refresh()
-	i.given = sliceFuel
-	i.fuel.Set(uint64(rewrite.NewFuel(sliceFuel)))
+	fuel := rewrite.NewFuel(sliceFuel)
+	if i.given = sliceFuel; i.profiler != nil {
+		fuel, i.given = firstSlice()
+	}
+	i.fuel.Set(uint64(fuel))
 }
 
 // settle bills what is not billed yet when the guest has returned.

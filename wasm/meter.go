@@ -8,11 +8,13 @@ import (
 	"github.com/loam-run/loam/wasm/rewrite"
 	"github.com/tetratelabs/wazero"
 	wasmapi "github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 )
 
 // defineMeter offers what rewritten modules import.
 func defineMeter(ctx context.Context, rt wazero.Runtime) error {
 	const i32, i64 = wasmapi.ValueTypeI32, wasmapi.ValueTypeI64
+	ctx = experimental.WithFunctionListenerFactory(ctx, sampling{})
 	_, err := rt.NewHostModuleBuilder(rewrite.HostModule).
 		NewFunctionBuilder().WithGoFunction(wasmapi.GoFunc(func(ctx context.Context, stack []uint64) {
 		i := guest.Of(ctx).Owner.(*instance)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/loam-run/loam"
@@ -98,6 +99,8 @@ type Module struct {
 	lines  limiter // of guests' log lines
 	recipe recipe
 	stats  Stats
+
+	profiler atomic.Pointer[profiler] // nil: no profile is being made
 
 	mu       sync.Mutex
 	program  *program      // nil: it is not loaded
@@ -514,6 +517,7 @@ func (v *visit) make() (*instance, error) {
 func (v *visit) run(i *instance, body []byte) (*loam.Response, error) {
 	m := v.module
 	i.prepare(v.task, v.until, m.config.CPU)
+	i.profiler = m.profiler.Load()
 	c := &i.call
 	c.Request, c.Body, c.Function = v.req, body, m.name
 	c.Caller, c.Methods, c.Limits, c.Life = m.config.Caller, m.config.Methods, m.limits, m.life

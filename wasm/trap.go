@@ -80,8 +80,11 @@ func (p *program) function(line string) string {
 	if known, ok := p.symbols()[uint32(n)]; ok {
 		return known.String()
 	}
-	return "$" + digits
+	return nameless(uint32(n))
 }
+
+// nameless is what a function is called that has no name.
+func nameless(f uint32) string { return "$" + strconv.FormatUint(uint64(f), 10) }
 
 // symbols are the functions' names and places, which are read when they are first needed.
 func (p *program) symbols() map[uint32]Symbol {
