@@ -4,25 +4,45 @@ package wagi_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/build"
 	"github.com/loam-run/loam/wasm"
 )
 
-// A C program that knows of nothing but CGI.
-func TestCProgram(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "c.wasm")
-	if said, err := exec.Command("clang", "--target=wasm32-wasi", "-O2", "-o", out, "testdata/c/main.c").CombinedOutput(); err != nil {
-		t.Fatalf("%v: test/sdk/install.sh installs what is needed\n%s", err, said)
+// built is the program that lies in a folder.
+func built(t testing.TB, dir string) []byte {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "program.wasm")
+	if err := build.Run(t.Context(), build.Job{Name: dir, Dir: dir, Out: out, Wasm: true, Main: true}); err != nil {
+		t.Fatalf("%v: test/sdk/install.sh installs what is needed", err)
 	}
-	binary, err := os.ReadFile(out)
+	b, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := compile(t, binary, wasm.Config{})
+	return b
+}
+
+// What Go's library for CGI makes of a request is what was sent.
+func TestCGILibrary(t *testing.T) {
+	m := compile(t, built(t, "testdata/cgi"), wasm.Config{})
+	for range 2 {
+		status, h, body, err := send(t, m, "PUT", "/orders/7%2F8?a=%20b", "hello", "X-Name", "Ada", "Content-Type", "text/plain")
+		if err != nil || status != 202 || h.Get("Set-Cookie") != "seen=7/8" || body != "PUT /orders/7/8?a=%20b shop.example:8443 192.0.2.7:4711 Ada 5 hello" {
+			t.Errorf("%d %v %q %v", status, h, body, err)
+		}
+		if status, _, _, err := send(t, m, "GET", "/nothing", ""); err != nil || status != 404 {
+			t.Errorf("%d %v", status, err)
+		}
+	}
+}
+
+// A C program that knows of nothing but CGI.
+func TestCProgram(t *testing.T) {
+	m := compile(t, built(t, "testdata/c"), wasm.Config{})
 	if s := m.State(); !s.Image {
 		t.Errorf("there is no image: %s", s.Reason)
 	}
@@ -38,15 +58,7 @@ func TestCProgram(t *testing.T) {
 }
 
 func BenchmarkC(b *testing.B) {
-	out := filepath.Join(b.TempDir(), "c.wasm")
-	if said, err := exec.Command("clang", "--target=wasm32-wasi", "-O2", "-o", out, "testdata/c/main.c").CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, said)
-	}
-	binary, err := os.ReadFile(out)
-	if err != nil {
-		b.Fatal(err)
-	}
-	m := compile(b, binary, wasm.Config{})
+	m := compile(b, built(b, "testdata/c"), wasm.Config{})
 	for b.Loop() {
 		if _, _, _, err := send(b, m, "GET", "/", "hello"); err != nil {
 			b.Fatal(err)

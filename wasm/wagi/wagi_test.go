@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/build"
 	"github.com/loam-run/loam/wasm"
 	"go.uber.org/goleak"
 )
@@ -31,11 +31,8 @@ func TestMain(m *testing.M) {
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 		out := filepath.Join(dir, "program.wasm")
-		build := exec.Command("go", "build", "-o", out, ".")
-		build.Dir = "testdata/program"
-		build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-		if said, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "%v\n%s", err, said)
+		if err := build.Go(context.Background(), build.Job{Name: "program", Dir: "testdata/program", Out: out, Wasm: true, Main: true}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		if program, err = os.ReadFile(out); err != nil {
