@@ -1,0 +1,2 @@
+// The empty guest in AssemblyScript.
+export function loam_serve(): void {}

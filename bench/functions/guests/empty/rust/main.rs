@@ -1,0 +1,4 @@
+//! The empty guest in Rust.
+
+#[no_mangle]
+pub extern "C" fn loam_serve() {}
