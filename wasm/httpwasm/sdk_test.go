@@ -36,3 +36,20 @@ func TestCGuest(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkC(b *testing.B) {
+	out := filepath.Join(b.TempDir(), "c.wasm")
+	if err := build.Run(b.Context(), build.Job{Name: "c", Dir: "testdata/c", Out: out, Wasm: true}); err != nil {
+		b.Fatal(err)
+	}
+	binary, err := os.ReadFile(out)
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := compile(b, binary, wasm.Config{})
+	for b.Loop() {
+		if _, err := send(b, m, "POST", "/", "hello"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -108,3 +108,16 @@ func TestStrangerSDK(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func BenchmarkC(b *testing.B) {
+	binary := built(b, func(out string) error {
+		return build.Run(b.Context(), build.Job{Name: "server", Dir: "../../examples/layotto-guest/server", Out: out, Wasm: true})
+	})
+	var sent []string
+	m := compile(b, binary, wasm.Config{Methods: capabilities(&sent), Caller: caller(loam.Grant{Capability: "state", Component: "redis"})})
+	for b.Loop() {
+		if _, err := send(b, m, "POST", "/", "book1"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

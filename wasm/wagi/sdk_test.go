@@ -5,6 +5,7 @@ package wagi_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/loam-run/loam"
@@ -57,11 +58,43 @@ func TestCProgram(t *testing.T) {
 	}
 }
 
+// The program that the documentation shows is one.
+func TestDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/abis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, found := strings.Cut(string(text), "\n```c\n")
+	block, _, closed := strings.Cut(block, "\n```\n")
+	if !found || !closed {
+		t.Fatal("there is no block of C")
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "main.c"), []byte(block), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, body, err := send(t, compile(t, built(t, dir), wasm.Config{}), "GET", "/?you", ""); err != nil || body != "hello, you\n" {
+		t.Errorf("%q %v", body, err)
+	}
+}
+
 func BenchmarkC(b *testing.B) {
 	m := compile(b, built(b, "testdata/c"), wasm.Config{})
 	for b.Loop() {
 		if _, _, _, err := send(b, m, "GET", "/", "hello"); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestRustProgram(t *testing.T) {
+	m := compile(t, built(t, "testdata/rust"), wasm.Config{})
+	for range 2 {
+		if status, _, body, err := send(t, m, "POST", "/", "hello"); err != nil || status != 200 || body != "POST olleh" {
+			t.Errorf("%d %q %v", status, body, err)
+		}
+		if _, _, _, err := send(t, m, "POST", "/", "\xff"); loam.CodeOf(err) != loam.Internal {
+			t.Errorf("%v", err)
 		}
 	}
 }
