@@ -65,6 +65,14 @@ func (s *server) Backup(ctx context.Context, component, path string) error {
 			Hint: "see loam get component; default is the embedded store",
 		}
 	}
+	p, err := s.gate.enter(ctx)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		return loam.Errorf(loam.Unavailable, "backup", "another process has taken over; ask again")
+	}
+	defer s.gate.leave()
 	return c.backups[component](ctx, path)
 }
 

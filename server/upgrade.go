@@ -212,7 +212,7 @@ func (s *server) startSuccessor(ctx context.Context, r *upgradeRequest, h hello)
 		})
 	}()
 	r.progress(fmt.Sprintf("started process %d, %s", cmd.Process.Pid, cmd.Path))
-	if err := n.peer.send("hello", 0, h, nil); err != nil {
+	if err := n.send("hello", h); err != nil {
 		return nil, n.fail(err)
 	}
 	m, err := n.wait("ready", r.progress)
@@ -223,6 +223,15 @@ func (s *server) startSuccessor(ctx context.Context, r *upgradeRequest, h hello)
 		return nil, n.fail(err)
 	}
 	return n, nil
+}
+
+// send says something to the new process.
+func (n *successor) send(kind string, body any, files ...*os.File) error {
+	err := n.peer.send(kind, 0, body, nil, files...)
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		err = errEnded
+	}
+	return err
 }
 
 // wait returns what the new process says, which has to be of the kind wanted.
@@ -375,7 +384,7 @@ func (s *server) handOver(n *successor, r *upgradeRequest) (h *heir, err error) 
 		}
 		files, err := l.listener.Files()
 		if err == nil {
-			err = n.peer.send("socket", 0, socketOf{Name: name, Address: l.address}, nil, files...)
+			err = n.send("socket", socketOf{Name: name, Address: l.address}, files...)
 		}
 		for _, f := range files {
 			f.Close()
@@ -393,7 +402,7 @@ func (s *server) handOver(n *successor, r *upgradeRequest) (h *heir, err error) 
 	if err != nil {
 		return nil, err
 	}
-	err = n.peer.send("take", 0, t, nil, s.owned, socket)
+	err = n.send("take", t, s.owned, socket)
 	socket.Close()
 	if err != nil {
 		return nil, err
