@@ -136,11 +136,11 @@ func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config
 		limits: guest.Limits{Response: c.MaxResponse, Calls: c.MaxCalls, Egress: c.MaxEgress},
 		empty:  make(chan struct{}),
 	}
-	if _, once := h.abis[c.ABI].(guest.Once); once && c.Isolation != IsolationRequest {
+	if _, once := h.abis[c.ABI].(guest.Once); once && (c.Isolation != IsolationRequest || c.Warmup != nil) {
 		return nil, &loam.Error{
 			Code: loam.InvalidArgument, Op: op(name),
-			Err:  fmt.Errorf("isolation %q: a program of the ABI %s ends with each request, so there is nothing to keep", c.Isolation, c.ABI),
-			Hint: "leave isolation out, or write isolation: request",
+			Err:  fmt.Errorf("isolation %q, warm-up %t: a program of the ABI %s ends with each request, so there is nothing to keep", c.Isolation, c.Warmup != nil, c.ABI),
+			Hint: "leave isolation and the warm-up out",
 		}
 	}
 	switch c.Isolation {

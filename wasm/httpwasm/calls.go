@@ -131,6 +131,7 @@ func setURI(c *call) {
 // get_header_names(kind, buf, limit) -> count<<32 | len
 func getHeaderNames(c *call) {
 	h := *c.header(c.kind(), false)
+	c.guest.Owner.Worked(int64(len(h)) * int64(len(h)))
 	names := make([]string, 0, len(h))
 next:
 	for _, f := range h {
@@ -148,6 +149,7 @@ next:
 // get_header_values(kind, name, name_len, buf, limit) -> count<<32 | len
 func getHeaderValues(c *call) {
 	h := c.header(c.kind(), false)
+	c.guest.Owner.Worked(int64(len(*h)) * 8)
 	c.giveAll(3, h.Values(string(c.in(1))))
 }
 

@@ -55,6 +55,7 @@ func (c *call) give(i int, b []byte) status {
 		return invalidMemoryAccess
 	}
 	at := uint32(0)
+	c.guest.Moved(len(b)) // what is done with it here and was done before
 	if len(b) > 0 {
 		f := c.find(allocate)
 		if f == nil {
@@ -79,13 +80,15 @@ func (c *call) give(i int, b []byte) status {
 		if !c.memory.Write(at, b) {
 			return invalidMemoryAccess
 		}
-		c.guest.Moved(len(b))
 	}
 	if s := c.put(i, at); s != ok {
 		return s
 	}
 	return c.put(i+1, uint32(len(b)))
 }
+
+// scanned bills that all fields of a map were looked at.
+func (c *call) scanned(h loam.Header) { c.guest.Owner.Worked(int64(len(h)) * 8) }
 
 // proxy_log(level, message, size)
 func logLine(c *call) status {
@@ -337,6 +340,7 @@ func getHeaderMapValue(c *call) status {
 	if h == nil {
 		return badArgument
 	}
+	c.scanned(*h)
 	values := h.Values(key)
 	if len(values) == 0 {
 		return notFound
@@ -356,6 +360,7 @@ func (c *call) pair() (h *loam.Header, key, value string, s status) {
 	if h == nil || checkPair(c.arg(0), key, value) != nil {
 		return nil, "", "", badArgument
 	}
+	c.scanned(*h)
 	if !room(*h, key, value) {
 		return nil, "", "", internalFailure
 	}
@@ -396,6 +401,7 @@ func removeHeaderMapValue(c *call) status {
 	if h == nil || strings.HasPrefix(key, ":") { // a message always has them
 		return badArgument
 	}
+	c.scanned(*h)
 	h.Del(key)
 	c.change(c.arg(0))
 	return ok
@@ -444,6 +450,7 @@ func sendLocalResponse(c *call) status {
 	if !valid1 || !valid2 || !valid3 {
 		return invalidMemoryAccess
 	}
+	c.guest.Moved(len(pairs))
 	h, fine := checked(mapResponseTrailers, pairs) // as no pseudo-headers are allowed there
 	if c.context == 0 || c.local || c.finished || !fine || guest.CheckStatus(int(min(c.arg(0), 1000))) != nil {
 		return badArgument

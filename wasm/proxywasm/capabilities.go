@@ -127,7 +127,11 @@ func httpCall(c *call) status {
 	if method == "" || authority == "" || path == "" {
 		return badArgument
 	}
-	if len(c.calls) >= maxOutgoing || int64(len(data)) > c.guest.Limits.Egress {
+	waiting := int64(len(data))
+	for _, o := range c.calls {
+		waiting += int64(len(o.request.Body))
+	}
+	if len(c.calls) >= maxOutgoing || waiting > c.guest.Limits.Egress {
 		return internalFailure
 	}
 	origin := strings.TrimSuffix(upstream, "/")

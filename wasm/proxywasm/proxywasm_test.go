@@ -300,6 +300,10 @@ func TestFilter(t *testing.T) {
 			}
 		})
 	}
+	closed = 0
+	if _, err := send(t, m, "GET", "/a", "", "X-Do", "trap at the end"); loam.CodeOf(err) != loam.Internal || closed != 1 {
+		t.Errorf("%v, closed %d times", err, closed)
+	}
 	failed := loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
 		return nil, loam.Errorf(loam.Unavailable, "behind", "gone")
 	})

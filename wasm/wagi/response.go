@@ -10,11 +10,18 @@ import (
 	"github.com/loam-run/loam/wasm/guest"
 )
 
+// What a header that a program prints may have.
+const (
+	maxFields = 1000
+	maxHeader = 64 << 10 // bytes
+)
+
 // parse reads a CGI response (RFC 3875, section 6): header fields, an empty line, a body. Content-Type, Location or Status
 // has to be among the fields. A Location without a Status is a redirect of the client, 302; one to a path of this server
 // is no different, as a function cannot send a request round once more.
 func parse(r *guest.Response, b []byte) error {
 	content, location, status := false, false, false
+	whole := len(b)
 	for first := true; ; first = false {
 		line, rest, ended := bytes.Cut(b, []byte{'\n'})
 		switch {
@@ -24,6 +31,9 @@ func parse(r *guest.Response, b []byte) error {
 			return errors.New("its header has no end: an empty line is missing")
 		}
 		b = rest
+		if len(r.Header) >= maxFields || whole-len(b) > maxHeader {
+			return fmt.Errorf("its header has more than %d fields or %d bytes", maxFields, maxHeader)
+		}
 		line = bytes.TrimSuffix(line, []byte{'\r'})
 		if len(line) == 0 {
 			break

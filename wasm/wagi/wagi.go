@@ -55,9 +55,6 @@ type output struct {
 	b    []byte
 }
 
-// maxHeader is how long the header may be that a program prints, in bytes.
-const maxHeader = 64 << 10
-
 func (o *output) Write(p []byte) (int, error) {
 	o.call.Respond(max(len(o.b)-maxHeader, 0), len(p))
 	o.b = append(o.b, p...)

@@ -191,6 +191,8 @@ func TestOutput(t *testing.T) {
 		{"bad status", "/print/Status:%20fine%0A%0A", 0, "", "", loam.Internal, "Status says"},
 		{"status 101", "/print/Status:%20101%0A%0A", 0, "", "", loam.Internal, "status 101"},
 		{"two statuses", "/print/Status:%20200%0AStatus:%20500%0A%0A", 0, "", "", loam.Internal, "two fields Status"},
+		{"a thousand fields", "/fields", 0, "", "", loam.Internal, "more than 1000 fields"},
+		{"a long field", "/print/a:%20" + strings.Repeat("b", 1<<16) + "%0A%0A", 0, "", "", loam.Internal, "or 65536 bytes"},
 		{"exit", "/exit", 0, "", "", loam.Internal, "exited with status 3"},
 		{"panic", "/panic", 0, "", "", loam.Internal, "exited with status 2"},
 		{"too much", "/large", 0, "", "", loam.ResourceExhausted, "larger than 1048576 bytes"},
@@ -227,10 +229,11 @@ func TestTimeout(t *testing.T) {
 
 // A program ends with its request: an instance that kept anything would be one that has exited.
 func TestIsolation(t *testing.T) {
-	for _, isolation := range []string{wasm.IsolationShared, wasm.IsolationSession} {
-		_, err := host.Compile(t.Context(), "program", program, wasm.Config{ABI: "wagi", Isolation: isolation})
+	for _, c := range []wasm.Config{{Isolation: wasm.IsolationShared}, {Isolation: wasm.IsolationSession}, {Warmup: &wasm.Warmup{Method: "GET", Path: "/"}}} {
+		c.ABI = "wagi"
+		_, err := host.Compile(t.Context(), "program", program, c)
 		if loam.CodeOf(err) != loam.InvalidArgument || !strings.Contains(err.Error(), "ends with each request") || loam.HintOf(err) == "" {
-			t.Errorf("%s: %v", isolation, err)
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }

@@ -410,6 +410,9 @@ func onDone(id uint32) uint32 {
 
 //go:wasmexport proxy_on_log
 func onLog(id uint32) {
+	if do == "trap at the end" {
+		panic("oh no")
+	}
 	s := fmt.Sprint("done ", proxyDone(), " ", value(2, ":status"), " ", add(2, "x", "y"), " ", respond(200, ""), " ", proxySetBufferBytes(1, 0, 0, addr("x"), 1))
 	say(2, s)
 }

@@ -41,6 +41,8 @@ func main() {
 			served++
 		}
 	case "/silent":
+	case "/fields":
+		fmt.Print(strings.Repeat("a: b\n", 2000), "\n")
 	case "/large":
 		fmt.Print("Content-Type: text/plain\n\n")
 		for {
