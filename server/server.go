@@ -122,6 +122,9 @@ func run(ctx context.Context, o Options, before *wire) (err error) {
 	if err != nil {
 		return refuse(err)
 	}
+	if o.Metrics != "" {
+		s.ending.Go(func() { admin.ServeMetrics(s.life, o.Metrics, s, o.Log) })
+	}
 	heir, err := s.serve(ctx)
 	if heir == nil {
 		return errors.Join(err, s.admin.Close())
@@ -160,9 +163,6 @@ func open(o Options, before *wire) (*server, error) {
 	}
 	s = newServer(o, host)
 	s.owned = owned
-	if o.Metrics != "" {
-		s.ending.Go(func() { admin.ServeMetrics(s.life, o.Metrics, s, o.Log) })
-	}
 	if before != nil {
 		s.meet(before)
 	}

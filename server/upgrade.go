@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/filelock"
 	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/snapshot"
 	"github.com/loam-run/loam/target/app"
@@ -445,6 +446,7 @@ func (s *server) pause(ctx context.Context) error {
 
 // takeBack undoes what handOver has done.
 func (s *server) takeBack() {
+	filelock.Sign(s.owned)
 	if err := s.admin.Announce(); err != nil {
 		s.o.Log.Error("the admin endpoint cannot be found any more", "error", err)
 	}
@@ -455,6 +457,7 @@ func (s *server) takeBack() {
 // leave goes on with what the new process cannot take over, until all of it has ended, or ctx has.
 func (s *server) leave(ctx context.Context, n *heir) {
 	began := time.Now()
+	s.die() // what compiles is of no use any more, and the new process serves the metrics
 	taken := map[string]bool{}
 	for _, name := range n.listeners {
 		taken[name] = true

@@ -10,6 +10,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
+	"github.com/loam-run/loam/internal/filelock"
 	"github.com/loam-run/loam/snapshot"
 	"github.com/loam-run/loam/target/app"
 )
@@ -149,6 +150,7 @@ func (s *server) succeed(ctx context.Context) error {
 	if s.admin, err = admin.Listen(ctx, admin.Options{Socket: socket, Token: t.Token, DataDir: s.o.DataDir, Log: s.o.Log}, s); err != nil {
 		return err
 	}
+	filelock.Sign(s.owned)
 	s.begun()
 	return nil
 }

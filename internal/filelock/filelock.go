@@ -38,8 +38,13 @@ func Take(path string) (*os.File, error) {
 		}
 		return nil, err
 	}
+	Sign(f)
+	return f, nil
+}
+
+// Sign writes this process's number into a lock that it holds: another one may have handed it over.
+func Sign(f *os.File) {
 	if f.Truncate(0) == nil {
 		_, _ = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0) // a full disk must not stop who holds the lock
 	}
-	return f, nil
 }
