@@ -28,7 +28,7 @@ import (
 )
 
 func main() {
-	if program() {
+	if program() || impostor() {
 		return
 	}
 	var s soak
@@ -372,12 +372,23 @@ func (s *soak) refusals(out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	impostor := func(name string) string {
+		path := filepath.Join(s.dir, name)
+		_ = os.Symlink(self, path) // it would not start
+		return path
+	}
 	for _, bad := range []struct {
 		name, binary, file, want string
 	}{
 		{"crashes", script("crash", "exit 7"), "", "exit status 7"},
 		{"hangs", script("hang", "exec sleep 1000"), "", "was killed"},
 		{"refuses", s.loam, strings.Replace(string(good), "protocol: grpc", "protocol: smtp", 1), "Service/grpc"},
+		{"dies late", impostor("die-late"), "", "exit status 9"},
+		{"hangs late", impostor("hang-late"), "", "was killed"},
 		{"is none", filepath.Join(s.dir, "app.yaml"), "", "name a binary"},
 	} {
 		if bad.file != "" {
@@ -397,7 +408,7 @@ func (s *soak) refusals(out io.Writer) error {
 			return fmt.Errorf("after a new process that %s: %v, %w", bad.name, res, err)
 		}
 		res.Body.Close()
-		fmt.Fprintf(out, "a new process that %-7s: given up, and the old one serves\n", bad.name)
+		fmt.Fprintf(out, "a new process that %-10s: given up, and the old one serves\n", bad.name)
 	}
 	return s.write(string(good))
 }
