@@ -1,0 +1,492 @@
+// Command hostile serves guests that do their worst beside a well-behaved function and a plain route, in one real Loam
+// on one core, and asks from the other one: that the process lives, that each attack is answered as it should be, that
+// the neighbours hardly feel it, that nothing in the process pauses for long, and that its memory stays flat.
+//
+// It needs clang and wasm-ld (make sdk installs them) and two cores.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+func main() {
+	var s soak
+	flag.StringVar(&s.loam, "loam", "bin/loam", "the binary")
+	flag.StringVar(&s.source, "guest", "test/soak/hostile/guest", "the hostile guest's source")
+	flag.DurationVar(&s.length, "for", 10*time.Minute, "how long the attacks go on")
+	only := flag.String("only", "", "attacks to make: a regular expression of their names")
+	flag.Parse()
+	var err error
+	if s.only, err = regexp.Compile(*only); err == nil {
+		err = s.run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "soak-hostile: FAILED:", err)
+		os.Exit(1)
+	}
+	fmt.Println("soak-hostile: ok")
+}
+
+// What is asked of the process.
+const (
+	mostPause = 10 * time.Millisecond // of the garbage collector or the scheduler
+	mostPlain = time.Millisecond      // p99 of a small proxied request while a guest computes
+	mostTimes = 2.0                   // p99 of the neighbour, of what it is when all is quiet
+)
+
+type soak struct {
+	loam, source string
+	length       time.Duration
+	only         *regexp.Regexp
+
+	address string
+	log     string // file
+	pid     int
+}
+
+// An attack is a function with limits, what is sent to it, and what has to come of it.
+type attack struct {
+	name  string // of the function
+	spec  string // lines of its spec
+	paths []string
+	body  int   // bytes
+	want  []int // statuses
+	crowd int   // requests at once; 0: one
+}
+
+func attacks() []attack {
+	const brief = "  cpu: 50ms\n"
+	lies := make([]string, 32)
+	for i := range lies {
+		lies[i] = "/lie/" + strconv.Itoa(i)
+	}
+	on := func(path string) []string { return []string{path} }
+	return []attack{
+		{name: "loop", spec: brief, paths: on("/spin"), want: []int{504}},
+		{name: "wall", spec: "  timeout: 200ms\n", paths: on("/spin"), want: []int{504}},
+		{name: "recursion", spec: brief, paths: on("/recursion"), want: []int{500}},
+		{name: "memory", spec: "  memory: 32Mi\n", paths: on("/memory"), want: []int{500}},
+		{name: "fill", spec: brief, paths: on("/fill"), want: []int{504}},
+		{name: "copy", spec: brief, paths: on("/copy"), want: []int{504}},
+		{name: "trap", paths: on("/trap"), want: []int{500}, crowd: 4},
+		{name: "flood", spec: brief, paths: on("/flood"), want: []int{504}},
+		{name: "calls", spec: brief + "  limits: {calls: 10}\n  grants: [{capability: state}]\n", paths: on("/calls"), want: []int{500, 504}},
+		{name: "self", spec: "  concurrency: 4\n  grants: [{capability: invoke, names: [self]}]\n", paths: on("/self"), want: []int{400}},
+		{name: "shout", spec: brief, paths: on("/shout"), want: []int{504}},
+		{name: "large", spec: "  limits: {response: 1Mi}\n", paths: on("/large"), want: []int{429}},
+		{name: "table", paths: []string{"/table/type", "/table/place", "/table/null"}, want: []int{500}},
+		{name: "grow", spec: brief, paths: on("/grow"), want: []int{500, 504}},
+		{name: "lie", paths: lies, want: []int{500}},
+		{name: "wasi", paths: on("/wasi"), want: []int{200}},
+		{name: "split", paths: on("/split"), want: []int{500}},
+		{name: "upload", spec: "  limits: {request: 1Ki}\n", paths: on("/good"), body: 4 << 10, want: []int{413}},
+		{name: "crowd", spec: brief + "  concurrency: 1\n  queue: 1\n", paths: on("/spin"), want: []int{429, 504}, crowd: 8},
+		{name: "nobody", paths: on("/nothing"), want: []int{404}},
+	}
+}
+
+func (s *soak) run() (err error) {
+	if err := exec.Command("taskset", "-a", "-p", "-c", "1", strconv.Itoa(os.Getpid())).Run(); err != nil {
+		return fmt.Errorf("taskset: %w: two cores are needed", err)
+	}
+	dir, err := os.MkdirTemp("", "soak-hostile-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	guest := filepath.Join(dir, "hostile.wasm")
+	cmd := exec.Command("clang", "--target=wasm32-wasi", "-mexec-model=reactor", "-O2", "-mbulk-memory", "-mreference-types", "-Wno-infinite-recursion",
+		"-o", guest, filepath.Join(s.source, "main.c"), filepath.Join(s.source, "table.s"))
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the guest: %w\n%s", err, said)
+	}
+	upstream, err := startUpstream()
+	if err != nil {
+		return err
+	}
+	defer upstream.Close()
+	if s.address, err = freeAddress(); err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "hostile.yaml")
+	if err := os.WriteFile(file, resources(guest, upstream.Addr().String()), 0o600); err != nil {
+		return err
+	}
+	stop, err := s.start(dir, file)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := stop(); e != nil {
+			err = errors.Join(err, fmt.Errorf("it did not end cleanly: %w", e))
+		}
+		if err != nil {
+			text, _ := os.ReadFile(s.log)
+			fmt.Fprintf(os.Stderr, "it said:\n%s\n", text[max(0, len(text)-4000):])
+		}
+	}()
+
+	brief := min(max(s.length/10, 4*time.Second), 30*time.Second)
+	quiet, err := s.neighbours(brief, nil)
+	if err != nil {
+		return err
+	}
+	quiet.print("quiet")
+	endless, err := s.neighbours(brief, []attack{{name: "wall", paths: []string{"/spin"}, want: []int{504}}})
+	if err != nil {
+		return err
+	}
+	endless.print("an endless guest")
+	watch := s.watch()
+	stormy, err := s.neighbours(s.length, slices.DeleteFunc(attacks(), func(a attack) bool { return !s.only.MatchString(a.name) }))
+	rss := watch()
+	if err != nil {
+		return err
+	}
+	stormy.print("all attacks")
+	return s.judge(quiet, endless, stormy, rss)
+}
+
+func (s *soak) judge(quiet, endless, stormy *felt, rss []float64) error {
+	pause, cycles, err := s.pauses()
+	if err != nil {
+		return err
+	}
+	third := len(rss) / 3
+	early, late := median(rss[third:2*third]), median(rss[2*third:])
+	log, err := os.Stat(s.log)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d collections, longest pause %v; memory %.1f MB in the second third, %.1f in the last; %.1f MB of log\n", cycles, pause, early, late, float64(log.Size())/1e6)
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(pause <= mostPause, "the collector paused the process for %v, more than %v", pause, mostPause)
+	check(endless.plain.p99 <= mostPlain, "a plain request took %v at p99 while a guest computed, more than %v", endless.plain.p99, mostPlain)
+	for _, f := range []*felt{endless, stormy} {
+		times := float64(f.function.p99) / float64(quiet.function.p99)
+		check(times <= mostTimes, "the neighbour's p99 became %.1f times what it was", times)
+	}
+	check(late <= early*1.1+8, "memory grew from %.1f to %.1f MB", early, late)
+	check(log.Size() < 64<<20, "the log has %d bytes", log.Size())
+	return errors.Join(errs...)
+}
+
+// resources are the attacks, each a function of its own; a function that behaves; and a route to the upstream.
+func resources(guest, upstream string) []byte {
+	var b bytes.Buffer
+	function := func(name, spec string) {
+		fmt.Fprintf(&b, "apiVersion: loam.dev/v1alpha1\nkind: Function\nmetadata: {name: %[1]s}\nspec:\n  file: %[2]s\n%[3]s---\n"+
+			"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: %[1]s}\nspec:\n  hostnames: [%[1]s.test]\n  rules: [{backendRefs: [{kind: Function, name: %[1]s}]}]\n---\n", name, guest, spec)
+	}
+	for _, a := range attacks() {
+		if a.name != "nobody" { // there is no such function
+			function(a.name, a.spec)
+		}
+	}
+	function("good", "")
+	fmt.Fprintf(&b, "apiVersion: loam.dev/v1alpha1\nkind: Service\nmetadata: {name: plain}\nspec: {endpoints: [{address: %q}]}\n---\n"+
+		"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: plain}\nspec:\n  hostnames: [plain.test]\n  rules: [{backendRefs: [{kind: Service, group: loam.dev, name: plain}]}]\n", upstream)
+	return b.Bytes()
+}
+
+// start serves the file on the first core, its log and the collector's words going to a file.
+func (s *soak) start(dir, file string) (stop func() error, err error) {
+	s.log = filepath.Join(dir, "log")
+	log, err := os.Create(s.log)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command("taskset", "-c", "0", s.loam, "run", "--data", filepath.Join(dir, "data"), "--listen", s.address, file)
+	cmd.Env = append(os.Environ(), "GODEBUG=gctrace=1")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s.pid = cmd.Process.Pid
+	died := make(chan error, 1)
+	go func() { died <- cmd.Wait() }()
+	stop = func() error {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may be gone
+		return <-died
+	}
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		status, body, err := s.ask(http.DefaultClient, "good", "/good", "hello")
+		if err == nil && status == 200 && body == "hello" {
+			return stop, nil
+		}
+		if time.Since(began) > time.Minute {
+			text, _ := os.ReadFile(s.log)
+			return nil, errors.Join(fmt.Errorf("it does not answer: %d %w; it said:\n%s", status, err, text), stop())
+		}
+	}
+}
+
+// ask sends a request to the function or route of that name.
+func (s *soak) ask(client *http.Client, name, path, body string) (int, string, error) {
+	req, err := http.NewRequest(http.MethodPost, "http://"+s.address+path, strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	req.Host = name + ".test"
+	res, err := client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return res.StatusCode, string(b), err
+}
+
+// felt is what neighbours felt while something went on.
+type felt struct {
+	plain, function latency
+	count           map[string]int // attacks
+}
+
+type latency struct {
+	n             int
+	p50, p99, max time.Duration
+}
+
+func (f *felt) print(when string) {
+	fmt.Printf("%s: %d plain requests, p50 %v, p99 %v, most %v; %d of the neighbour, p50 %v, p99 %v, most %v\n", when,
+		f.plain.n, f.plain.p50, f.plain.p99, f.plain.max, f.function.n, f.function.p50, f.function.p99, f.function.max)
+	if len(f.count) > 0 {
+		fmt.Println("  attacks answered:", f.count)
+	}
+}
+
+// neighbours sends requests to the plain route and to the function that behaves, at a steady pace, while attacks go on.
+func (s *soak) neighbours(length time.Duration, bad []attack) (*felt, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), length)
+	defer cancel()
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	fail := func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(errs) < 10 {
+			errs = append(errs, err)
+		}
+		cancel()
+	}
+	counts := map[string]*atomic.Int64{}
+	for _, a := range bad {
+		n := new(atomic.Int64)
+		counts[a.name] = n
+		for range max(a.crowd, 1) {
+			group.Go(func() {
+				if err := s.attack(ctx, a, n); err != nil {
+					fail(fmt.Errorf("%s: %w", a.name, err))
+				}
+			})
+		}
+	}
+	f := &felt{count: map[string]int{}}
+	for _, ask := range []struct {
+		name, path string
+		out        *latency
+	}{{"plain", "/", &f.plain}, {"good", "/good", &f.function}} {
+		group.Go(func() {
+			took, err := s.paced(ctx, ask.name, ask.path)
+			if err != nil {
+				fail(fmt.Errorf("%s: %w", ask.name, err))
+				return
+			}
+			slices.Sort(took)
+			*ask.out = latency{len(took), took[len(took)/2], took[len(took)*99/100], took[len(took)-1]}
+		})
+	}
+	group.Wait()
+	for name, n := range counts {
+		if f.count[name] = int(n.Load()); f.count[name] == 0 && len(errs) == 0 {
+			errs = append(errs, fmt.Errorf("no attack of the kind %s came to its end", name))
+		}
+	}
+	return f, errors.Join(errs...)
+}
+
+// attack attacks until ctx ends.
+func (s *soak) attack(ctx context.Context, a attack, count *atomic.Int64) error {
+	client := &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}
+	defer client.CloseIdleConnections()
+	seen := map[int]bool{}
+	body := strings.Repeat("x", a.body)
+	for n := 0; ctx.Err() == nil; n++ {
+		path := a.paths[n%len(a.paths)]
+		status, answer, err := s.ask(client, a.name, path, body)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(a.want, status) {
+			return fmt.Errorf("%s was answered with %d, not one of %d: %s", path, status, a.want, answer)
+		}
+		seen[status] = true
+		count.Add(1)
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil
+}
+
+// paced sends small requests, 200 a second on each of two connections, each at its time whether the one before took long
+// or not: what waits behind a slow one counts as slow too.
+func (s *soak) paced(ctx context.Context, name, path string) ([]time.Duration, error) {
+	const every = 5 * time.Millisecond
+	conn, err := net.Dial("tcp", s.address)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	text := "POST " + path + " HTTP/1.1\r\nHost: " + name + ".test\r\nContent-Length: 5\r\n\r\nhello"
+	var took []time.Duration
+	began := time.Now()
+	for n := 0; ctx.Err() == nil; n++ {
+		due := began.Add(time.Duration(n) * every)
+		time.Sleep(time.Until(due))
+		sent := time.Now()
+		if sent.Sub(due) < every { // else this process was late, or the answer before
+			due = sent
+		}
+		if err := conn.SetDeadline(sent.Add(30 * time.Second)); err != nil {
+			return nil, err
+		}
+		if _, err := io.WriteString(conn, text); err != nil {
+			return nil, err
+		}
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return nil, err
+		}
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			return nil, err
+		}
+		if res.StatusCode != 200 || string(b) != "hello" {
+			return nil, fmt.Errorf("%d %q", res.StatusCode, b)
+		}
+		took = append(took, time.Since(due))
+	}
+	if len(took) < 100 {
+		return nil, fmt.Errorf("%d requests only", len(took))
+	}
+	return took, nil
+}
+
+// watch reads the process's memory each second until it is told to stop.
+func (s *soak) watch() (stop func() []float64) {
+	done, out := make(chan struct{}), make(chan []float64)
+	go func() {
+		var all []float64
+		t := time.NewTicker(time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				if mb, err := resident(s.pid); err == nil { // it dies: that is seen elsewhere
+					all = append(all, mb)
+				}
+			case <-done:
+				out <- all
+				return
+			}
+		}
+	}()
+	return func() []float64 { close(done); return <-out }
+}
+
+// gc 7 @1.2s 3%: 0.018+1.3+0.015 ms clock, …: the first and the last of the three are pauses, the wait for all threads
+// to stop included.
+var collection = regexp.MustCompile(`gc \d+ @[\d.]+s \d+%: ([\d.]+)\+[\d.]+\+([\d.]+) ms clock`)
+
+// pauses finds the longest pause of the collector, and how many collections there were.
+func (s *soak) pauses() (longest time.Duration, cycles int, err error) {
+	text, err := os.ReadFile(s.log)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, m := range collection.FindAllSubmatch(text, -1) {
+		cycles++
+		for _, n := range m[1:] {
+			ms, err := strconv.ParseFloat(string(n), 64)
+			if err != nil {
+				return 0, 0, err
+			}
+			longest = max(longest, time.Duration(ms*float64(time.Millisecond)))
+		}
+	}
+	if cycles == 0 {
+		return 0, 0, errors.New("no collection was seen")
+	}
+	return longest, cycles, nil
+}
+
+// startUpstream answers what it is sent.
+func startUpstream() (net.Listener, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })) // until it is closed
+	}()
+	return l, nil
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// resident reads VmRSS, as proc(5) has it in KiB, in MB.
+func resident(pid int) (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, after, ok := strings.Cut(string(b), "VmRSS:")
+	if !ok {
+		return 0, fmt.Errorf("no VmRSS for process %d", pid)
+	}
+	kib, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
+	return kib * 1024 / 1e6, err
+}
+
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	v = slices.Clone(v)
+	slices.Sort(v)
+	return v[len(v)/2]
+}
