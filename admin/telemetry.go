@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +28,8 @@ type Telemetry interface {
 	Usage(q telemetry.UsageQuery) ([]telemetry.UsageSum, error)
 	// WriteMetrics writes everything that is counted in Prometheus' text format.
 	WriteMetrics(w io.Writer) error
+	// Profile writes a CPU profile of a function's code, in pprof's format, of the calls that begin within d.
+	Profile(ctx context.Context, function string, d time.Duration, w io.Writer) error
 }
 
 // Traffic is what one route sent to one target.
@@ -91,7 +95,27 @@ func handleTelemetry(mux *http.ServeMux, s Telemetry, log *slog.Logger) {
 		sendJSON(w, lines)
 	})
 	mux.Handle("GET /metrics", metrics(s, log))
+	mux.HandleFunc("GET /v1/profile/{function}", func(w http.ResponseWriter, r *http.Request) {
+		d, err := time.ParseDuration(r.FormValue("for"))
+		if err == nil && (d <= 0 || d > MaxProfile) {
+			err = fmt.Errorf("it takes up to %s", MaxProfile)
+		}
+		if err != nil {
+			http.Error(w, "profile: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		var b bytes.Buffer // an error must not come after half a profile
+		if err := s.Profile(r.Context(), r.PathValue("function"), d, &b); err != nil {
+			http.Error(w, err.Error(), protocol.HTTPStatus(loam.CodeOf(err)))
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		_, _ = b.WriteTo(w) // who went away needs no answer
+	})
 }
+
+// MaxProfile is how long a profile takes at most.
+const MaxProfile = 5 * time.Minute
 
 func sendJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
@@ -140,6 +164,21 @@ func (c *Client) Usage(ctx context.Context, function string, since time.Time, by
 	}
 	err = c.ask(ctx, "/v1/usage?"+q.Encode(), &all)
 	return all, err
+}
+
+// Profile writes a CPU profile of a function to w, of the calls that begin within d.
+func (c *Client) Profile(ctx context.Context, function string, d time.Duration, w io.Writer) error {
+	res, err := c.do(ctx, http.MethodGet, "/v1/profile/"+url.PathEscape(function)+"?for="+d.String(), nil, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10)) // only to tell why
+		return errors.New(strings.TrimSpace(string(b)))
+	}
+	_, err = io.Copy(w, res.Body)
+	return err
 }
 
 // retryMetrics is how long to wait for an address that is not free.

@@ -27,6 +27,7 @@ type cli struct {
 	Get        getCmd        `cmd:"" help:"Show the resources of a running loam and how they are."`
 	Invoke     invokeCmd     `cmd:"" help:"Send a request to a function or app of a running loam."`
 	Usage      usageCmd      `cmd:"" help:"Show what the functions of a running loam used."`
+	Profile    profileCmd    `cmd:"" help:"Write a CPU profile of a function of a running loam."`
 	New        newCmd        `cmd:"" help:"Start a project from a template."`
 	Build      buildCmd      `cmd:"" help:"Build the functions and apps that have a source."`
 	Upgrade    upgradeCmd    `cmd:"" help:"Replace a running loam by another binary, without losing anything."`

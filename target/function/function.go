@@ -4,6 +4,8 @@ package function
 
 import (
 	"context"
+	"io"
+	"time"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/wasm"
@@ -30,6 +32,11 @@ func (f *Function) State() wasm.State { return f.module.State() }
 
 // Stats are the function's counters.
 func (f *Function) Stats() *wasm.Stats { return f.module.Stats() }
+
+// Profile writes a CPU profile of the guest's code to w, in pprof's format, of the calls that begin within d.
+func (f *Function) Profile(ctx context.Context, d time.Duration, w io.Writer) error {
+	return f.module.Profile(ctx, d, w)
+}
 
 // Close refuses new calls and waits for those under way. Once ctx ends it ends them too; either way nothing of the
 // function is left when it returns.
