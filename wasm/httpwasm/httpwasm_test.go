@@ -325,6 +325,23 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// Requests at once have an instance each, and every answer is that of its own request.
+func TestConcurrent(t *testing.T) {
+	m := compile(t, handler, wasm.Config{Concurrency: 4, Queue: 100})
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			for i := range 100 {
+				body := fmt.Sprint(g, "-", i, strings.Repeat("x", 100*g))
+				if a, err := send(t, m, "POST", "/echo", body); err != nil || a.body != "POST /echo HTTP/1.1 192.0.2.7:4711 7 1 "+body {
+					t.Errorf("%v %v", a, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func BenchmarkFunction(b *testing.B) {
 	m := compile(b, handler, wasm.Config{})
 	for b.Loop() {

@@ -514,6 +514,23 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// Requests at once have an instance each, and every answer is that of its own request.
+func TestConcurrent(t *testing.T) {
+	m := compile(t, filter, wasm.Config{Concurrency: 4, Queue: 100})
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			for i := range 100 {
+				body := fmt.Sprint(g, "-", i, strings.Repeat("x", 100*g))
+				if a, err := send(t, m, "POST", "/", body, "X-Do", "echo"); err != nil || a.body != body+" end 1 1" {
+					t.Errorf("%v %v", a, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func BenchmarkFunction(b *testing.B) {
 	m := compile(b, filter, wasm.Config{})
 	for b.Loop() {
