@@ -10,3 +10,11 @@ func (c *conn) Task() loam.Task {
 	}
 	return c.l.cur
 }
+
+// Task is the task that calls, as of the connection below.
+func (x *TLS) Task() loam.Task {
+	if c, ok := x.Conn.(*conn); ok {
+		return c.Task()
+	}
+	return nil
+}

@@ -33,11 +33,12 @@ func (s *secured) Close() {
 
 func (s *secured) Serve(t loam.Task, c loop.Conn) loop.Verdict {
 	if s.next == nil {
-		stream := tls.Server(&protocol.Carrier{Conn: c}, s.config)
-		if stream.Handshake() != nil {
+		secure := loop.TLSServer(c, nil, s.config)
+		if secure.Handshake(t, true) != nil {
 			return loop.Close
 		}
-		s.next = s.s.Session(c, stream, &loam.Peer{Protocol: stream.ConnectionState().NegotiatedProtocol}, nil)
+		s.next = s.s.Session(secure, secure, &loam.Peer{Protocol: secure.ConnectionState().NegotiatedProtocol}, nil)
+		return s.next.Serve(t, secure)
 	}
 	return s.next.Serve(t, c)
 }
@@ -123,4 +124,47 @@ func TestLoops(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// A target that waits for a body which comes by TLS lets the loop go on.
+func TestBodyOverTLS(t *testing.T) {
+	certified := httptest.NewUnstartedServer(nil)
+	certified.StartTLS()
+	defer certified.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(certified.Certificate())
+	engines(t, func(t *testing.T, e *engine) {
+		first := make(chan struct{}, 1)
+		s := http2.NewServer(loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
+			b := make([]byte, 1)
+			if _, err := io.ReadFull(req.Body, b); err != nil {
+				return nil, err
+			}
+			first <- struct{}{}
+			rest, err := io.ReadAll(req.Body)
+			return loam.NewResponse(200, "text/plain", append(b, rest...)), err
+		}), http2.ServerConfig{Options: protocol.Options{Log: e.log}, Hub: e.hub})
+		config := &tls.Config{Certificates: certified.TLS.Certificates, NextProtos: []string{"h2"}}
+		ln, err := e.Listen(t.Context(), "tcp", "127.0.0.1:0", loop.ListenOptions{Open: func(loop.Conn) loop.Session { return &secured{s: s, config: config} }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"}, ForceAttemptHTTP2: true}
+		defer tr.CloseIdleConnections()
+		r, w := io.Pipe()
+		go func() {
+			_, _ = io.WriteString(w, "a") // what is missing is missed below
+			<-first
+			_, _ = io.WriteString(w, "b")
+			_ = w.Close()
+		}()
+		res, err := (&http.Client{Transport: tr, Timeout: 30 * time.Second}).Post("https://"+ln.Addr().String()+"/", "text/plain", r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if b, err := io.ReadAll(res.Body); err != nil || string(b) != "ab" {
+			t.Errorf("%q, %v", b, err)
+		}
+	})
 }

@@ -33,6 +33,9 @@ func isHandshake(name string) bool {
 
 // asUpgrade makes an extended CONNECT what it is in HTTP/1.1.
 func (s *stream) asUpgrade() error {
+	if protocol.EqualFold(s.head.protocol, "h2c") { // requests inside would pass by all routes and policies
+		return loam.Errorf(loam.Unimplemented, "request", "HTTP/2 inside of HTTP/2")
+	}
 	req := &s.req
 	req.Method, req.Body, req.Length = http.MethodGet, nil, 0
 	req.Header.Set("Upgrade", s.head.protocol)
