@@ -423,10 +423,10 @@ func TestTimeouts(t *testing.T) {
 func TestListenersIdleLimit(t *testing.T) {
 	engines(t, func(t *testing.T, e *engine) {
 		s := http2.NewServer(loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
-			err := loam.Sleep(req.Task(), 200*time.Millisecond)
+			err := loam.Sleep(req.Task(), 1500*time.Millisecond)
 			return &loam.Response{Status: 200}, err
 		}), http2.ServerConfig{Options: protocol.Options{Log: e.log}, Hub: e.hub})
-		ln, err := e.Listen(t.Context(), "tcp", "127.0.0.1:0", loop.ListenOptions{Idle: 40 * time.Millisecond, Open: func(c loop.Conn) loop.Session { return s.Session(c, nil, nil, nil) }})
+		ln, err := e.Listen(t.Context(), "tcp", "127.0.0.1:0", loop.ListenOptions{Idle: time.Second, Open: func(c loop.Conn) loop.Session { return s.Session(c, nil, nil, nil) }})
 		if err != nil {
 			t.Fatal(err)
 		}
