@@ -144,7 +144,7 @@ func TestLedgerOverDays(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		time.Sleep(30 * time.Minute)
+		<-time.After(30 * time.Minute)
 		l := openLedger(t, LedgerOptions{Dir: dir, Keep: 3})
 		u := call(1)
 		for range 60 { // hours
@@ -152,7 +152,7 @@ func TestLedgerOverDays(t *testing.T) {
 				l.Record(shard, "a", &u)
 				l.Record(shard, "b", &u)
 			}
-			time.Sleep(time.Hour)
+			<-time.After(time.Hour)
 		}
 		synctest.Wait()
 		if got := sums(t, l, UsageQuery{}); got["a"].Calls != 120 || got["b"].Calls != 120 || got["a"].CPU != 120*u.CPU {
@@ -178,9 +178,9 @@ func TestLedgerOverDays(t *testing.T) {
 		}
 		closeLedger(t, l)
 
-		time.Sleep(48 * time.Hour)
+		<-time.After(48 * time.Hour)
 		l = openLedger(t, LedgerOptions{Dir: dir, Keep: 3})
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		synctest.Wait()
 		files, err := usageFiles(dir)
 		if err != nil || len(files) != 3 {
@@ -230,7 +230,7 @@ func TestLedgerFull(t *testing.T) {
 		if got := sums(t, l, UsageQuery{}); len(got) != 300 {
 			t.Errorf("%d functions are reported", len(got))
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		l.mu.Lock()
 		l.file.limit = 1000
 		l.mu.Unlock()
@@ -258,7 +258,7 @@ func TestLedgerWithoutFolder(t *testing.T) {
 		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		u = call(2)
 		l.Record(0, "a", &u)
 		closeLedger(t, l)

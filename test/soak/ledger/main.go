@@ -142,7 +142,7 @@ func (s soak) run() (err error) {
 // prepare builds the function and declares it under a name for each worker, two for every third.
 func (s soak) prepare() ([]*worker, error) {
 	module := filepath.Join(s.dir, "fn.wasm")
-	if err := build.Go(context.Background(), build.Job{Name: "fn", Dir: "test/soak/ledger/fn", Out: module, Wasm: true}); err != nil {
+	if err := build.Go(context.Background(), build.Job{Name: "fn", Dir: "test/soak/ledger/testdata/fn", Out: module, Wasm: true}); err != nil {
 		return nil, err
 	}
 	var workers []*worker
@@ -280,7 +280,7 @@ func (s soak) start() (*exec.Cmd, error) {
 			text, _ := os.ReadFile(log.Name())
 			return nil, fmt.Errorf("it does not listen; it said:\n%s", text)
 		}
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 }
 
