@@ -70,8 +70,8 @@ func (g *given) Reallocate(size uint64) []byte {
 	return b
 }
 
-// A sliceMemory is a slice of the Go heap: for first instances, for images so small that mapping them costs more than
-// copying, and for systems that cannot do better.
+// A sliceMemory is a slice of the Go heap: for images so small that mapping them costs more than copying, and for systems
+// that cannot do better.
 type sliceMemory struct {
 	image  *image // nil: it is not reset
 	limit  uint64 // bytes

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/loam-run/loam"
+	"github.com/tetratelabs/wazero/experimental"
 	"golang.org/x/sys/unix"
 )
 
@@ -205,6 +206,42 @@ func (m *mappedMemory) Free() {
 	_ = unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(m.buf)), uintptr(len(m.buf)))
 	m.buf = nil
 	m.file.mapper.maps.Add(-mapsEach)
+}
+
+// A plainMemory is a mapping of zeros with room to grow, for instances that are not of an image. The Go heap would copy
+// it when it grows, zero it first, and keep it for a while after its end; a large one stops the loop for milliseconds.
+type plainMemory struct {
+	mapper *mapper
+	buf    []byte // all that was reserved
+}
+
+// plain makes a memory that can grow to limit bytes.
+func (m *mapper) plain(limit uint64) experimental.LinearMemory {
+	if m.maps.Add(1) <= m.maxMaps {
+		p, err := unix.MmapPtr(-1, 0, nil, uintptr(limit), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+		if err == nil {
+			return &plainMemory{m, unsafe.Slice((*byte)(p), limit)}
+		}
+	}
+	m.maps.Add(-1)
+	return &sliceMemory{limit: limit}
+}
+
+func (m *plainMemory) Reallocate(size uint64) []byte {
+	if size > uint64(len(m.buf)) {
+		return nil
+	}
+	return m.buf[:size:size]
+}
+
+// Free gives the memory back. The engine calls it when the instance is closed, and nobody else does.
+func (m *plainMemory) Free() {
+	if m.buf == nil {
+		return
+	}
+	_ = unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(m.buf)), uintptr(len(m.buf)))
+	m.buf = nil
+	m.mapper.maps.Add(-1)
 }
 
 // A page that was written once stays private, and each reset copies it again. So they are dropped when there are far

@@ -173,3 +173,31 @@ func BenchmarkIdle(b *testing.B) {
 		}
 	}
 }
+
+// The memory of an instance that has no image grows in its place up to its limit, and is gone when it is closed.
+func TestPlainMemory(t *testing.T) {
+	h := newHost(t, Options{})
+	const limit = 4 << 20
+	before := h.mapper.used()
+	m := h.mapper.plain(limit)
+	small := m.Reallocate(1 << 16)
+	small[1<<16-1] = 7
+	large := m.Reallocate(limit)
+	if len(large) != limit || &large[0] != &small[0] || large[1<<16-1] != 7 || large[limit-1] != 0 {
+		t.Error("it did not grow in its place")
+	}
+	if m.Reallocate(limit+1) != nil {
+		t.Error("it grew beyond its limit")
+	}
+	if n := h.mapper.used() - before; n != 1 {
+		t.Errorf("%d mappings", n)
+	}
+	m.Free()
+	if n := h.mapper.used() - before; n != 0 {
+		t.Errorf("%d mappings are left", n)
+	}
+	h.mapper.maxMaps = 0 // as many as there may be
+	if _, ok := h.mapper.plain(limit).(*sliceMemory); !ok {
+		t.Error("a mapping more than there may be")
+	}
+}

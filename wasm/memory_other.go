@@ -2,6 +2,8 @@
 
 package wasm
 
+import "github.com/tetratelabs/wazero/experimental"
+
 // Elsewhere than on Linux forks are copies.
 type (
 	imageFile struct{}
@@ -13,6 +15,8 @@ func newMapper() *mapper { return &mapper{"copy: this is not Linux"} }
 func (*mapper) used() int64 { return 0 }
 
 func (*mapper) close() {}
+
+func (*mapper) plain(limit uint64) experimental.LinearMemory { return &sliceMemory{limit: limit} }
 
 func (m *mapper) keep(im *image) error {
 	im.how = m.how

@@ -327,7 +327,7 @@ func (p *program) instantiate(task loam.Task, r *recipe, random interface{ Read(
 	var lines limiter
 	i.stdout = lineWriter{log: r.log, limit: &lines, stream: "stdout"}
 	i.stderr = lineWriter{log: r.log, limit: &lines, stream: "stderr"}
-	if err := i.make(&sliceMemory{limit: p.limit}); err != nil {
+	if err := i.make(p.host.mapper.plain(p.limit)); err != nil {
 		return nil, i.failure(r, "starting it", err)
 	}
 	return i, nil
