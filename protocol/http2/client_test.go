@@ -342,6 +342,14 @@ func TestExtendedConnect(t *testing.T) {
 		echoing := e.echoTunnel(t)
 		direct, _ := e.serve(t, echoing)
 		talk(t, direct)
+		// A client that breaks one off has its loop go on.
+		r := dialRaw(t, direct)
+		for id := uint32(1); id < 7; id += 2 {
+			r.send(frame(nil, 1, 4, id, open))
+			r.want(1, id)
+			r.send(frame(nil, 3, 0, id, []byte{0, 0, 0, byte(http2.Cancel)}))
+		}
+		r.Close()
 		relayed, _ := e.serve(t, e.client(direct))
 		talk(t, relayed)
 	})

@@ -119,10 +119,10 @@ func (s *stream) tunnel(t loam.Task, res *loam.Response) error {
 // its own.
 func (s *stream) carry(t loam.Task, res *loam.Response) {
 	end := res.Tunnel
-	over := false
+	over := make(chan struct{})
 	r := loop.Relay{A: (*tunnel)(s), B: end, Idle: s.c.lim.StreamIdle, Done: func(int64, int64) {
 		s.sh.mu.Lock()
-		over = true
+		close(over)
 		if s.task != nil {
 			s.task.Wake()
 		}
@@ -133,17 +133,18 @@ func (s *stream) carry(t loam.Task, res *loam.Response) {
 	}
 	r.Start(t)
 	for {
-		s.sh.mu.Lock()
-		done := over
-		s.sh.mu.Unlock()
-		if done {
+		select {
+		case <-over:
 			return
+		default:
 		}
 		if err := t.Park(s.req.Deadline()); err != nil {
 			s.sh.enter(t)
 			s.abort(err, Cancel)
 			s.sh.leave(t)
-			_ = end.Close() // the relay sees it
+			_ = end.Close()            // the relay sees it
+			t.Await(func() { <-over }) // whoever was canceled cannot park any more
+			return
 		}
 	}
 }
