@@ -453,6 +453,18 @@ func (c *conn) drain() {
 	c.wants()
 }
 
+// settles is how long a client that was warned is waited for: a part of it may have chosen this connection for a request,
+// and not have written that yet, when another one answers the ping.
+const settles = 250 * time.Millisecond
+
+// warned has the client told the rest soon: it has read that it shall open no more streams.
+func (c *conn) warned() {
+	if at := c.sh.now.Add(settles - lingers); at.Before(c.drainedAt) {
+		c.drainedAt = at
+		c.sh.soon(at.Add(lingers + time.Millisecond))
+	}
+}
+
 // drainLast tells the client which streams are still served.
 func (c *conn) drainLast() {
 	c.draining = drained

@@ -363,7 +363,7 @@ func (c *conn) onPing(flags byte, id uint32, p []byte) *fault {
 		return &fault{FrameSizeError, "PING of another size"}
 	case flags&flagAck != 0:
 		if c.draining == warned && string(p) == drainPing {
-			c.drainLast()
+			c.warned()
 		}
 		return c.nuisance()
 	}

@@ -91,6 +91,9 @@ func (c *conn) sweep(now time.Time) (next time.Time) {
 		case c.draining == warned && now.Sub(c.drainedAt) > lingers:
 			c.drainLast()
 		}
+		if c.draining == warned {
+			next = c.drainedAt.Add(lingers + time.Millisecond)
+		}
 	}
 	for _, s := range c.streams {
 		if at := s.sweep(now); !at.IsZero() && (next.IsZero() || at.Before(next)) {
