@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,9 +21,9 @@ import (
 
 // load is all that goes on while processes are replaced.
 type load struct {
-	web, tcp string // addresses of the listeners
-	ctx      context.Context
-	work     sync.WaitGroup
+	web, tcp, tls string // addresses of the listeners
+	ctx           context.Context
+	work          sync.WaitGroup
 
 	mu       sync.Mutex
 	counts   map[string]*atomic.Int64
@@ -108,7 +109,13 @@ func (l *load) start() {
 	for range 2 {
 		client := newH2()
 		for range 3 {
-			l.work.Go(func() { l.http2(client, "http2", 10*time.Millisecond) })
+			l.work.Go(func() { l.transport(client, "http://"+l.web, "http2", 10*time.Millisecond) })
+		}
+	}
+	for _, over := range []string{"http1", "http2"} {
+		client := newTLS(over == "http2")
+		for _, pause := range []time.Duration{5 * time.Millisecond, 50 * time.Millisecond, 700 * time.Millisecond} {
+			l.work.Go(func() { l.transport(client, "https://"+l.tls, over+" in TLS", pause) })
 		}
 	}
 	grpc := newH2()
@@ -244,15 +251,27 @@ func newH2() *http.Client {
 	return &http.Client{Transport: &http.Transport{Protocols: &p}}
 }
 
-// once hides what would let the client send a body again.
-type once struct{ io.Reader }
+// newTLS is a client that believes every certificate.
+func newTLS(http2 bool) *http.Client {
+	var p http.Protocols
+	p.SetHTTP1(!http2)
+	p.SetHTTP2(http2)
+	return &http.Client{Transport: &http.Transport{Protocols: &p, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+}
 
-func (l *load) http2(client *http.Client, kind string, pause time.Duration) {
+// A POST is sent again by Go's client only where the server, by GOAWAY or before a byte was written, has said that it
+// did not begin with it. It has to be able to: a connection may be told to end between its choice and its use.
+type bodies func() io.Reader
+
+// unsized hides a body's length.
+type unsized struct{ io.Reader }
+
+func (l *load) transport(client *http.Client, base, kind string, pause time.Duration) {
 	n := l.counter(kind)
 	body := []byte("over HTTP/2")
 	for l.pause(pause) {
 		end := l.begin()
-		err := l.post(client, "/echo", "application/octet-stream", bytes.NewReader(body), func(res *http.Response) error {
+		err := l.post(client, base+"/echo", "application/octet-stream", func() io.Reader { return unsized{bytes.NewReader(body)} }, func(res *http.Response) error {
 			got, err := io.ReadAll(res.Body)
 			if err == nil && !bytes.Equal(got, body) {
 				err = errors.New("another answer than expected")
@@ -269,13 +288,14 @@ func (l *load) http2(client *http.Client, kind string, pause time.Duration) {
 	client.CloseIdleConnections()
 }
 
-func (l *load) post(client *http.Client, path, contentType string, body io.Reader, read func(*http.Response) error) error {
+func (l *load) post(client *http.Client, url, contentType string, body bodies, read func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+l.web+path, body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body())
 	if err != nil {
 		return err
 	}
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(body()), nil }
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Te", "trailers")
 	res, err := client.Do(req)
@@ -316,10 +336,11 @@ func grpcStatus(res *http.Response) error {
 func (l *load) unary(client *http.Client) {
 	n := l.counter("grpc unary")
 	for l.pause(10 * time.Millisecond) {
-		var body bytes.Buffer
-		_ = writeMessage(&body, []byte("one"))
+		var message bytes.Buffer
+		_ = writeMessage(&message, []byte("one")) // a buffer takes all
+		body := func() io.Reader { return bytes.NewReader(message.Bytes()) }
 		end := l.begin()
-		err := l.post(client, "/echo.Echo/Unary", "application/grpc", &body, func(res *http.Response) error {
+		err := l.post(client, "http://"+l.web+"/echo.Echo/Unary", "application/grpc", body, func(res *http.Response) error {
 			m, err := readMessage(res.Body)
 			if err == nil && string(m) != "one" {
 				err = errors.New("another answer than expected")
@@ -346,18 +367,23 @@ func (l *load) stream(client *http.Client) {
 	n := l.counter("grpc streams")
 	messages := l.counter("grpc stream messages")
 	for l.pause(10 * time.Millisecond) {
-		r, w := io.Pipe()
-		go func() {
-			for i := range 75 {
-				if writeMessage(w, []byte(strconv.Itoa(i))) != nil {
-					return
+		ctx, cancel := context.WithCancel(context.Background())
+		body := func() io.Reader {
+			r, w := io.Pipe()
+			context.AfterFunc(ctx, func() { r.Close() })
+			go func() {
+				for i := range 75 {
+					if writeMessage(w, []byte(strconv.Itoa(i))) != nil {
+						return
+					}
+					time.Sleep(20 * time.Millisecond)
 				}
-				time.Sleep(20 * time.Millisecond)
-			}
-			w.Close()
-		}()
+				w.Close()
+			}()
+			return r
+		}
 		end := l.begin()
-		err := l.post(client, "/echo.Echo/Stream", "application/grpc", once{r}, func(res *http.Response) error {
+		err := l.post(client, "http://"+l.web+"/echo.Echo/Stream", "application/grpc", body, func(res *http.Response) error {
 			for i := range 75 {
 				m, err := readMessage(res.Body)
 				if err != nil {
@@ -374,7 +400,7 @@ func (l *load) stream(client *http.Client) {
 			return grpcStatus(res)
 		})
 		end()
-		r.Close()
+		cancel()
 		if err != nil {
 			l.fail("grpc stream", err)
 			continue

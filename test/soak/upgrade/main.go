@@ -6,11 +6,17 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"maps"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -58,10 +64,10 @@ type soak struct {
 	between  time.Duration
 	dir      string
 
-	web, tcp string // where the process listens
-	up       *upstreams
-	load     *load
-	pid      int
+	web, tcp, tls string // where the process listens
+	up            *upstreams
+	load          *load
+	pid           int
 }
 
 func (s *soak) run(out io.Writer) (err error) {
@@ -93,7 +99,7 @@ func (s *soak) run(out io.Writer) (err error) {
 
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	s.load = &load{web: s.web, tcp: s.tcp, ctx: ctx, counts: map[string]*atomic.Int64{}}
+	s.load = &load{web: s.web, tcp: s.tcp, tls: s.tls, ctx: ctx, counts: map[string]*atomic.Int64{}}
 	s.load.start()
 	time.Sleep(time.Second) // every kind of load is under way
 	var took, waited, ended []time.Duration
@@ -159,6 +165,7 @@ spec:
   listeners:
     - {name: http, port: %s, protocol: HTTP}
     - {name: raw, port: %s, protocol: TCP}
+    - {name: secure, port: %s, protocol: HTTPS, tls: {options: {loam.dev/cert-file: cert.pem, loam.dev/key-file: key.pem}}}
 ---
 apiVersion: loam.dev/v1alpha1
 kind: Service
@@ -198,7 +205,7 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: http}
 spec:
-  parentRefs: [{name: web, sectionName: http}]
+  parentRefs: [{name: web, sectionName: http}, {name: web, sectionName: secure}]
   rules:
     - matches: [{path: {type: PathPrefix, value: /fn}}]
       backendRefs: [{group: loam.dev, kind: Function, name: fn}]
@@ -234,7 +241,10 @@ func (s *soak) start() error {
 	if err != nil {
 		return err
 	}
-	var ports [2]string
+	if err := s.certify(); err != nil {
+		return err
+	}
+	var ports [3]string
 	for i := range ports {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -243,8 +253,8 @@ func (s *soak) start() error {
 		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
 		l.Close()
 	}
-	s.web, s.tcp = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1]
-	if err := s.write(fmt.Sprintf(resources, ports[0], ports[1], s.up.http, s.up.grpc, s.up.tcp, s.up.app, self)); err != nil {
+	s.web, s.tcp, s.tls = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1], "127.0.0.1:"+ports[2]
+	if err := s.write(fmt.Sprintf(resources, ports[0], ports[1], ports[2], s.up.http, s.up.grpc, s.up.tcp, s.up.app, self)); err != nil {
 		return err
 	}
 	log, err := os.Create(filepath.Join(s.dir, "log"))
@@ -273,6 +283,27 @@ func (s *soak) start() error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// certify writes a certificate that nobody has to believe.
+func (s *soak) certify() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	c := x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	cert, err := x509.CreateCertificate(rand.Reader, &c, &c, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	write := func(name, kind string, b []byte) error {
+		return os.WriteFile(filepath.Join(s.dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}), 0o600)
+	}
+	return errors.Join(write("cert.pem", "CERTIFICATE", cert), write("key.pem", "PRIVATE KEY", private))
 }
 
 func (s *soak) file() string { return filepath.Join(s.dir, "app.yaml") }
