@@ -281,7 +281,7 @@ func TestTrapHasAStack(t *testing.T) {
 	if _, _, err := trySend(t, m, "GET", "/trap", ""); loam.CodeOf(err) != loam.Internal || !strings.Contains(err.Error(), "request r-1: trap: unreachable") {
 		t.Errorf("%v", err)
 	}
-	for _, want := range []string{"function=orders", "request r-1", "main.deepest /", "wasm/testdata/guest/main.go:", "loam_serve"} {
+	for _, want := range []string{"function=orders", "request r-1", "main.deepest /", "(indirect call)", "wasm/testdata/guest/main.go:", "loam_serve"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log has no %q:\n%s", want, log.String())
 		}

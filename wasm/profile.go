@@ -46,7 +46,9 @@ func (p *profiler) sample(i *instance, f rewrite.Fuel, stack experimental.StackI
 	p.program = i.program // the same module as before, though it may have been loaded anew
 	p.pcs = p.pcs[:0]
 	for stack.Next() {
-		p.pcs = binary.LittleEndian.AppendUint32(p.pcs, stack.Function().Definition().Index())
+		if f := stack.Function().Definition(); f.GoFunction() == nil { // else it is yield itself
+			p.pcs = binary.LittleEndian.AppendUint32(p.pcs, f.Index())
+		}
 	}
 	c := p.stacks[string(p.pcs)]
 	if c == nil {
@@ -141,10 +143,6 @@ func (p *profiler) write(w io.Writer, function string, rate float64, began time.
 	}
 	valueType(1, "samples", "count")
 	valueType(1, "cpu", "nanoseconds")
-	var symbols map[uint32]Symbol
-	if p.program != nil {
-		symbols = p.program.symbols()
-	}
 	known := map[uint32]bool{}
 	for stack, c := range p.stacks {
 		var locations, values message
@@ -168,10 +166,7 @@ func (p *profiler) write(w io.Writer, function string, rate float64, began time.
 	mapping.uint(8, 1) // has file names
 	out.bytes(3, mapping)
 	for f := range known {
-		s, ok := symbols[f]
-		if !ok {
-			s.Name = nameless(f)
-		}
+		s := p.program.symbol(f)
 		var line, location, m message
 		line.uint(1, uint64(f)+1)
 		line.uint(2, uint64(max(s.Line, 0)))

@@ -53,6 +53,9 @@ func TestProfile(t *testing.T) {
 			if cpu < billed/2 || cpu > billed*2 {
 				t.Errorf("%v of the processor, billed were %v", time.Duration(cpu), time.Duration(billed))
 			}
+			if strings.Contains(text, "$0") {
+				t.Error("there is a function without a name: the host's")
+			}
 			for _, want := range []string{c.want, "sdk/go/loam.go", "loam_serve", "orders.wasm"} {
 				if !strings.Contains(text, want) {
 					t.Errorf("there is no %q in\n%.3000s", want, text)

@@ -54,6 +54,7 @@ type program struct {
 
 	symbolOnce sync.Once // no task waits in it
 	symbolOf   map[uint32]Symbol
+	lastSymbol uint32 // the highest index in it
 }
 
 // recipe is what a program is made of.

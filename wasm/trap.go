@@ -77,17 +77,24 @@ func (p *program) function(line string) string {
 	if err != nil {
 		return name
 	}
-	if known, ok := p.symbols()[uint32(n)]; ok {
-		return known.String()
-	}
-	return nameless(uint32(n))
+	return p.symbol(uint32(n)).String()
 }
 
-// nameless is what a function is called that has no name.
-func nameless(f uint32) string { return "$" + strconv.FormatUint(uint64(f), 10) }
-
-// symbols are the functions' names and places, which are read when they are first needed.
-func (p *program) symbols() map[uint32]Symbol {
-	p.symbolOnce.Do(func() { p.symbolOf = p.code.symbols() })
-	return p.symbolOf
+// symbol is what is known of a function. What is known of all of them is read when it is first needed.
+func (p *program) symbol(f uint32) Symbol {
+	p.symbolOnce.Do(func() {
+		p.symbolOf = p.code.symbols()
+		for n := range p.symbolOf {
+			p.lastSymbol = max(p.lastSymbol, n)
+		}
+	})
+	s, ok := p.symbolOf[f]
+	switch {
+	case ok:
+	case len(p.symbolOf) > 0 && f > p.lastSymbol:
+		s.Name = "(indirect call)" // the rewriter has put it behind all others
+	default:
+		s.Name = "$" + strconv.FormatUint(uint64(f), 10)
+	}
+	return s
 }
