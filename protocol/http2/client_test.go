@@ -321,7 +321,7 @@ func TestExtendedConnect(t *testing.T) {
 	talk := func(t *testing.T, address string) {
 		r := dialRaw(t, address)
 		r.send(frame(nil, 1, 4, 1, open))
-		if g := r.want(1, 1); g.field(":status") != "200" || g.field("upgrade")+g.field("sec-websocket-accept") != "" || g.flags&1 != 0 {
+		if g := r.want(1, 1); g.field(":status") != "200" || g.field("upgrade")+g.field("sec-websocket-accept") != "" || g.field("x-request-id") == "" || g.flags&1 != 0 {
 			t.Fatalf("%v", g)
 		}
 		for _, say := range []string{"hello", "again"} {

@@ -41,6 +41,7 @@ type conn struct {
 	scrap   *head // for heads that nobody reads; nil until one comes
 	calm    int   // how many frames that move nothing may still come
 	calmAt  time.Time
+	lent    int64 // bytes of DATA that were sent and the peer may still open its windows for
 	readAt  time.Time
 	pinged  bool
 	end     error // why it is over; nil: it is not

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol/http2"
 )
 
 // A client that is not ours asks our server.
@@ -120,6 +121,35 @@ func TestClient(t *testing.T) {
 		res, body, err = e.do(t, cl, &loam.Request{Method: "HEAD", Path: "/", Scheme: "http", Authority: "up"})
 		if err != nil || res.Status != 200 || body != "" {
 			t.Errorf("%v, %q, %v", res, body, err)
+		}
+	})
+}
+
+// A client that reads by a little at a time opens its windows as often, for which it is not sent away.
+func TestSmallReads(t *testing.T) {
+	const size = 8 << 20
+	engines(t, func(t *testing.T, e *engine) {
+		address, _ := e.serve(t, loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
+			return loam.NewResponse(200, "text/plain", make([]byte, size)), nil
+		}), func(c *http2.ServerConfig) { c.Nuisance = 50 })
+		res, err := h2c(t).Get("http://" + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		got := 0
+		for b := make([]byte, 4096); ; {
+			n, err := res.Body.Read(b)
+			got += n
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatalf("after %d bytes: %v", got, err)
+			}
+		}
+		if got != size {
+			t.Errorf("%d bytes", got)
 		}
 	})
 }

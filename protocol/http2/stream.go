@@ -434,6 +434,7 @@ func (s *stream) forward(p []byte, end bool) (n int) {
 		c.out = append(b, p[n:n+most]...)
 		c.wants()
 		c.moved()
+		c.lent += 2 * int64(most) // once for the stream, once for the connection
 		s.window -= int64(most)
 		c.window -= int64(most)
 		s.sent += int64(most)

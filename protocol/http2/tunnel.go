@@ -84,17 +84,21 @@ func (s *stream) tunnel(t loam.Task, res *loam.Response) error {
 		return err
 	}
 	start := c.beginHead()
-	b, ok := appendStatus(c.out, http.StatusOK), true
+	b, ok, id := appendStatus(c.out, http.StatusOK), true, false
 	for _, f := range res.Header {
 		if isHandshake(f.Name) {
 			continue
 		}
+		id = id || protocol.EqualFold(f.Name, protocol.RequestID)
 		if b, ok = appendRegular(b, f.Name, f.Value, false); !ok {
 			c.out = c.out[:start]
 			sh.leave(t)
 			_ = res.Close() // it is not what is answered
 			return s.respond(t, nil, errField)
 		}
+	}
+	if !id {
+		b = appendField(b, "x-request-id", s.req.ID)
 	}
 	c.out = b
 	c.endHead(start, s.id, false)
