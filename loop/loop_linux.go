@@ -33,7 +33,9 @@ type loop struct {
 	cur   *task // that runs
 	turns []interface{ turn() }
 	spare []interface{ turn() }
-	wheel wheel
+
+	yielded []*task // that would go on computing
+	wheel   wheel
 
 	workers   map[*worker]struct{}
 	free      []*worker
@@ -109,6 +111,7 @@ func (l *loop) run() {
 		l.dog.mark(0)
 		l.now = int64(time.Since(l.base))
 		l.takeTurns() // first: who yields in this turn runs in the next one, after another look at sockets and clock
+		l.takeYielded()
 		for i := range events[:n] {
 			l.event(&events[i])
 		}
@@ -136,6 +139,28 @@ func (l *loop) takeTurns() {
 	l.spare = turns
 }
 
+// yieldTime is for how long those run that yielded, before the loop looks at its sockets again: many that compute must
+// not make the others wait for all of them.
+const yieldTime = int64(100 * time.Microsecond)
+
+// takeYielded goes on with those that yielded, first come first served, for as long as there is time. At least one runs.
+func (l *loop) takeYielded() {
+	n, done := len(l.yielded), 0 // who yields meanwhile comes after those
+	for done < n {
+		t := l.yielded[done]
+		done++
+		t.turn()
+		if done < n && int64(time.Since(l.base))-l.now > yieldTime {
+			break
+		}
+	}
+	if done > 0 {
+		left := copy(l.yielded, l.yielded[done:])
+		clear(l.yielded[left:])
+		l.yielded = l.yielded[:left]
+	}
+}
+
 // nap is how many milliseconds a loop waits without telling Go's scheduler. To tell it costs more than a request: its
 // monitor thread wakes every 20 µs as long as threads go to wait and come back. A loop that has something to do a
 // thousand times a second never tells it; others wait a moment longer for its processor, of which there is one more
@@ -145,7 +170,7 @@ const nap = 1
 // poll returns how many events there are. It waits for some where there is nothing else to do.
 func (l *loop) poll(events []syscall.EpollEvent) int {
 	n, e := l.epollWait(events, 0)
-	if e == 0 && n == 0 && len(l.turns) == 0 {
+	if e == 0 && n == 0 && len(l.turns)+len(l.yielded) == 0 {
 		if ms := l.wheel.wait(int64(time.Since(l.base))); ms != 0 {
 			l.inbox.sleeping.Store(true)
 			if !l.inbox.some.Load() {

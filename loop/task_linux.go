@@ -308,7 +308,7 @@ func (t *task) read() {
 }
 
 func (t *task) Yield() {
-	t.l.turns = append(t.l.turns, t)
+	t.l.yielded = append(t.l.yielded, t)
 	t.why = wakeReady
 	t.yield(waitTurn, 0)
 }

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -372,4 +373,41 @@ func (o *owner) expire(now int64) {
 		panic(fmt.Sprint("timer ", o.i, " fired twice"))
 	}
 	o.fired[o.i] = now
+}
+
+// Many tasks that compute, and yield now and then, do not make the others wait for a turn of each of them.
+func TestComputingTasksTakeTurns(t *testing.T) {
+	e := coroutinesFor(t, Options{Loops: 1})
+	const many, turn = 100, 200 * time.Microsecond
+	var stop atomic.Bool
+	var turns atomic.Int64
+	var group sync.WaitGroup
+	for range many {
+		group.Add(1)
+		e.Go(func(task loam.Task) {
+			defer group.Done()
+			for !stop.Load() {
+				for began := time.Now(); time.Since(began) < turn; {
+				}
+				turns.Add(1)
+				task.Yield()
+			}
+		})
+	}
+	most := make(chan int64)
+	e.Go(func(task loam.Task) {
+		var worst int64
+		for range 20 {
+			before := turns.Load()
+			_ = task.Park(time.Now().Add(time.Millisecond)) // it ends at its deadline
+			worst = max(worst, turns.Load()-before)
+		}
+		stop.Store(true)
+		most <- worst
+	})
+	// The timer has a resolution of a millisecond or two, in which ten turns have room.
+	if n := <-most; n > many/2 {
+		t.Errorf("%d turns of others in a wait of a millisecond", n)
+	}
+	group.Wait()
 }
