@@ -55,6 +55,16 @@ func (l *load) fail(kind string, err error) {
 	}
 }
 
+// err is what has failed so far; nil: nothing.
+func (l *load) err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d failures:\n%s", l.failed, strings.Join(l.failures, "\n"))
+}
+
 // begin notes that a stream is under way; call the func at its end.
 func (l *load) begin() func() {
 	e := &life{began: time.Now()}
@@ -90,7 +100,7 @@ func (l *load) lastEnd(t time.Time) (time.Time, bool) {
 
 func (l *load) start() {
 	for i := range 34 {
-		pause, size := []time.Duration{0, time.Millisecond, 20 * time.Millisecond, 700 * time.Millisecond, 3 * time.Second}[0], 100
+		pause, size := time.Duration(0), 100
 		switch {
 		case i < 1:
 		case i < 5:

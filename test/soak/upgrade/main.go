@@ -116,8 +116,8 @@ func (s *soak) run(out io.Writer) (err error) {
 		if u.waited > 0 {
 			waited = append(waited, u.waited)
 		}
-		if n := s.load.failed; n > 0 {
-			return fmt.Errorf("upgrade %d: %d failures:\n%s", i+1, n, strings.Join(s.load.failures, "\n"))
+		if err := s.load.err(); err != nil {
+			return fmt.Errorf("upgrade %d: %w", i+1, err)
 		}
 	}
 	time.Sleep(time.Second)
@@ -126,8 +126,8 @@ func (s *soak) run(out io.Writer) (err error) {
 	if err := s.settle(); err != nil {
 		return err
 	}
-	if s.load.failed > 0 {
-		return fmt.Errorf("%d failures:\n%s", s.load.failed, strings.Join(s.load.failures, "\n"))
+	if err := s.load.err(); err != nil {
+		return err
 	}
 	for _, kind := range slices.Sorted(maps.Keys(s.load.counts)) {
 		fmt.Fprintf(out, "%-24s %d\n", kind, s.load.counts[kind].Load())
