@@ -586,7 +586,7 @@ func given(m *message) (a appGiven, g app.Given, err error) {
 
 // handTime is how long the old process waits for connections of HTTP/1 to be between two requests, before it ends them
 // with the request that they are in.
-const handTime = time.Second
+const handTime = 600 * time.Millisecond
 
 // thaw makes of a message the relay it tells of.
 func thaw(m *message) (f loop.Frozen, err error) {
