@@ -14,7 +14,7 @@ ifneq ($(shell command -v gcc || command -v clang),)
 RACE := -race
 endif
 
-.PHONY: all build run test sdk race lint bench bench-proxy cross fresh soak-store soak-shop soak-upgrade soak-reload soak-ledger fuzz clean help
+.PHONY: all build run test sdk test-peers race lint bench bench-proxy cross fresh soak-store soak-shop soak-upgrade soak-reload soak-upstreams soak-ledger fuzz clean help
 
 all: build test ## Build and test, as CI does (what make alone does)
 
@@ -40,6 +40,12 @@ sdk: ## Install the compilers of the guest SDKs (Debian, as root) and hold the l
 	@$(GO) test -C tools -tags sdk ./apigen
 	@$(GO) test -tags sdk ./test/sdk ./wasm/wagi ./wasm/httpwasm ./wasm/proxywasm ./examples/layotto-guest
 
+test-peers: ## Hold the data path against other programs: h2spec, gRPC's interop cases, nginx's verdicts on smuggling, WebSocket libraries (Debian, as root)
+	@test/peers/install.sh
+	@$(GO) vet -C test/http2 ./... && $(GO) test -C test/http2 ./...
+	@$(GO) vet -tags peers ./test/peers && PATH=$$PATH:/usr/sbin $(GO) test -tags peers ./test/peers
+	@$(GO) vet -C test/peers/websocket ./... && $(GO) test -C test/peers/websocket ./...
+
 race: ## Run every test with the race detector, or fail where there is no C compiler
 	@CGO_ENABLED=1 $(GO) test -race ./...
 
@@ -55,6 +61,19 @@ bench: build ## Measure the binary, its start and memory, and the store
 bench-proxy: build ## Measure the data path beside nginx, haproxy, Caddy and ReverseProxy (apt-get install nginx-light haproxy caddy wrk nghttp2-client)
 	@$(GO) build -C bench -o ../bin/bench-proxy ./proxy
 	@bin/bench-proxy -loam bin/loam
+
+# The workerd of bench/functions/workerd/package-lock.json goes into this folder.
+WORKERD ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loam/workerd
+
+bench-functions: build ## Measure functions beside wazero, V8, node and workerd (make sdk; apt-get install nodejs npm wrk)
+	@mkdir -p $(WORKERD)
+	@cmp -s bench/functions/workerd/package-lock.json $(WORKERD)/.installed || { \
+		cp bench/functions/workerd/package*.json $(WORKERD)/; \
+		npm ci --prefix $(WORKERD) --ignore-scripts --no-audit --no-fund --silent; \
+		cp $(WORKERD)/package-lock.json $(WORKERD)/.installed; \
+	}
+	@$(GO) build -C bench -o ../bin/bench-functions ./functions
+	@bin/bench-functions -loam bin/loam -root . -workerd $$(echo $(WORKERD)/node_modules/@cloudflare/workerd-linux-*/bin/workerd)
 
 cross: ## Build and vet for linux/arm64 and darwin/arm64
 	@for target in linux/arm64 darwin/arm64; do \
@@ -74,11 +93,21 @@ soak-shop: build ## 1,000 orders while the process is killed five times
 soak-reload: build ## 1,000 routes changed every second for five minutes, under load and 10,000 idle connections
 	@$(GO) run ./test/soak/reload
 
+soak-upstreams: build ## Kill, hang, slow, reset and cut off upstreams under load (as root; needs ip, tc and iptables)
+	@$(GO) build -o bin/soak-upstreams ./test/soak/upstreams
+	@bin/soak-upstreams -loam bin/loam
+
 soak-upgrade: build ## 100 hot upgrades in a row under mixed load: nothing fails, breaks, is lost or comes twice
 	@$(GO) run ./test/soak/upgrade
 
 soak-ledger: build ## kill -9 twenty times under load, and hold the usage ledger against what was answered
 	@$(GO) run ./test/soak/ledger
+
+soak-hostile: build ## Guests that do their worst for ten minutes beside neighbours (make sdk)
+	@$(GO) run ./test/soak/hostile
+
+soak-chain: build ## 2,000,000 requests through functions that call each other, every body verified (make sdk)
+	@$(GO) run ./test/soak/chain
 
 fuzz: ## Run each fuzz target for FUZZTIME (20s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
