@@ -487,7 +487,11 @@ func (s *server) leave(ctx context.Context, n *heir) {
 			}
 		}
 	}
-	ends.Go(func() { s.admin.Leave(ctx) })
+	ends.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, handTime/2)
+		defer cancel()
+		s.admin.Leave(ctx)
+	})
 	if s.before != nil {
 		ends.Go(func() {
 			select {

@@ -7,7 +7,7 @@ import (
 )
 
 // lingers is how long a connection that was ended may take to close.
-const lingers = time.Second
+const lingers = 500 * time.Millisecond
 
 // sweep looks over the shard's connections from time to time: one task for all of them, since an idle connection has
 // none. It ends with the last connection.
