@@ -221,13 +221,13 @@ func (b *squeezed) Close() error {
 // negotiate picks an algorithm by the field Accept-Encoding (RFC 9110, section 12.5.3): the one with the highest weight and,
 // among those, the first of algorithms; -1: none, or none that is liked better than no compression.
 func negotiate(h loam.Header, algorithms []string) int {
-	best, most, identity := -1, 0, -1
+	best, most := -1, 0
 	for i, name := range algorithms {
 		if q := weight(h, name); q > most {
 			best, most = i, q
 		}
 	}
-	if identity = namedWeight(h, "identity"); identity > most {
+	if namedWeight(h, "identity") > most {
 		return -1
 	}
 	return best
@@ -250,7 +250,7 @@ func namedWeight(h loam.Header, name string) int {
 		for one := range strings.SplitSeq(h[i].Value, ",") {
 			encoding, parameter, weighted := strings.Cut(one, ";")
 			encoding = strings.Trim(encoding, " \t")
-			if !strings.EqualFold(encoding, name) && !(name == "gzip" && strings.EqualFold(encoding, "x-gzip")) {
+			if !strings.EqualFold(encoding, name) && (name != "gzip" || !strings.EqualFold(encoding, "x-gzip")) {
 				continue
 			}
 			if !weighted {

@@ -115,7 +115,7 @@ func (p *cors) anyone() bool {
 
 func (p *cors) allows(from string) bool {
 	return slices.ContainsFunc(p.origins, func(o origin) bool {
-		return o.any && !(from == "null" && p.c.AllowCredentials) || o.is(from)
+		return o.any && (from != "null" || !p.c.AllowCredentials) || o.is(from)
 	})
 }
 

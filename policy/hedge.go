@@ -218,7 +218,7 @@ func (t *rival) RequestEnded() {
 func (t *rival) run(own loam.Task) {
 	defer t.req.Release()
 	t.req.SetTask(own)
-	res, err, panicked := t.serve()
+	res, panicked, err := t.serve()
 	if res == nil || res.Status >= 500 {
 		t.req.EndTry(0) // the others may wait for a place that it holds, and it for them
 	}
@@ -251,10 +251,10 @@ func (t *rival) run(own loam.Task) {
 	}
 }
 
-func (t *rival) serve() (res *loam.Response, err error, panicked any) {
+func (t *rival) serve() (res *loam.Response, panicked any, err error) {
 	defer func() { panicked = recover() }()
 	res, err = t.next.Serve(t.req)
-	return res, err, nil
+	return res, nil, err
 }
 
 func idempotent(method string) bool {

@@ -83,12 +83,6 @@ func (s *script) Serve(req *loam.Request) (*loam.Response, error) {
 	panic(fmt.Sprintf("step %T", step))
 }
 
-func (s *script) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls
-}
-
 // fixed is a target that answers each request with the same, at no cost.
 type fixed struct {
 	res *loam.Response

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"io"
 	"sync"
 
@@ -75,7 +76,7 @@ func (r *replay) Read(p []byte) (int, error) {
 func (r *replay) whole() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.lost && (r.ended == nil || r.ended == io.EOF)
+	return !r.lost && (r.ended == nil || errors.Is(r.ended, io.EOF))
 }
 
 // Rewind begins the body anew. It is false where bytes of it are gone, or it broke off.

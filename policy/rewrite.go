@@ -84,7 +84,7 @@ func (c *RedirectConfig) location(req *loam.Request) string {
 	if host == "" {
 		host = hostOf(req.Authority)
 	}
-	if c.Port != 0 && !(scheme == "http" && c.Port == 80) && !(scheme == "https" && c.Port == 443) {
+	if c.Port != 0 && (scheme != "http" || c.Port != 80) && (scheme != "https" || c.Port != 443) {
 		host = net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(c.Port))
 	}
 	path := req.Path

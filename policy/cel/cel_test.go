@@ -272,10 +272,9 @@ func FuzzCompile(f *testing.F) {
 	}
 	ref := reference(f)
 	f.Fuzz(func(t *testing.T, e string) {
-		if len(e) > 300 {
-			t.Skip()
+		if len(e) <= 300 { // the reference takes long for more
+			differ(t, ref, e)
 		}
-		differ(t, ref, e)
 	})
 }
 

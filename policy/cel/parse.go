@@ -190,7 +190,8 @@ func (p *parser) relation() (node, error) {
 	left, err := p.sum()
 	for err == nil {
 		op, at := p.tok.text, p.tok.at
-		if !(p.tok.kind == tokOperator && slices.Contains([]string{"==", "!=", "<", "<=", ">", ">="}, op) || p.tok.kind == tokName && op == "in") {
+		compares := p.tok.kind == tokOperator && slices.Contains([]string{"==", "!=", "<", "<=", ">", ">="}, op) || p.tok.kind == tokName && op == "in"
+		if !compares {
 			break
 		}
 		if err = p.advance(); err != nil {
@@ -387,7 +388,7 @@ func integers(op byte, x, y int64) (any, error) {
 		if x == 0 || y == 0 {
 			return int64(0), nil
 		}
-		if z := x * y; z/y == x && !(x == -1 && y == -1<<63) && !(y == -1 && x == -1<<63) {
+		if z := x * y; z/y == x && (x != -1 || y != -1<<63) && (y != -1 || x != -1<<63) {
 			return z, nil
 		}
 	default:

@@ -34,17 +34,15 @@ func errorAt(at int, format string, args ...any) error {
 
 // scan reads the next token from position at on, and tells where it ends.
 func scan(in string, at int) (token, int, error) {
-	for at < len(in) {
-		if strings.IndexByte(" \t\n\r\f", in[at]) >= 0 {
-			at++
-		} else if strings.HasPrefix(in[at:], "//") {
-			if end := strings.IndexByte(in[at:], '\n'); end >= 0 {
-				at += end
-			} else {
-				at = len(in)
-			}
-		} else {
+	for {
+		at += len(in[at:]) - len(strings.TrimLeft(in[at:], " \t\n\r\f"))
+		if !strings.HasPrefix(in[at:], "//") {
 			break
+		}
+		if end := strings.IndexByte(in[at:], '\n'); end >= 0 {
+			at += end
+		} else {
+			at = len(in)
 		}
 	}
 	if at == len(in) {
