@@ -41,15 +41,6 @@ func serveTarget(t testing.TB, target loam.TargetFunc, o protocol.Options) *http
 	return s
 }
 
-func get(t *testing.T, s *httptest.Server, path string) (*http.Response, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return do(t, s, req)
-}
-
 func do(t *testing.T, s *httptest.Server, req *http.Request) (*http.Response, string) {
 	t.Helper()
 	res, err := s.Client().Do(req)
