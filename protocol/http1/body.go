@@ -146,13 +146,13 @@ func (b *body) Read(p []byte) (int, error) {
 		n, err = 0, errTooLarge
 	}
 	if err != nil {
-		if err == io.EOF && !b.ended {
+		if errors.Is(err, io.EOF) && !b.ended {
 			err = io.ErrUnexpectedEOF
 		}
-		if r, ok := err.(*refusal); ok && b.request {
+		if r, ok := errors.AsType[*refusal](err); ok && b.request {
 			err = r.ofRequest(b.most)
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			b.err = err
 		}
 	}
@@ -177,7 +177,7 @@ func (b *body) next(p []byte) (int, error) {
 		n, err = b.read(p)
 	}
 	if b.framing == bodyToEnd {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			b.ended = true
 		}
 		return n, err
@@ -305,7 +305,7 @@ var errClosed = errors.New("the body was closed")
 
 // discard reads the rest of the body as far as limit bytes go, and tells whether that was all of it.
 func (b *body) discard(limit int64) bool {
-	if b.err == errClosed {
+	if errors.Is(b.err, errClosed) {
 		b.err = nil
 	}
 	if b.ended && b.err == nil {
@@ -319,7 +319,7 @@ func (b *body) discard(limit int64) bool {
 		n, err := b.Read(scrap[:])
 		limit -= int64(n)
 		if err != nil {
-			return err == io.EOF
+			return errors.Is(err, io.EOF)
 		}
 	}
 	return b.ended

@@ -321,7 +321,8 @@ func (k *call) stream(req *loam.Request, t loam.Task) error {
 	buf := buffers.Get().(*buffer)
 	defer buffers.Put(buf)
 	chunked := req.Length < 0
-	p := append(buf.b[:0], k.out...)
+	p := buf.b[:0]
+	p = append(p, k.out...)
 	var sent int64
 	for {
 		at := len(p)
@@ -414,7 +415,7 @@ func (k *call) receive(req *loam.Request, t loam.Task) error {
 			}
 		}
 		if err := k.r.fill(); err != nil {
-			if err == errHead && len(k.r.buf) <= k.client.lim.Head { // longer than a lent buffer
+			if errors.Is(err, errHead) && len(k.r.buf) <= k.client.lim.Head { // longer than a lent buffer
 				k.r.buf = append(k.r.buf[:len(k.r.buf):len(k.r.buf)], make([]byte, k.client.lim.Head)...)
 				continue
 			}
@@ -453,7 +454,7 @@ func (k *call) stale(err error, got int) error {
 	if k.reused && got == 0 && broken(err) {
 		return &staleError{err}
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -55,7 +55,7 @@ func (r *refusal) ofRequest(most int64) error {
 	return &loam.Error{Code: loam.InvalidArgument, Op: "request", Err: r}
 }
 
-func refuse(status int, why string) error { return &refusal{status, why} }
+func refuse(status int, why string) *refusal { return &refusal{status, why} }
 
 // The refusals are made once: a flood of broken requests allocates nothing.
 var (

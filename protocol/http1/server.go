@@ -545,12 +545,13 @@ func (x *exchange) sendStream(b []byte, res *loam.Response, chunked bool) (sent 
 // refuse answers a message that is none, and ends the connection.
 func (x *exchange) refuse(err error) loop.Verdict {
 	x.conn.Poll(false)
-	var r *refusal
-	if !errors.As(err, &r) {
-		r = errLine.(*refusal)
+	r, ok := errors.AsType[*refusal](err)
+	if !ok {
+		r = errLine
 	}
 	id := view(x.s.ids.Append(x.id[:0]))
-	b := append(x.out[:0], "HTTP/1.1 "...)
+	b := x.out[:0]
+	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(r.status), 10)
 	b = append(append(append(b, ' '), http.StatusText(r.status)...), "\r\nContent-Type: text/plain; charset=utf-8\r\n"...)
 	b = appendLength(b, int64(len(r.why)+1))
