@@ -20,7 +20,7 @@ import (
 // FuzzRewrite: of any bytes either nothing becomes, and the error says that the argument is to blame; or a module that
 // is valid exactly if they were.
 func FuzzRewrite(f *testing.F) {
-	files, _ := filepath.Glob(filepath.Join(wazeroDir(f), "internal/integration_test/spectest/v2/testdata/*.wasm"))
+	files, _ := filepath.Glob(filepath.Join(spectests(f), "v2", "testdata", "*.wasm"))
 	for i := 0; i < len(files); i += 20 {
 		if b, err := os.ReadFile(files[i]); err == nil && len(b) < 4000 {
 			f.Add(b)

@@ -220,35 +220,6 @@ func TestTableGrow(t *testing.T) {
 	}
 }
 
-// TestLeastFuel: with as little fuel as there can be everything still gets done.
-func TestLeastFuel(t *testing.T) {
-	for name, binary := range programs(t) {
-		if name == "golang" {
-			continue // thousands of rounds take long
-		}
-		ctx := context.Background()
-		r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler())
-		defer r.Close(ctx)
-		yields := 0
-		_, err := r.NewHostModuleBuilder(rewrite.HostModule).
-			NewFunctionBuilder().WithFunc(func(f int64) int64 { yields++; return int64(rewrite.Fuel(f).Refilled(0)) }).Export(rewrite.Yield).
-			NewFunctionBuilder().WithFunc(func(uint32) { panic("trap") }).Export(rewrite.Trapped).Instantiate(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		re := mustRewrite(t, binary, rewrite.Options{Image: true, Tables: true})
-		plain, metered := run(t, r, binary, nil), run(t, r, re.Binary, re)
-		for n := uint64(16); yields < 3 && n < 1<<14; n *= 2 {
-			if want, got := plain(n), metered(n); got != want {
-				t.Errorf("%s: %s; as it is: %s", name, got, want)
-			}
-		}
-		if yields < 3 {
-			t.Errorf("%s: the host was never asked", name)
-		}
-	}
-}
-
 // TestRefused: what is not taken, and why, in words.
 func TestRefused(t *testing.T) {
 	empty := functype("", "")

@@ -1,7 +1,6 @@
 package rewrite
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -77,10 +76,6 @@ type module struct {
 }
 
 type funcType struct{ params, results []byte }
-
-func (f funcType) equal(g funcType) bool {
-	return bytes.Equal(f.params, g.params) && bytes.Equal(f.results, g.results)
-}
 
 // key is the same for equal types.
 func (f funcType) key() string { return string(f.params) + "\x00" + string(f.results) }

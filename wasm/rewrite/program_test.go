@@ -17,41 +17,22 @@ import (
 	"github.com/loam-run/loam/wasm/rewrite"
 )
 
-// programs builds the C programs of bench/functions/programs, or skips the test where there is no compiler for them.
+// programs builds those of bench/functions/programs: the one in Go and, with the tag sdk, those in C.
 func programs(t testing.TB) map[string][]byte {
 	t.Helper()
-	for _, tool := range []string{"clang", "wasm-ld"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("no %s", tool)
-		}
-	}
-	sources, err := filepath.Glob("../../bench/functions/programs/*.c")
-	if err != nil || len(sources) < 10 {
-		t.Fatalf("%d programs: %v", len(sources), err)
-	}
-	out := map[string][]byte{}
-	dir := t.TempDir()
-	for _, source := range sources {
-		name := strings.TrimSuffix(filepath.Base(source), ".c")
-		file := filepath.Join(dir, name)
-		cmd := exec.Command("clang", "--target=wasm32", "-O2", "-nostdlib", "-mbulk-memory", "-Wl,--no-entry", "-o", file, source)
-		if b, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, b)
-		}
-		if out[name], err = os.ReadFile(file); err != nil {
-			t.Fatal(err)
-		}
-	}
-	file := filepath.Join(dir, "golang")
+	out := cPrograms(t)
+	file := filepath.Join(t.TempDir(), "golang")
 	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-o", file, ".")
 	cmd.Dir = "../../bench/functions/programs/golang"
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, b)
 	}
-	if out["golang"], err = os.ReadFile(file); err != nil {
+	binary, err := os.ReadFile(file)
+	if err != nil {
 		t.Fatal(err)
 	}
+	out["golang"] = binary
 	return out
 }
 

@@ -39,18 +39,18 @@ var variants = []struct {
 // and on rewritten ones. Each command must have the same outcome: the same results to the bit, the same trap, the same
 // refusal.
 func TestSpec(t *testing.T) {
-	dir := wazeroDir(t)
+	dir := spectests(t)
 	for _, suite := range []struct {
 		name     string
 		features api.CoreFeatures
 		want     int
 	}{{"v1", api.CoreFeaturesV1, wantV1}, {"v2", api.CoreFeaturesV2, wantV2}} {
 		t.Run(suite.name, func(t *testing.T) {
-			files, err := filepath.Glob(filepath.Join(dir, "internal/integration_test/spectest", suite.name, "testdata/*.json"))
+			files, err := filepath.Glob(filepath.Join(dir, suite.name, "testdata", "*.json"))
 			if err != nil || len(files) == 0 {
 				t.Fatalf("no tests found: %v", err)
 			}
-			spectest, err := os.ReadFile(filepath.Join(dir, "internal/integration_test/spectest/testdata/spectest.wasm"))
+			spectest, err := os.ReadFile(filepath.Join(dir, "testdata", "spectest.wasm"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,13 +73,13 @@ func TestSpec(t *testing.T) {
 	}
 }
 
-func wazeroDir(t testing.TB) string {
+func spectests(t testing.TB) string {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
 	dir := strings.TrimSpace(string(out))
 	if err != nil || dir == "" {
 		t.Fatalf("where is wazero's source? %v", err)
 	}
-	return dir
+	return filepath.Join(dir, "internal", "integration_test", "spectest")
 }
 
 type tally struct{ assertions, modules, imaged, tables, removed int }
@@ -232,7 +232,8 @@ func runScript(t *testing.T, file string, spectest []byte, features api.CoreFeat
 				}
 				got = m.act(t, c.Action.Type, c.Action.Module, c.Action.Field, args)
 			}
-			if k == 0 {
+			switch {
+			case k == 0:
 				first = got
 				if want := expected(t, c.Type, c.Text, c.Expected); want != nil && !want(got) {
 					t.Errorf("%s:%d: %s: wazero itself: %s", base, c.Line, c.Type, got)
@@ -240,9 +241,9 @@ func runScript(t *testing.T, file string, spectest []byte, features api.CoreFeat
 				if strings.HasPrefix(c.Type, "assert_") {
 					total.assertions++
 				}
-			} else if got == "taken" && first == "refused" && compiles(t, filepath.Join(filepath.Dir(file), c.Filename)) {
+			case got == "taken" && first == "refused" && compiles(t, filepath.Join(filepath.Dir(file), c.Filename)):
 				continue // valid, but not in WebAssembly 1.0
-			} else if got != first {
+			case got != first:
 				t.Errorf("%s:%d: %s %s, %s: %s; wazero: %s", base, c.Line, c.Type, c.Action.Field, m.name, got, first)
 			}
 		}

@@ -28,8 +28,7 @@ type writer struct {
 
 	flow flow
 	segs []segment
-	base int // of the function that is being written, in the code section
-	from uint32
+	from uint32 // where the function that is being written stood in the code section
 }
 
 // An appended function is one the module did not have.

@@ -226,7 +226,7 @@ const (
 
 // clock_res_get(id, result)
 func clockResGet(_ *guest.Call, m wasmapi.Memory, p []uint64) errno {
-	if uint32(p[0]) > threadTime {
+	if id := uint32(p[0]); id > threadTime {
 		return inval
 	}
 	return done(m.WriteUint64Le(uint32(p[1]), 1))
@@ -255,7 +255,7 @@ func now(c *guest.Call, id uint32) (ns int64, ok bool) {
 
 // random_get(ptr, len)
 func randomGet(c *guest.Call, m wasmapi.Memory, p []uint64) errno {
-	if uint32(p[1]) > maxRandom {
+	if n := uint32(p[1]); n > maxRandom {
 		return inval
 	}
 	b, ok := m.Read(uint32(p[0]), uint32(p[1]))
@@ -387,7 +387,7 @@ func fdRead(c *guest.Call, m wasmapi.Memory, p []uint64) errno {
 	if uint32(p[0]) != 0 {
 		return badf
 	}
-	if uint32(p[2]) > maxIovs {
+	if n := uint32(p[2]); n > maxIovs {
 		return inval
 	}
 	total := uint32(0)
@@ -419,7 +419,7 @@ func fdWrite(c *guest.Call, m wasmapi.Memory, p []uint64) errno {
 	default:
 		return badf
 	}
-	if uint32(p[2]) > maxIovs {
+	if n := uint32(p[2]); n > maxIovs {
 		return inval
 	}
 	total := 0
