@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
-	"github.com/loam-run/loam/internal/build"
 )
 
 // Forks of one image draw different random numbers, fresh ones and those that were reset; what was seeded with a
@@ -79,31 +78,6 @@ func TestRustKeys(t *testing.T) {
 	put(4000, 2) // ambiguous
 	if at := rustKeys(memory, [][]byte{drawn}); len(at) != 0 {
 		t.Errorf("found at %d though it may be at two places", at)
-	}
-}
-
-// A real guest of Rust: each fork makes hash maps with keys of its own, and those that are in the image still work.
-func TestRustForks(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "rust.wasm")
-	if err := build.Run(t.Context(), build.Job{Name: "rust", Dir: "testdata/rust", Out: out, Wasm: true}); err != nil {
-		t.Skip(err)
-	}
-	binary, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := compile(t, binary, Config{})
-	if len(m.program.image.seeds) != 1 {
-		t.Fatalf("the keys were not found: %v", m.program.image.seeds)
-	}
-	seen := map[string]bool{}
-	for range 8 {
-		_, body := send(t, m, "GET", "/", "")
-		hash, kept, _ := strings.Cut(body, " ")
-		if seen[hash] || kept != "Some(8)" {
-			t.Errorf("%q", body)
-		}
-		seen[hash] = true
 	}
 }
 

@@ -297,7 +297,8 @@ type scanArg struct {
 	size, flags, start, end, walkEnd, vec, vecLen, maxPages, categoryInverted, categoryMask, categoryAnyOf, returnMask uint64
 }
 
-type region struct{ start, end, categories uint64 }
+// A range of pages, and the categories that all of them are of.
+type region struct{ start, end, _ uint64 }
 
 const (
 	maxRegions      = 128

@@ -25,9 +25,6 @@ var soak = flag.Duration("soak", 0, "how long TestSoak runs on")
 // Chained functions are asked without end, each answer is verified, and beside them on the same loops guests do the
 // worst they can. No answer is wrong, each bad guest gets the answer it should, and nothing grows.
 func TestSoak(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("there are coroutines on Linux only")
-	}
 	e, err := loop.Coroutines(loop.Options{Loops: 2})
 	if err != nil {
 		t.Fatal(err)
