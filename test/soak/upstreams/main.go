@@ -301,6 +301,7 @@ func (s *soak) breaker() error {
 	return nil
 }
 
+// config has slowStart: what is slow answers its health check now and then, and would be sent a full share each time.
 const config = `apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: all}
@@ -317,6 +318,7 @@ spec:
   health:
     active: {path: /count, interval: 500ms, timeout: 400ms, healthy: 2, unhealthy: 2}
     passive: {consecutiveErrors: 3, ejection: 2s, maxEjectedPercent: 50}
+  slowStart: 10s
   pool: {connectTimeout: 300ms}
 ---
 apiVersion: loam.dev/v1alpha1
@@ -485,16 +487,26 @@ func (s *soak) asked(hosts []*host) (total int64, err error) {
 	return total, nil
 }
 
-// returns waits until an endpoint is sent requests again.
-func (s *soak) returns(h *host) (time.Duration, error) {
+// returns waits until an endpoint is sent requests again, and tells when the first came; then until it has its full share,
+// so that the next trouble finds it there.
+func (s *soak) returns(h *host) (first time.Duration, err error) {
 	began := time.Now()
-	for time.Since(began) < 30*time.Second {
-		if _, endpoint, _, err := s.ask("/"); err == nil && endpoint == h.address() {
-			return time.Since(began), nil
+	const of, share = 60, 12 // a third of them in the long run
+	for time.Since(began) < 60*time.Second {
+		n := 0
+		for range of {
+			if _, endpoint, _, err := s.ask("/"); err == nil && endpoint == h.address() {
+				if n++; first == 0 {
+					first = time.Since(began)
+				}
+			}
+			time.Sleep(5 * time.Millisecond)
 		}
-		time.Sleep(5 * time.Millisecond)
+		if n >= share {
+			return first, nil
+		}
 	}
-	return 0, fmt.Errorf("%s is not sent requests any more", h.address())
+	return 0, fmt.Errorf("%s is not sent its share of requests any more", h.address())
 }
 
 // prometheus reads Loam's metrics.
