@@ -12,12 +12,7 @@ func TestNotify(t *testing.T) {
 	if err := notify("READY=1"); err != nil {
 		t.Error("nobody asked:", err)
 	}
-	dir, err := os.MkdirTemp("", "notify-") // a socket's path is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	address := filepath.Join(dir, "socket")
+	address := filepath.Join(t.TempDir(), "socket")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +26,7 @@ func TestNotify(t *testing.T) {
 	if n, err := manager.Read(b); err != nil || string(b[:n]) != "MAINPID=4711" {
 		t.Errorf("%q %v", b[:n], err)
 	}
-	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "nobody"))
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "nobody"))
 	if err := notify("READY=1"); err == nil {
 		t.Error("nobody listens, and no error")
 	}
@@ -40,7 +35,7 @@ func TestNotify(t *testing.T) {
 // A process is replaced by the file of the name that it was started by, which may be a link that leads elsewhere by now.
 func TestSuccessorBinary(t *testing.T) {
 	dir := t.TempDir()
-	link := filepath.Join(dir, "loam")
+	link := filepath.Join(t.TempDir(), "loam")
 	if err := os.Symlink("/old/loam", link); err != nil {
 		t.Fatal(err)
 	}

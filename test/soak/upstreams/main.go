@@ -77,8 +77,8 @@ type soak struct {
 	phase time.Duration
 	rate  int
 
-	dir, address, metrics, token string
-	hosts                        []*host
+	dir, address string
+	hosts        []*host
 }
 
 // host is an endpoint and the network namespace it is in.
