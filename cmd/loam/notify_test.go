@@ -35,7 +35,7 @@ func TestNotify(t *testing.T) {
 // A process is replaced by the file of the name that it was started by, which may be a link that leads elsewhere by now.
 func TestSuccessorBinary(t *testing.T) {
 	dir := t.TempDir()
-	link := filepath.Join(t.TempDir(), "loam")
+	link := filepath.Join(dir, "loam")
 	if err := os.Symlink("/old/loam", link); err != nil {
 		t.Fatal(err)
 	}
