@@ -391,7 +391,7 @@ func (c *conn) onResponse(id uint32, end bool, block []byte) *fault {
 	}
 	h, err := c.dec.decode(block, responseHead, &s.ownHead)
 	switch {
-	case err == errCompression:
+	case errors.Is(err, errCompression):
 		return &fault{CompressionError, "a head is not HPACK"}
 	case err != nil:
 		s.abort(loam.Errorf(loam.Unavailable, "http2", "the response is no good: %w", err), ProtocolError)
@@ -605,7 +605,7 @@ func appendRequest(b []byte, req *loam.Request, protocol string) ([]byte, error)
 		b = appendNamed(b, 4, req.Path)
 	}
 	forwarded := ""
-	ok := true
+	var ok bool
 	for i := range req.Header {
 		f := &req.Header[i]
 		if len(f.Name) >= 15 && len(f.Name) <= 17 && req.Remote != "" {

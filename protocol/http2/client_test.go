@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -170,7 +171,7 @@ func TestStreamsOfTheServer(t *testing.T) {
 				r.reply(g.id)
 			}
 		}
-		cl := e.client(behind(t, one, serve, serve, serve), func(c *http2.ClientConfig) { c.MaxConnections = 3 })
+		cl := e.client(behind(t, one, slices.Repeat([]func(*raw){serve}, 3)...), func(c *http2.ClientConfig) { c.MaxConnections = 3 })
 		defer cl.Close()
 		if _, _, err := e.do(t, cl, ask("/")); err != nil { // the bound is known once the settings are
 			t.Fatal(err)

@@ -340,7 +340,7 @@ func (c *conn) Serve(t loam.Task, raw loop.Conn) loop.Verdict {
 		if errors.Is(err, loop.ErrAgain) {
 			break
 		}
-		if err == io.EOF || err == nil {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = errEOF
 		}
 		sh.enter(t)

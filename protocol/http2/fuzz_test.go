@@ -144,7 +144,7 @@ func seedFrames(f *testing.F, add func([]byte)) {
 		_ = e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}) // a buffer takes all
 	}
 	head := b.Bytes()
-	join := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
+	join := slices.Concat[[]byte]
 	frame := func(kind, flags byte, id uint32, p []byte) []byte {
 		return append(appendFrame(nil, len(p), kind, flags, id), p...)
 	}
@@ -181,7 +181,7 @@ func FuzzServer(f *testing.F) {
 			_ = c.Close()
 			synctest.Wait()
 			checkFrames(t, c.wrote)
-			time.Sleep(time.Minute) // of the bubble: the sweeper has nothing more to do
+			<-time.After(time.Minute) // of the bubble: the sweeper has nothing more to do
 		})
 	})
 }
@@ -237,7 +237,7 @@ func FuzzProxy(f *testing.F) {
 				t.Errorf("%d connections are left", n)
 			}
 			sh.mu.Unlock()
-			time.Sleep(time.Minute) // of the bubble: the sweeper has nothing more to do
+			<-time.After(time.Minute) // of the bubble: the sweeper has nothing more to do
 		})
 	})
 }
@@ -265,7 +265,7 @@ func FuzzBlock(f *testing.F) {
 				got = append(got, field)
 			}
 		}
-		if err != errStateful {
+		if !errors.Is(err, errStateful) {
 			want, werr := hpack.NewDecoder(4096, nil).DecodeFull(block)
 			if (err == nil) != (werr == nil) {
 				t.Fatalf("%x: %v, the library says %v", block, err, werr)
@@ -279,8 +279,9 @@ func FuzzBlock(f *testing.F) {
 		// With the sizes of the table that may stand in front of a block, and whatever the table is used for.
 		d := decoder{memo: newMemo(), most: 1 << 20, count: 1 << 20}
 		var whole head
-		if _, err := d.decode(block, trailerHead, &whole); (err == errCompression) != (func() error { _, err := hpack.NewDecoder(4096, nil).DecodeFull(block); return err }() != nil) {
-			t.Fatalf("%x: %v, the library says otherwise", block, err)
+		_, err = d.decode(block, trailerHead, &whole)
+		if _, werr := hpack.NewDecoder(4096, nil).DecodeFull(block); errors.Is(err, errCompression) != (werr != nil) {
+			t.Fatalf("%x: %v, the library says %v", block, err, werr)
 		}
 		for _, kind := range []headKind{requestHead, responseHead, trailerHead} {
 			d := decoder{memo: newMemo(), most: 1 << 16, count: 100}

@@ -97,10 +97,10 @@ func (d *decoder) decode(block []byte, kind headKind, own *head) (*head, error) 
 	r := blockReader{p: own.arena.Bytes(), arena: &own.arena, memo: d.memo}
 	for len(r.p) > 0 {
 		f, known, err := r.next()
-		if err == errStateful {
-			return own, d.stateful(block, kind, own)
-		}
 		if err != nil {
+			if errors.Is(err, errStateful) {
+				return own, d.stateful(block, kind, own)
+			}
 			return nil, errCompression
 		}
 		b.add(f, known)

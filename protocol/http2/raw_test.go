@@ -3,6 +3,7 @@ package http2_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -86,7 +87,7 @@ func (r *raw) next() (g got, ok bool) {
 	r.t.Helper()
 	var h [9]byte
 	if _, err := io.ReadFull(r.Conn, h[:]); err != nil {
-		if e, ok := err.(net.Error); ok && e.Timeout() {
+		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
 			r.t.Fatal("no frame comes")
 		}
 		return g, false
@@ -358,7 +359,7 @@ func TestClientThatTakesNothing(t *testing.T) {
 			n, err := r.Write(b)
 			sent += n
 			if err != nil {
-				if e, ok := err.(net.Error); ok && e.Timeout() {
+				if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
 					t.Fatal("the connection stays")
 				}
 				break

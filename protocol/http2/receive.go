@@ -2,6 +2,7 @@ package http2
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -229,7 +230,7 @@ func (c *conn) skip(block []byte) *fault {
 	if c.scrap == nil {
 		c.scrap = &head{}
 	}
-	if _, err := c.dec.decode(block, trailerHead, c.scrap); err == errCompression {
+	if _, err := c.dec.decode(block, trailerHead, c.scrap); errors.Is(err, errCompression) {
 		return &fault{CompressionError, "a head is not HPACK"}
 	}
 	return nil

@@ -92,11 +92,11 @@ func (c *conn) onRequest(id uint32, end bool, block []byte, loops bool) *fault {
 	s := c.sh.stream(c, id)
 	h, err := c.dec.decode(block, requestHead, &s.ownHead)
 	switch {
-	case err == errCompression:
+	case errors.Is(err, errCompression):
 		delete(c.streams, id)
 		c.sh.recycle(s)
 		return &fault{CompressionError, "a head is not HPACK"}
-	case err == errTooMany:
+	case errors.Is(err, errTooMany):
 		h = &s.ownHead
 		h.reset()
 		h.method, h.scheme, h.path = "GET", "http", "/"
@@ -130,7 +130,7 @@ func (s *stream) onTrailer(end bool, block []byte) *fault {
 	c := s.c
 	h, err := c.dec.decode(block, trailerHead, &s.ownTrailer)
 	switch {
-	case err == errCompression:
+	case errors.Is(err, errCompression):
 		return &fault{CompressionError, "a head is not HPACK"}
 	case s.recvEnd:
 		c.refuse(s.id, StreamClosed)
@@ -341,7 +341,6 @@ func (s *stream) respond(t loam.Task, res *loam.Response, err error) error {
 	}
 	c.out = b
 	if end && len(res.Trailer) > 0 && !head { // an answer without a body may have a trailer: gRPC's without messages
-		end = false
 		c.endHead(start, s.id, false)
 		s.sentHead = true
 		s.sendTrailer(res.Trailer)

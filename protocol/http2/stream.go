@@ -430,8 +430,8 @@ func (s *stream) forward(p []byte, end bool) (n int) {
 		if last {
 			flags = flagEndStream
 		}
-		b := appendFrame(c.room(), most, frameData, flags, s.id)
-		c.out = append(b, p[n:n+most]...)
+		c.out = appendFrame(c.room(), most, frameData, flags, s.id)
+		c.out = append(c.out, p[n:n+most]...)
 		c.wants()
 		c.moved()
 		c.lent += 2 * int64(most) // once for the stream, once for the connection

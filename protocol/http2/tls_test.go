@@ -4,7 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -88,7 +88,7 @@ func TestTLS(t *testing.T) {
 	})
 	engines(t, func(t *testing.T, e *engine) { // a server that does not speak HTTP/2
 		old := httptest.NewUnstartedServer(http.NotFoundHandler())
-		old.Config.ErrorLog = log.New(io.Discard, "", 0)
+		old.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 		old.StartTLS()
 		defer old.Close()
 		cl := e.client(old.Listener.Addr().String(), func(c *http2.ClientConfig) { c.TLS = &tls.Config{RootCAs: roots, ServerName: "example.com"} })

@@ -84,12 +84,13 @@ func (s *stream) tunnel(t loam.Task, res *loam.Response) error {
 		return err
 	}
 	start := c.beginHead()
-	b, ok, id := appendStatus(c.out, http.StatusOK), true, false
+	b, id := appendStatus(c.out, http.StatusOK), false
 	for _, f := range res.Header {
 		if isHandshake(f.Name) {
 			continue
 		}
 		id = id || protocol.EqualFold(f.Name, protocol.RequestID)
+		var ok bool
 		if b, ok = appendRegular(b, f.Name, f.Value, false); !ok {
 			c.out = c.out[:start]
 			sh.leave(t)
