@@ -62,18 +62,14 @@ bench-proxy: build ## Measure the data path beside nginx, haproxy, Caddy and Rev
 	@$(GO) build -C bench -o ../bin/bench-proxy ./proxy
 	@bin/bench-proxy -loam bin/loam
 
-# The workerd of bench/functions/workerd/package-lock.json goes into this folder.
-WORKERD ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loam/workerd
+# The workerd to measure beside, from npm, and where it is kept.
+WORKERD := workerd@1.20261117.1
+CACHE   ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loam/$(WORKERD)
 
 bench-functions: build ## Measure functions beside wazero, V8, node and workerd (make sdk; apt-get install nodejs npm wrk)
-	@mkdir -p $(WORKERD)
-	@cmp -s bench/functions/workerd/package-lock.json $(WORKERD)/.installed || { \
-		cp bench/functions/workerd/package*.json $(WORKERD)/; \
-		npm ci --prefix $(WORKERD) --ignore-scripts --no-audit --no-fund --silent; \
-		cp $(WORKERD)/package-lock.json $(WORKERD)/.installed; \
-	}
+	@[ -d $(CACHE)/node_modules ] || npm install --prefix $(CACHE) --ignore-scripts --no-audit --no-fund --silent $(WORKERD)
 	@$(GO) build -C bench -o ../bin/bench-functions ./functions
-	@bin/bench-functions -loam bin/loam -root . -workerd $$(echo $(WORKERD)/node_modules/@cloudflare/workerd-linux-*/bin/workerd)
+	@bin/bench-functions -loam bin/loam -root . -workerd $$(echo $(CACHE)/node_modules/@cloudflare/workerd-linux-*/bin/workerd)
 
 cross: ## Build and vet for linux/arm64 and darwin/arm64
 	@for target in linux/arm64 darwin/arm64; do \

@@ -36,7 +36,9 @@ const loamYAML = `
 apiVersion: loam.dev/v1alpha1
 kind: Function
 metadata: {name: echo}
-spec: {file: {{.Guest}}}
+spec:
+  file: {{.Guest}}
+  warmup: {method: POST, path: /, body: hello}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

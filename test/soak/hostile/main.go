@@ -71,6 +71,7 @@ type attack struct {
 	body  int   // bytes
 	want  []int // statuses
 	crowd int   // requests at once; 0: one
+	table bool  // the guest is one without an image
 }
 
 func attacks() []attack {
@@ -94,7 +95,8 @@ func attacks() []attack {
 		{name: "shout", spec: brief, paths: on("/shout"), want: []int{504}},
 		{name: "large", spec: "  limits: {response: 1Mi}\n", paths: on("/large"), want: []int{429}},
 		{name: "table", paths: []string{"/table/type", "/table/place", "/table/null"}, want: []int{500}},
-		{name: "grow", spec: brief, paths: on("/grow"), want: []int{500, 504}},
+		{name: "grow", spec: brief, paths: on("/grow"), want: []int{500, 504}, table: true},
+		{name: "hoard", spec: "  memory: 32Mi\n", paths: on("/memory"), want: []int{500}, table: true},
 		{name: "lie", paths: lies, want: []int{500}},
 		{name: "wasi", paths: on("/wasi"), want: []int{200}},
 		{name: "split", paths: on("/split"), want: []int{500}},
@@ -113,11 +115,9 @@ func (s *soak) run() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	guest := filepath.Join(dir, "hostile.wasm")
-	cmd := exec.Command("clang", "--target=wasm32-wasi", "-mexec-model=reactor", "-O2", "-mbulk-memory", "-mreference-types", "-Wno-infinite-recursion",
-		"-o", guest, filepath.Join(s.source, "main.c"), filepath.Join(s.source, "table.s"))
-	if said, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the guest: %w\n%s", err, said)
+	guest, table := filepath.Join(dir, "hostile.wasm"), filepath.Join(dir, "table.wasm")
+	if err := errors.Join(s.build(guest), s.build(table, "-DTABLE", "-mreference-types", filepath.Join(s.source, "table.s"))); err != nil {
+		return err
 	}
 	upstream, err := startUpstream()
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *soak) run() (err error) {
 		return err
 	}
 	file := filepath.Join(dir, "hostile.yaml")
-	if err := os.WriteFile(file, resources(guest, upstream.Addr().String()), 0o600); err != nil {
+	if err := os.WriteFile(file, resources(guest, table, upstream.Addr().String()), 0o600); err != nil {
 		return err
 	}
 	stop, err := s.start(dir, file)
@@ -195,19 +195,32 @@ func (s *soak) judge(quiet, endless, stormy *felt, rss []float64) error {
 	return errors.Join(errs...)
 }
 
+// build builds the hostile guest.
+func (s *soak) build(out string, more ...string) error {
+	args := []string{"--target=wasm32-wasi", "-mexec-model=reactor", "-O2", "-mbulk-memory", "-Wno-infinite-recursion", "-o", out, filepath.Join(s.source, "main.c")}
+	if said, err := exec.Command("clang", append(args, more...)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("build the guest: %w\n%s\nmake sdk installs the compilers", err, said)
+	}
+	return nil
+}
+
 // resources are the attacks, each a function of its own; a function that behaves; and a route to the upstream.
-func resources(guest, upstream string) []byte {
+func resources(guest, table, upstream string) []byte {
 	var b bytes.Buffer
-	function := func(name, spec string) {
+	function := func(name, guest, spec string) {
 		fmt.Fprintf(&b, "apiVersion: loam.dev/v1alpha1\nkind: Function\nmetadata: {name: %[1]s}\nspec:\n  file: %[2]s\n%[3]s---\n"+
 			"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: %[1]s}\nspec:\n  hostnames: [%[1]s.test]\n  rules: [{backendRefs: [{kind: Function, name: %[1]s}]}]\n---\n", name, guest, spec)
 	}
 	for _, a := range attacks() {
 		if a.name != "nobody" { // there is no such function
-			function(a.name, a.spec)
+			file := guest
+			if a.table {
+				file = table
+			}
+			function(a.name, file, a.spec)
 		}
 	}
-	function("good", "")
+	function("good", guest, "")
 	fmt.Fprintf(&b, "apiVersion: loam.dev/v1alpha1\nkind: Service\nmetadata: {name: plain}\nspec: {endpoints: [{address: %q}]}\n---\n"+
 		"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: plain}\nspec:\n  hostnames: [plain.test]\n  rules: [{backendRefs: [{kind: Service, group: loam.dev, name: plain}]}]\n", upstream)
 	return b.Bytes()
