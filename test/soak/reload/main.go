@@ -238,6 +238,7 @@ func ask(c net.Conn) error {
 	if err != nil {
 		return err
 	}
+	defer res.Body.Close()
 	if _, err = io.Copy(io.Discard, res.Body); err == nil && res.StatusCode != http.StatusOK {
 		err = fmt.Errorf("status %d", res.StatusCode)
 	}
