@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command chain asks three functions that call each other, each by a clean instance, two million times, and verifies
 // every body: no answer may be another request's, and no guest may find in its memory what a request before it left.
 //

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command hostile serves guests that do their worst beside a well-behaved function and a plain route, in one real Loam
 // on one core, and asks from the other one: that the process lives, that each attack is answered as it should be, that
 // the neighbours hardly feel it, that nothing in the process pauses for long, and that its memory stays flat.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command upgrade replaces a process of Loam again and again while everything that it serves goes on: HTTP/1 at several
 // rates, HTTP/2, gRPC, tunnels whose every byte is checked, functions, subscriptions. Nothing may fail, break off, be lost
 // or come twice, and each old process has to end within a second of its last stream. In between it is offered new

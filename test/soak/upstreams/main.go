@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command upstreams does to a service's endpoints what happens to them: one is killed, hangs, gets slow, resets every
 // connection, or is cut off from the network, while requests are sent at a steady rate. It checks that clients hardly
 // notice, that retries stay within their budget, that the endpoint is left alone and comes back, that a breaker opens and
