@@ -25,7 +25,7 @@ const module = "github.com/loam-run/loam"
 var layers = map[string]int{
 	"cmd": 6, "examples": 6,
 	"component": 5, "kube": 5, "server": 5,
-	"admin": 4, "provider": 4, "snapshot": 4,
+	"admin": 4, "dialect": 4, "provider": 4, "snapshot": 4,
 	"listener": 3, "policy": 3, "target": 3, "event": 3, "capability": 3, "workflow": 3,
 	"protocol": 2, "route": 2, "wasm": 2,
 	"resource": 1, "identity": 1, "telemetry": 1, "api": 1, "console": 1, "loop": 1,

@@ -400,7 +400,8 @@ type Methods map[string]Method
 
 // A Factory opens one type of component. The list of them says what is in the binary.
 type Factory struct {
-	Type string // capability and technology: "state.sqlite"
+	Type    string   // capability and technology: "state.sqlite"
+	Aliases []string // other names of it, such as Dapr's: "configuration.redis"
 
 	// Check decodes metadata and tells what is wrong with it, without touching anything outside.
 	Check func(metadata map[string]string) error

@@ -22,6 +22,32 @@ import (
 	"github.com/loam-run/loam"
 )
 
+// A Subscription is what a program wants to be told of, declared or said by the program itself.
+type Subscription struct {
+	Name       string // of the resource; "": the program said so itself
+	Component  string // the pubsub component
+	Topic      string
+	Group      string // consumer group
+	Rules      []Rule // the first that matches says where an event goes
+	Default    string // where it goes where none does; "": it is dropped
+	DeadLetter string
+	Bulk       *Bulk // nil: one at a time
+	Raw        bool  // events are published without an envelope by others
+	Metadata   map[string]string
+}
+
+// A Rule sends events to a path of the program.
+type Rule struct {
+	Match string // in CEL, over event
+	Path  string
+}
+
+// Bulk says how many events come together.
+type Bulk struct {
+	Max  int
+	Wait time.Duration // for so many to be there
+}
+
 // A Route is where a subscription's events go.
 type Route struct {
 	Target     loam.Target
