@@ -45,7 +45,7 @@ type Limits struct {
 	BodyTimeout      time.Duration // that a sender or receiver of a body may be silent; 30s
 	IdleTimeout      time.Duration // between two requests of a connection; 2m
 	HandshakeTimeout time.Duration // of TLS; 10s
-	MinRate          int64         // bytes a second of a request's body, once it took longer than BodyTimeout; 0: no bound
+	MinRate          int64         // bytes a second of a request's body, for what it is waited for longer than BodyTimeout; 0: no bound
 }
 
 func (l *Limits) setDefaults() {
@@ -88,7 +88,7 @@ func Listen(ctx context.Context, engine loop.Engine, hub *http2.Hub, c Config, s
 	c.Log = c.Log.With("listener", c.Name)
 	l := &Listener{c: c, ids: protocol.NewIDs()}
 	l.service.Store(&s)
-	shared := protocol.Options{Log: c.Log, MaxBody: c.MaxBody}
+	shared := protocol.Options{Log: c.Log, MaxBody: c.MaxBody, MinRate: c.MinRate}
 	l.http1 = http1.NewServer(loam.TargetFunc(l.serve), http1.ServerConfig{
 		Options: shared, Limits: http1.Limits{Head: c.MaxHeader, Fields: c.MaxFields},
 		HeadTimeout: c.HeadTimeout, BodyTimeout: c.BodyTimeout, WriteTimeout: c.BodyTimeout, IdleTimeout: c.IdleTimeout,

@@ -19,6 +19,7 @@ const RequestID = "X-Request-Id"
 type Options struct {
 	Log     *slog.Logger // of panics and broken answers; required
 	MaxBody int64        // bytes of a request's body; 0: no bound
+	MinRate int64        // bytes a second of a request's body, for what it is waited for longer than a pause of it may last; 0: no bound
 }
 
 // Serve calls the target and turns into an error what cannot be sent: a panic, a status that ends no request. What is
@@ -53,6 +54,10 @@ func serve(target loam.Target, req *loam.Request, log *slog.Logger) (res *loam.R
 func TooLarge(limit int64) error {
 	return loam.Errorf(loam.ResourceExhausted, "request", "at most %d bytes are taken: %w", limit, &http.MaxBytesError{Limit: limit})
 }
+
+// ErrSlowBody is the error of a request's body that its sender does not send in time: the sender's fault, not the
+// target's who waits for it. The edge answers 408.
+var ErrSlowBody error = loam.Errorf(loam.InvalidArgument, "request", "the body does not come in time")
 
 // ValidID refuses a request id that would forge a line of a log.
 func ValidID(id string) bool {

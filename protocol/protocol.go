@@ -49,8 +49,11 @@ func ErrorResponse(err error, requestID string) *loam.Response {
 	b, _ := json.Marshal(body) // strings only
 	status := HTTPStatus(code)
 	var large *http.MaxBytesError
-	if errors.As(err, &large) {
+	switch {
+	case errors.As(err, &large):
 		status = http.StatusRequestEntityTooLarge
+	case errors.Is(err, ErrSlowBody):
+		status = http.StatusRequestTimeout
 	}
 	return loam.NewResponse(status, "application/json", append(b, '\n'))
 }

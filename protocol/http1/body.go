@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol"
 )
 
 // reader reads a connection through a buffer. Bytes below base belong to a head whose strings stand there.
@@ -21,6 +23,10 @@ type reader struct {
 	task     loam.Task
 	req      *loam.Request
 	patience time.Duration // how long one read may wait, unless req.Idle says so
+
+	rate   int64         // bytes a second that the sender owes for what it is waited for beyond patience; 0: none
+	came   int64         // bytes read so far
+	waited time.Duration // for them
 }
 
 // soon is when a wait that begins now must end.
@@ -37,10 +43,21 @@ func soon(t loam.Task, patience time.Duration, deadline time.Time) time.Time {
 
 // read reads into p straight from the connection.
 func (r *reader) read(p []byte) (int, error) {
-	if err := r.conn.SetReadDeadline(soon(r.task, cmp.Or(r.req.Idle, r.patience), r.req.Deadline())); err != nil {
+	wait := cmp.Or(r.req.Idle, r.patience)
+	if r.rate > 0 {
+		earned := time.Duration(float64(r.came) / float64(r.rate) * float64(time.Second))
+		wait = max(min(wait, r.patience+earned-r.waited), time.Millisecond)
+	}
+	if err := r.conn.SetReadDeadline(soon(r.task, wait, r.req.Deadline())); err != nil {
 		return 0, err
 	}
-	return r.conn.Read(p)
+	if r.rate == 0 {
+		return r.conn.Read(p)
+	}
+	began := r.task.Now()
+	n, err := r.conn.Read(p)
+	r.came, r.waited = r.came+int64(n), r.waited+r.task.Now().Sub(began)
+	return n, err
 }
 
 // fill reads more into the buffer, moving what is unread to the front. It fails where there is no room.
@@ -149,8 +166,12 @@ func (b *body) Read(p []byte) (int, error) {
 		if errors.Is(err, io.EOF) && !b.ended {
 			err = io.ErrUnexpectedEOF
 		}
-		if r, ok := errors.AsType[*refusal](err); ok && b.request {
-			err = r.ofRequest(b.most)
+		if b.request {
+			if r, ok := errors.AsType[*refusal](err); ok {
+				err = r.ofRequest(b.most)
+			} else if d := b.req.Deadline(); errors.Is(err, os.ErrDeadlineExceeded) && (d.IsZero() || b.task.Now().Before(d)) {
+				err = protocol.ErrSlowBody
+			}
 		}
 		if !errors.Is(err, io.EOF) {
 			b.err = err

@@ -268,7 +268,7 @@ func (x *exchange) request(n int) (loop.Verdict, bool) {
 		req.ID = view(s.ids.Append(x.id[:0]))
 		req.Header.Set(protocol.RequestID, req.ID)
 	}
-	x.r = reader{conn: x.stream, buf: x.in, base: n, r: n, w: x.n, task: x.task, req: req, patience: s.c.BodyTimeout}
+	x.r = reader{conn: x.stream, buf: x.in, base: n, r: n, w: x.n, task: x.task, req: req, patience: s.c.BodyTimeout, rate: s.c.MinRate}
 	if x.msg.framing == bodyChunked && len(x.in)-n < 4<<10 { // chunk lines and trailers need room of their own
 		x.in = append(x.in, make([]byte, 4<<10)...)
 		x.r.buf = x.in

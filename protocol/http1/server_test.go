@@ -388,7 +388,7 @@ func TestLimits(t *testing.T) {
 			"chunks":       {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n" + strings.Repeat("b", 0x800) + "\r\n0\r\n\r\n", "413"},
 			"tiny chunks":  {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+strings.Repeat("x", 900)+"\r\nx\r\n", 100) + "0\r\n\r\n", "400"},
 			"slow head":    {"GET / HTTP/1.1\r\nHost: ", "408"},
-			"silent body":  {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab", "504"},
+			"silent body":  {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab", "408"},
 			"broken chunk": {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
 			"expectation":  {"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n", "413"},
 		} {
@@ -409,6 +409,43 @@ func TestLimits(t *testing.T) {
 		_, _ = io.WriteString(c, "ab")
 		if rest, _ := io.ReadAll(c); !strings.HasPrefix(string(rest), "HTTP/1.1 200") {
 			t.Errorf("%q", rest)
+		}
+	})
+}
+
+// A body that comes, but next to nothing of it, is the sender's fault; one that is late for the target's sake is not.
+func TestMinRate(t *testing.T) {
+	engines(t, func(t *testing.T, e loop.Engine) {
+		address := listen(t, e, func(r *loam.Request) (*loam.Response, error) {
+			for b := make([]byte, 1); ; { // it takes its time: the body has come long before
+				if _, err := r.Body.Read(b); errors.Is(err, io.EOF) {
+					return hello(r)
+				} else if err != nil {
+					return nil, err
+				}
+				if err := loam.Sleep(r.Task(), time.Millisecond); err != nil {
+					return nil, err
+				}
+			}
+		}, ServerConfig{Options: protocol.Options{MinRate: 1 << 20, Log: silent}, BodyTimeout: 50 * time.Millisecond})
+		if got := raw(t, address, "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 100\r\n\r\n"+strings.Repeat("b", 100)); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+			t.Errorf("a slow target: %q", got)
+		}
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		go func() {
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n")
+			for err == nil { // each write is well within the time of a pause
+				_, err = c.Write([]byte("b"))
+				time.Sleep(5 * time.Millisecond)
+			}
+		}()
+		b := make([]byte, 13)
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "HTTP/1.1 408 " {
+			t.Errorf("a sender of a byte at a time: %q %v", b, err)
 		}
 	})
 }

@@ -49,8 +49,10 @@ type state struct {
 	want       int64 // that it announced; -1: it did not
 	most       int64 // that are taken; negative: no bound
 	sink       *stream
-	recvErr    error     // what a reader gets after what there is
-	recvAt     time.Time // when the latest came
+	recvErr    error         // what a reader gets after what there is
+	recvAt     time.Time     // when the latest came
+	sweptAt    time.Time     // when a sweep saw the stream, where its sender owes a rate
+	waited     time.Duration // for what came, as sweeps saw it
 
 	// What is sent.
 	window   int64

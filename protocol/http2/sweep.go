@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol"
 )
 
 // lingers is how long a connection that was ended may take to close.
@@ -115,6 +116,15 @@ func (s *stream) sweep(now time.Time) (next time.Time) {
 		idle = s.idle
 		next = last.Add(idle)
 	}
+	owing := s.c.srv != nil && !s.recvEnd && s.recvErr == nil && !s.discard && !s.head.grpc && s.head.protocol == "" && s.taken == len(s.recv)
+	slow := false
+	if owing && s.c.srv.c.MinRate > 0 {
+		if !s.sweptAt.IsZero() {
+			s.waited += now.Sub(s.sweptAt)
+		}
+		slow = s.waited > lim.BodyTimeout+time.Duration(float64(s.got)/float64(s.c.srv.c.MinRate)*float64(time.Second))
+	}
+	s.sweptAt = now
 	switch {
 	case !s.deadline.IsZero() && !now.Before(s.deadline):
 		s.sourceFailed(errDeadline)
@@ -122,9 +132,8 @@ func (s *stream) sweep(now time.Time) (next time.Time) {
 		s.abort(loam.Errorf(loam.DeadlineExceeded, "http2", "%w", errSlowReader), Cancel)
 	case past(now, last, idle):
 		s.sourceFailed(errIdle)
-	case s.c.srv != nil && !s.recvEnd && s.recvErr == nil && !s.discard && !s.head.grpc && s.head.protocol == "" &&
-		s.taken == len(s.recv) && past(now, s.recvAt, lim.BodyTimeout):
-		s.failBody(errSlowBody)
+	case owing && (slow || past(now, s.recvAt, lim.BodyTimeout)):
+		s.failBody(protocol.ErrSlowBody)
 	case next.IsZero() || !s.deadline.IsZero() && s.deadline.Before(next):
 		return s.deadline
 	}
@@ -134,5 +143,4 @@ func (s *stream) sweep(now time.Time) (next time.Time) {
 var (
 	errDeadline = loam.Errorf(loam.DeadlineExceeded, "http2", "the request took too long")
 	errIdle     = loam.Errorf(loam.DeadlineExceeded, "http2", "nothing has moved on the stream for too long")
-	errSlowBody = loam.Errorf(loam.DeadlineExceeded, "http2", "the body does not come")
 )
