@@ -1,0 +1,74 @@
+// Package dapr speaks Dapr's API, as version 1.18 of it is: HTTP and gRPC for the program beside us, the calls that
+// go back to the program, and those between sidecars. It translates into the typed calls of the capabilities and holds
+// no logic of theirs. docs/dapr.md lists every route and method with what differs.
+package dapr
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/dialect"
+)
+
+// Settings are what Dapr's API has beyond the options of every dialect. The zero value is what daprd does by default.
+type Settings struct {
+	AllowedOrigins string       // for CORS: "" or "*" as daprd's flag has it, or origins with commas between them
+	Allowed        []AccessRule // of Configuration's spec.api: the only groups of routes and methods there are; empty: all
+	Denied         []AccessRule // groups there are not, allowed or not
+	Features       []string     // enabled, as metadata tells them
+
+	AppAddress     string // of the program, as metadata tells it: 127.0.0.1
+	AppPort        int    // 0: it has none
+	AppProtocol    string // http, https, h2c, grpc, grpcs
+	MaxConcurrency int    // calls of the program at once; 0: no bound
+	Health         *AppHealth
+	Namespace      string // Dapr's, which names an app besides its id; "": default
+	InternalPort   int    // where other sidecars reach this one; 0: they do not
+}
+
+// AppHealth is how often the program is asked how it is.
+type AppHealth struct {
+	Path      string // of HTTP; /healthz
+	Interval  time.Duration
+	Timeout   time.Duration
+	Threshold int // probes that fail in a row before it counts as unhealthy
+}
+
+// An AccessRule names one group of the API, as spec.api of Dapr's Configuration does.
+type AccessRule struct {
+	Name     string // state, publish, secrets…
+	Version  string // v1, v1.0-alpha1…
+	Protocol string // http or grpc; "": both
+}
+
+// An API is Dapr's for one program.
+type API struct {
+	opts     dialect.Options
+	settings Settings
+	log      *slog.Logger
+
+	channel *channel // the program, as it is called
+}
+
+// New makes the API.
+func New(o dialect.Options, s Settings) (*API, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &API{opts: o, settings: s, log: o.Log}
+	var err error
+	if a.channel, err = newChannel(o, s); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// HTTP serves what daprd serves on its HTTP port.
+func (a *API) HTTP() loam.Target { return loam.TargetFunc(a.serveHTTP) }
+
+// GRPC serves what daprd serves on its gRPC port.
+func (a *API) GRPC() loam.Target { return loam.TargetFunc(a.serveGRPC) }
+
+// Public serves what daprd serves on its public port: health and metadata.
+func (a *API) Public() loam.Target { return loam.TargetFunc(a.servePublic) }
