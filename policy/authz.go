@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/loam-run/loam"
-	"github.com/loam-run/loam/policy/cel"
+	"github.com/loam-run/loam/internal/cel"
 	"github.com/loam-run/loam/route"
 )
 
