@@ -350,14 +350,22 @@ type Event struct {
 type Caller struct {
 	Name   string
 	Grants []Grant
+	Denied []Grant // what it may not reach though a grant says so
 }
 
 // A Grant lets a caller reach one component of one capability.
 type Grant struct {
-	Capability string   // state, pubsub, lock, config, sequence
-	Component  string   // which one
+	Capability string   // state, pubsub, lock, config, sequence…; "*": any
+	Component  string   // which one; "*": any
 	Names      []string // keys, topics, locks…; "orders/*" is a prefix; empty: all of them
+	Except     []string // names, written likewise, that it is not for
 	ReadOnly   bool     // only what changes nothing
+}
+
+// covers tells whether the grant is for a name in a component.
+func (g *Grant) covers(capability, component, name string) bool {
+	return (g.Capability == capability || g.Capability == "*") && (g.Component == component || g.Component == "*") &&
+		matchName(g.Names, name) && (len(g.Except) == 0 || !matchName(g.Except, name))
 }
 
 // Check tells whether the caller may touch name in a component: nil, or an error with PermissionDenied that says
@@ -366,9 +374,17 @@ func (c *Caller) Check(capability, component, name string, write bool) error {
 	if c == nil {
 		return &Error{Code: PermissionDenied, Op: capability, Err: errors.New("no caller")}
 	}
+	for i := range c.Denied {
+		if c.Denied[i].covers(capability, component, name) {
+			return &Error{
+				Code: PermissionDenied, Op: capability,
+				Err:  errors.New(strconv.Quote(name) + " in " + capability + " component " + strconv.Quote(component) + " is denied to " + strconv.Quote(c.Name)),
+				Hint: "see the scopes of the component, and the secrets.scopes of the app's Configuration",
+			}
+		}
+	}
 	for i := range c.Grants {
-		g := &c.Grants[i]
-		if g.Capability == capability && g.Component == component && (!write || !g.ReadOnly) && matchName(g.Names, name) {
+		if g := &c.Grants[i]; (!write || !g.ReadOnly) && g.covers(capability, component, name) {
 			return nil
 		}
 	}

@@ -167,6 +167,11 @@ func TestCheck(t *testing.T) {
 		{Capability: "state", Component: "default", Names: []string{"prices/*"}, ReadOnly: true},
 		{Capability: "pubsub", Component: "bus"},
 	}}
+	all := &loam.Caller{Name: "sidecar", Grants: []loam.Grant{{Capability: "*", Component: "*"}}, Denied: []loam.Grant{
+		{Capability: "secret", Component: "vault", Except: []string{"db", "api/*"}},
+		{Capability: "*", Component: "others"},
+		{Capability: "secret", Component: "files", Names: []string{"root"}},
+	}}
 	for _, c := range []struct {
 		caller                      *loam.Caller
 		capability, component, name string
@@ -184,6 +189,13 @@ func TestCheck(t *testing.T) {
 		{caller, "pubsub", "bus", "anything", true, true},
 		{&loam.Caller{Name: "bare"}, "pubsub", "bus", "x", false, false},
 		{nil, "pubsub", "bus", "x", false, false},
+		{all, "state", "any", "x", true, true},
+		{all, "state", "others", "x", false, false},
+		{all, "secret", "vault", "db", false, true},
+		{all, "secret", "vault", "api/key", false, true},
+		{all, "secret", "vault", "root", false, false},
+		{all, "secret", "files", "root", false, false},
+		{all, "secret", "files", "db", false, true},
 	} {
 		err := c.caller.Check(c.capability, c.component, c.name, c.write)
 		if (err == nil) != c.ok {

@@ -31,6 +31,8 @@ type Options struct {
 	Engine       loop.Engine
 	Version      string // of Loam
 	Log          *slog.Logger
+	// Policies are what resiliency says of calls to another app, by its name: what is done round each; nil: nothing.
+	Policies func(app string) loam.Policy
 	// Healthy tells whether the process serves as declared: nil, or what it lacks.
 	Healthy func() error
 	// Shutdown ends the process as SIGTERM does; nil: the dialect may not.
