@@ -6,6 +6,7 @@ package loam
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"io"
 	"slices"
@@ -343,6 +344,14 @@ type Event struct {
 	Topic       string
 	Attributes  map[string]string // extensions, traceparent among them
 	Data        []byte
+
+	// Extra are members of a publisher's JSON envelope that are no strings (numbers, objects), as they were written.
+	Extra map[string]json.RawMessage
+	// Metadata is what the publisher and the broker say to each other beside the event: a partition's key.
+	Metadata map[string]string
+	// Raw: Data is the whole message as it lies in the broker, without an envelope. Topic, and ID where the broker has one,
+	// are all that is known beside it.
+	Raw bool
 }
 
 // A Caller is a function or app as the boundary sees it: a name, and the grants that are all it may reach. It is
