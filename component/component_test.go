@@ -2,6 +2,7 @@ package component_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -87,5 +88,57 @@ func TestNothingToChoose(t *testing.T) {
 	f := component.New("state.none", func(context.Context, string, struct{}) (any, error) { return nil, nil })
 	if err := f.Check(map[string]string{"x": "1"}); err == nil || !strings.Contains(err.Error(), "it takes none") {
 		t.Errorf("%v", err)
+	}
+}
+
+type common struct {
+	Host string        `meta:"redisHost" also:"host,url" need:"yes"`
+	Read time.Duration `meta:"readTimeout,3s" unit:"1ms" min:"-1"`
+}
+
+type rich struct {
+	common
+	Most  int           `meta:"most" min:"-1"`
+	Large int64         `meta:"large"`
+	Every time.Duration `meta:"every" unit:"1s"`
+}
+
+// Check has its say about the whole.
+func (c *rich) Check() error {
+	if c.Most > 7 {
+		return errors.New("more than seven")
+	}
+	return nil
+}
+
+func TestTags(t *testing.T) {
+	var got rich
+	f := component.New("state.rich", func(_ context.Context, _ string, c rich) (string, error) { got = c; return "", nil })
+	for _, c := range []struct {
+		metadata map[string]string
+		want     rich
+	}{
+		{map[string]string{"host": "a"}, rich{common: common{Host: "a", Read: 3 * time.Second}}},
+		{map[string]string{"URL": "c", "host": "b", "redisHost": "a", "readTimeout": "250"}, rich{common: common{Host: "a", Read: 250 * time.Millisecond}}},
+		{
+			map[string]string{"url": "c", "readTimeout": "-1", "most": "-5", "large": "9000000000", "every": "90"},
+			rich{common: common{Host: "c", Read: -1}, Most: -1, Large: 9_000_000_000, Every: 90 * time.Second},
+		},
+		{map[string]string{"url": "c", "readTimeout": "-3s", "every": "1m"}, rich{common: common{Host: "c", Read: -1}, Every: time.Minute}},
+	} {
+		if _, err := f.Open(t.Context(), "x", c.metadata); err != nil || got != c.want {
+			t.Errorf("%v: %+v, %v; want %+v", c.metadata, got, err, c.want)
+		}
+	}
+	for want, metadata := range map[string]map[string]string{
+		"metadata redisHost: missing":  {"most": "1"},
+		"metadata every":               {"host": "a", "every": "-1"},
+		"metadata large":               {"host": "a", "large": "-1"},
+		"more than seven":              {"host": "a", "most": "8"},
+		"metadata readTimeout: \"9999": {"host": "a", "readTimeout": "9999999999999999"},
+	} {
+		if err := f.Check(metadata); loam.CodeOf(err) != loam.InvalidArgument || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %s", metadata, err, want)
+		}
 	}
 }
