@@ -3,8 +3,12 @@ package capability
 
 import (
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/capability/binding"
 	"github.com/loam-run/loam/capability/config"
+	"github.com/loam-run/loam/capability/crypto"
+	"github.com/loam-run/loam/capability/file"
 	"github.com/loam-run/loam/capability/invoke"
+	"github.com/loam-run/loam/capability/jobs"
 	"github.com/loam-run/loam/capability/lock"
 	"github.com/loam-run/loam/capability/pubsub"
 	"github.com/loam-run/loam/capability/secret"
@@ -22,6 +26,10 @@ type Set interface {
 	Config(component string) (*config.Config, error)
 	Sequence(component string) (*sequence.Sequence, error)
 	Secret(component string) (*secret.Store, error)
+	Binding(component string) (*binding.Binding, error)
+	Crypto(component string) (*crypto.Crypto, error)
+	File(component string) (*file.Store, error)
+	Jobs(component string) (*jobs.Jobs, error)
 	// Invoker calls functions, apps and services by name.
 	Invoker() *invoke.Invoker
 	// Components are those that caller may reach, by capability and name, those that did not open too.
