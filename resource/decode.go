@@ -170,6 +170,9 @@ func (d *decoder) resource(n *yaml.Node) []*Object {
 		if k.scopes {
 			o.Scopes = head.Elem().FieldByName("Scopes").Interface().([]string)
 		}
+		if k.auth {
+			reflect.ValueOf(o.Spec).Elem().FieldByName("SecretStore").SetString(head.Elem().FieldByName("Auth").Interface().(auth).SecretStore)
+		}
 		complete(o)
 	}
 	if d.nodes <= maxNodes {
@@ -272,6 +275,11 @@ type metadata struct {
 	Annotations map[string]string `yaml:"annotations"`
 }
 
+// auth says where the secrets are that a spec refers to.
+type auth struct {
+	SecretStore string `yaml:"secretStore" need:"secretStore: vault"`
+}
+
 // headType is the struct of a whole document of that kind.
 func headType(k kind) reflect.Type {
 	field := func(name string, typ reflect.Type, tag reflect.StructTag) reflect.StructField {
@@ -299,8 +307,8 @@ func headType(k kind) reflect.Type {
 	if k.scopes {
 		fields = append(fields, field("Scopes", reflect.TypeFor[[]string](), `yaml:"scopes"`))
 	}
-	if k.name == "Component" {
-		fields = append(fields, field("Auth", reflect.TypeFor[struct{}](), `later:"auth"`))
+	if k.auth {
+		fields = append(fields, field("Auth", reflect.TypeFor[auth](), `yaml:"auth"`))
 	}
 	return reflect.StructOf(fields)
 }
@@ -355,6 +363,9 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, tag reflect.
 		}
 		return true, d.mapping(n, v, path)
 	case reflect.Slice:
+		if n.Kind == yaml.ScalarNode && tag.Get("one") != "" {
+			n = &yaml.Node{Kind: yaml.SequenceNode, Line: n.Line, Column: n.Column, Content: []*yaml.Node{n}}
+		}
 		if n.Kind != yaml.SequenceNode {
 			return true, d.wrong(n, path, "a list")
 		}
@@ -369,7 +380,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, tag reflect.
 	case reflect.Float64:
 		return true, d.float(n, v, path)
 	case reflect.Bool:
-		return true, d.bool(n, v, path)
+		return true, d.bool(n, v, path, tag)
 	case reflect.String:
 		return true, d.text(n, v, path, tag)
 	}
@@ -461,8 +472,9 @@ func (d *decoder) percent(n *yaml.Node, v reflect.Value, path string) bool {
 	return true
 }
 
-func (d *decoder) bool(n *yaml.Node, v reflect.Value, path string) bool {
-	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" {
+func (d *decoder) bool(n *yaml.Node, v reflect.Value, path string, tag reflect.StructTag) bool {
+	quoted := tag.Get("quoted") != "" && (n.Value == "true" || n.Value == "false")
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" && !quoted {
 		d.problem(n, path, "must be true or false, but is "+describe(n), "write true or false")
 		return false
 	}
@@ -529,9 +541,12 @@ func (d *decoder) strings(n *yaml.Node, v reflect.Value, path string) bool {
 	for key, item := range d.pairs(n, path) {
 		at := join(path, key.Value)
 		d.object.places[at] = place{item.Line + d.line, item.Column}
-		text := reflect.New(v.Type().Elem()).Elem()
-		_, ok := d.value(item, text, at, "")
-		m.SetMapIndex(reflect.ValueOf(key.Value), text)
+		one := reflect.New(v.Type().Elem()).Elem()
+		if one.Kind() == reflect.Struct {
+			fillIn(one)
+		}
+		_, ok := d.value(item, one, at, "")
+		m.SetMapIndex(reflect.ValueOf(key.Value), one)
 		well = well && ok
 	}
 	v.Set(m)
@@ -544,8 +559,11 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) bool {
 	typ := v.Type()
 	fields := map[string]int{}
 	var known, later []string
+	var rest reflect.Value // a map, of what is not named
 	for i := range typ.NumField() {
-		if name := typ.Field(i).Tag.Get("yaml"); name != "" {
+		if name := typ.Field(i).Tag.Get("yaml"); name == "*" {
+			rest = v.Field(i)
+		} else if name != "" {
 			fields[name] = i
 			known = append(known, name)
 		} else if names := typ.Field(i).Tag.Get("later"); names != "" {
@@ -557,6 +575,16 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) bool {
 	for key, item := range d.pairs(n, path) {
 		at := join(path, key.Value)
 		i, ok := fields[key.Value]
+		if !ok && rest.IsValid() && suggest.Nearest(key.Value, known) == "" {
+			text := reflect.New(rest.Type().Elem()).Elem()
+			if _, ok := d.value(item, text, at, ""); ok {
+				if rest.IsNil() {
+					rest.Set(reflect.MakeMap(rest.Type()))
+				}
+				rest.SetMapIndex(reflect.ValueOf(key.Value), text)
+			}
+			continue
+		}
 		if !ok {
 			if near, ok := fields[d.unknown(key, at, "", known, later)]; ok {
 				seen[near] = state{there: true} // what was meant is not missing too

@@ -1,6 +1,7 @@
 package resource_test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -78,7 +79,13 @@ func TestDecode(t *testing.T) {
 		"merged":          function + "spec:\n  env: {A: &a x, B: *a}\n  grants:\n    - &g {capability: state, names: [k]}\n    - {<<: *g, access: read}\n",
 		"block":           function + "spec:\n  env:\n    TEXT: |\n      a\n      --- b\n    DATE: 2026-11-21\n    YES: yes\n",
 		"v1 subscription": "apiVersion: dapr.io/v1alpha1\nkind: Subscription\nmetadata: {name: s}\nspec: {topic: t, route: /t, pubsubname: bus, metadata: {maxInFlight: '4'}}\nscopes: [a]\n",
-		"component":       "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: c}\nspec:\n  type: state.memory\n  metadata: [{name: size, value: 10}, {name: fast, value: true}, {name: none, value: ''}]\n",
+		"dapr": "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: state_Store}\nspec:\n  type: state.redis\n  initTimeout: 5s\n  ignoreErrors: 'true'\n  metadata: [{name: host, envRef: REDIS}, {name: password, secretKeyRef: {name: redis, key: password}}]\nauth: {secretStore: vault}\nscopes: [App_1]\n---\n" +
+			"apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\nspec:\n  policies:\n    timeouts: {fast: 50ms}\n    retries: {often: {policy: exponential, maxRetries: 3, matching: {httpStatusCodes: 429}}}\n    circuitBreakers: {guard: {maxRequests: 1, timeout: 30s, trip: consecutiveFailures > 2}}\n  targets: {apps: {b: {timeout: fast, retry: often, circuitBreaker: guard}}, components: {s: {outbound: {timeout: fast}}}}\n---\n" +
+			"apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: h}\nspec: {baseUrl: 'https://x.example.com/a', headers: [{name: A, value: b}], clientTLS: {rootCA: {value: pem}}}\n---\n" +
+			"apiVersion: loam.dev/v1alpha1\nkind: App\nmetadata: {name: a}\nspec: {api: {dapr: {http: '127.0.0.1:3500', grpc: ['127.0.0.1:50001', '[::1]:50001'], configuration: c}}}\n---\n" +
+			"apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: {name: s}\nspec: {topic: t, pubsubname: bus, routes: {rules: [{match: 'event.type == 1', path: /a}]}, bulkSubscribe: {enabled: true}, metadata: {rawPayload: 'true', consumerID: x}}\n",
+		"configuration": "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: daprConfig}\nspec:\n  tracing: {samplingRate: '1', zipkin: {endpointAddress: 'http://localhost:9411/api/v2/spans'}}\n  features: [{name: HotReload, enabled: true}]\n  api: {denied: [{name: state, version: v1.0, protocol: http}]}\n  nameResolution: {component: mdns, configuration: {a: 1}}\n",
+		"component":     "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: c}\nspec:\n  type: state.memory\n  metadata: [{name: size, value: 10}, {name: fast, value: true}, {name: none, value: ''}]\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			objects, problems := resource.Decode("x.yaml", []byte(yaml))
@@ -87,7 +94,11 @@ func TestDecode(t *testing.T) {
 				t.Error(p)
 			}
 			for _, o := range objects {
-				fmt.Fprintf(&out, "%s %s line %d scopes %v labels %v\n%+v\n", o.APIVersion, o.Key(), o.Line, o.Scopes, o.Labels, o.Spec)
+				spec, err := json.MarshalIndent(o.Spec, "", " ")
+				if err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprintf(&out, "%s %s line %d scopes %v labels %v\n%s\n", o.APIVersion, o.Key(), o.Line, o.Scopes, o.Labels, spec)
 			}
 			golden(t, filepath.Join("testdata", "good", strings.ReplaceAll(name, " ", "-")+".golden"), out.String())
 		})

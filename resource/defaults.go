@@ -15,6 +15,24 @@ func defaults(v any) {
 		v.Component, v.Access = "default", "write"
 	case *Component:
 		v.Version = "v1"
+	case *App:
+		v.Protocol = "http"
+	case *Health:
+		v.Timeout, v.Threshold = 500*time.Millisecond, 3
+	case *DaprAPI:
+		v.MaxBody, v.Namespace = 4<<20, "default"
+	case *LayottoAPI:
+		v.MaxBody = 4 << 20
+	case *DaprRetry:
+		v.Policy, v.Duration, v.MaxInterval = "constant", 5*time.Second, time.Minute
+	case *SecretsScope:
+		v.DefaultAccess = "allow"
+	case *AccessControl:
+		v.DefaultAction = "allow"
+	case *AccessOperation:
+		v.Action = "allow"
+	case *NameResolution:
+		v.Component = "mdns"
 	case *Subscription:
 		v.Pubsubname = "default"
 	case *subscriptionV1:
@@ -164,7 +182,7 @@ func complete(o *Object) {
 	case *subscriptionV1:
 		o.Spec = &Subscription{
 			Pubsubname: s.Pubsubname, Topic: s.Topic, Routes: Routes{Default: s.Route},
-			DeadLetterTopic: s.DeadLetterTopic, Metadata: s.Metadata,
+			DeadLetterTopic: s.DeadLetterTopic, BulkSubscribe: s.BulkSubscribe, Metadata: s.Metadata,
 		}
 		if at, ok := o.places["spec.route"]; ok {
 			o.places["spec.routes.default"] = at

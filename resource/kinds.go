@@ -23,6 +23,7 @@ type kind struct {
 	name       string
 	spec       func() any // a new, empty spec
 	scopes     bool       // may carry Dapr's scopes
+	auth       bool       // may carry Dapr's auth
 	inline     bool       // its fields stand beside metadata, not below spec
 }
 
@@ -40,9 +41,12 @@ var kinds = []kind{
 	{apiVersion: gatewayV1alpha2, name: "TLSRoute", spec: func() any { return new(TLSRoute) }},
 	{apiVersion: gatewayV1, name: "TCPRoute", spec: func() any { return new(TCPRoute) }},
 	{apiVersion: gatewayV1alpha2, name: "TCPRoute", spec: func() any { return new(TCPRoute) }},
-	{apiVersion: daprV1alpha1, name: "Component", spec: func() any { return new(Component) }, scopes: true},
+	{apiVersion: daprV1alpha1, name: "Component", spec: func() any { return new(Component) }, scopes: true, auth: true},
 	{apiVersion: daprV2alpha1, name: "Subscription", spec: func() any { return new(Subscription) }, scopes: true},
 	{apiVersion: daprV1alpha1, name: "Subscription", spec: func() any { return new(subscriptionV1) }, scopes: true},
+	{apiVersion: daprV1alpha1, name: "Configuration", spec: func() any { return new(Configuration) }},
+	{apiVersion: daprV1alpha1, name: "Resiliency", spec: func() any { return new(Resiliency) }, scopes: true},
+	{apiVersion: daprV1alpha1, name: "HTTPEndpoint", spec: func() any { return new(HTTPEndpoint) }, scopes: true, auth: true},
 	{apiVersion: coreV1, name: "Secret", spec: func() any { return new(Secret) }, inline: true},
 	{apiVersion: coreV1, name: "ConfigMap", spec: func() any { return new(ConfigMap) }, inline: true},
 }
@@ -54,15 +58,13 @@ var laterKinds = map[string]string{
 	"ListenerSet":      "write the listeners in the Gateway",
 	"ReferenceGrant":   "delete it: Loam has one namespace",
 	"UDPRoute":         "delete it",
-	"Configuration":    "delete it",
-	"Resiliency":       "write a Policy of loam.dev/v1alpha1",
-	"HTTPEndpoint":     "write a Service of loam.dev/v1alpha1",
+	"MCPServer":        "delete it",
 }
 
 // Tags of the types below. yaml: the field's name. need: it must be there, and this is what to write. enum: the
 // values it takes. later: on a blank field, names of fields that the standard has and Loam does not do yet.
-// quoted: a number may stand in quotes, because Dapr's metadata are strings. What is a pointer is nil where it was not
-// written.
+// quoted: a number or boolean may stand in quotes, because Dapr's metadata are strings. one: a single value stands for a
+// list of it. yaml:"*": a map of the fields that are not named. What is a pointer is nil where it was not written.
 
 // A Function is code that runs as Wasm inside the process.
 type Function struct {
@@ -116,76 +118,65 @@ type Grant struct {
 }
 
 // An App is an ordinary program beside Loam: one that runs already at Address, or one that Loam starts by Command or
-// builds from Source.
+// builds from Source. With an API alone it is one that only asks.
 type App struct {
-	Address string            `yaml:"address"`
-	Command []string          `yaml:"command"`
-	Source  string            `yaml:"source"` // folder with a Go main package, relative to the file that declares it
-	Dir     string            `yaml:"dir"`    // where it runs, relative likewise; default: that file's folder
-	Env     map[string]string `yaml:"env"`
-	Port    int               `yaml:"port"` // it listens on; 0: a free one, told in PORT
-	Health  Health            `yaml:"health"`
-	Grants  []Grant           `yaml:"grants"`
+	Address        string            `yaml:"address"`
+	Command        []string          `yaml:"command"`
+	Source         string            `yaml:"source"` // folder with a Go main package, relative to the file that declares it
+	Dir            string            `yaml:"dir"`    // where it runs, relative likewise; default: that file's folder
+	Env            map[string]string `yaml:"env"`
+	Port           int               `yaml:"port"`                                      // it listens on; 0: a free one, told in PORT
+	Protocol       string            `yaml:"protocol" enum:"http,https,h2c,grpc,grpcs"` // what it speaks there
+	MaxConcurrency int               `yaml:"maxConcurrency"`                            // requests at once that it is sent; 0: no bound
+	Health         Health            `yaml:"health"`
+	Grants         []Grant           `yaml:"grants"`
+	API            AppAPI            `yaml:"api"`
 }
 
 // Health says how to ask an app whether it is well.
 type Health struct {
-	Path string `yaml:"path"` // answers 2xx to GET; empty: it is well once it listens
+	Path      string        `yaml:"path"`      // answers 2xx to GET; empty: it is well once it listens
+	Interval  time.Duration `yaml:"interval"`  // between two probes while it runs; 0: it is asked at its start only
+	Timeout   time.Duration `yaml:"timeout"`   // of one probe
+	Threshold int           `yaml:"threshold"` // probes in a row that fail before it counts as unwell
 }
 
-// A Component is a configured implementation of a capability, as Dapr declares it.
-type Component struct {
-	_        struct{}   `later:"ignoreErrors,initTimeout"`
-	Type     string     `yaml:"type" need:"type: state.sqlite"`
-	Version  string     `yaml:"version"`
-	Metadata []Metadata `yaml:"metadata"`
+// AppAPI says which APIs of others are served to an app, each on sockets of its own.
+type AppAPI struct {
+	Dapr    *DaprAPI    `yaml:"dapr"`
+	Layotto *LayottoAPI `yaml:"layotto"`
 }
 
-// A Metadata is one setting of a component.
-type Metadata struct {
-	_     struct{} `later:"secretKeyRef,envRef"`
-	Name  string   `yaml:"name" need:"name: path"`
-	Value Text     `yaml:"value"`
+// DaprAPI is Dapr's API for one app. What has no address is not served.
+type DaprAPI struct {
+	HTTP           []string  `yaml:"http" one:"ok"`     // addresses: 127.0.0.1:3500
+	GRPC           []string  `yaml:"grpc" one:"ok"`     // 127.0.0.1:50001
+	Internal       []string  `yaml:"internal" one:"ok"` // where other sidecars reach the app: 0.0.0.0:50002
+	Public         []string  `yaml:"public" one:"ok"`   // health and metadata alone
+	SocketDir      string    `yaml:"socketDir"`         // folder of Unix sockets, dapr-APP-http.socket and dapr-APP-grpc.socket, in place of HTTP and GRPC
+	Token          Sensitive `yaml:"token"`             // that the app must show
+	TokenEnv       string    `yaml:"tokenEnv"`          // the variable that holds it
+	AppToken       Sensitive `yaml:"appToken"`          // that the app is shown
+	AppTokenEnv    string    `yaml:"appTokenEnv"`
+	MaxBody        Bytes     `yaml:"maxBody"` // of a message either way
+	AllowedOrigins string    `yaml:"allowedOrigins"`
+	Configuration  []string  `yaml:"configuration" one:"ok"` // names of Configurations; the last one that says something counts
+	Namespace      string    `yaml:"namespace"`
+}
+
+// LayottoAPI is Layotto's API for one app. What has no address is not served.
+type LayottoAPI struct {
+	GRPC    []string `yaml:"grpc" one:"ok"` // addresses: 127.0.0.1:34904
+	HTTP    []string `yaml:"http" one:"ok"` // of /actuator: 127.0.0.1:34999
+	MaxBody Bytes    `yaml:"maxBody"`
 }
 
 // The annotations that mean something to Loam.
 const (
 	DefaultAnnotation = "loam.dev/default" // "true" makes a component its capability's default
+	FatalAnnotation   = "loam.dev/fatal"   // "true": the process does not start while the component does not open
 	TryAnnotation     = "loam.dev/try"     // shell lines to try the resource with, {url} for where it is served; loam dev shows them
 )
-
-// A Subscription delivers a topic's events to the functions and apps in the object's Scopes, as Dapr declares it.
-type Subscription struct {
-	_               struct{}             `later:"bulkSubscribe"`
-	Pubsubname      string               `yaml:"pubsubname"`
-	Topic           string               `yaml:"topic" need:"topic: orders"`
-	Routes          Routes               `yaml:"routes" need:"routes: {default: /orders}"`
-	DeadLetterTopic string               `yaml:"deadLetterTopic"`
-	Metadata        SubscriptionMetadata `yaml:"metadata"`
-}
-
-// Routes says where on the target events go.
-type Routes struct {
-	_       struct{} `later:"rules"`
-	Default string   `yaml:"default" need:"default: /orders"`
-}
-
-// SubscriptionMetadata is what Loam adds to Dapr's subscription.
-type SubscriptionMetadata struct {
-	MaxDeliveries int           `yaml:"maxDeliveries" quoted:"ok"` // before the dead-letter topic; without one, for ever
-	MaxInFlight   int           `yaml:"maxInFlight" quoted:"ok"`   // events at once
-	RetryAfter    time.Duration `yaml:"retryAfter"`                // the first time; doubles to 30 s
-}
-
-// subscriptionV1 is dapr.io/v1alpha1's Subscription: one route in place of routes.
-type subscriptionV1 struct {
-	_               struct{}             `later:"bulkSubscribe"`
-	Pubsubname      string               `yaml:"pubsubname"`
-	Topic           string               `yaml:"topic" need:"topic: orders"`
-	Route           string               `yaml:"route" need:"route: /orders"`
-	DeadLetterTopic string               `yaml:"deadLetterTopic"`
-	Metadata        SubscriptionMetadata `yaml:"metadata"`
-}
 
 // Bytes is an amount of memory, written as a Kubernetes quantity (128Mi).
 type Bytes int64

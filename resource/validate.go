@@ -20,7 +20,8 @@ var (
 	envForm       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	headerForm    = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 	componentForm = regexp.MustCompile(`^[a-z]+\.[a-z][a-z0-9.-]*$`)
-	annotations   = []string{DefaultAnnotation, TryAnnotation}
+	daprNameForm  = regexp.MustCompile(`^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$`)
+	annotations   = []string{DefaultAnnotation, FatalAnnotation, TryAnnotation}
 )
 
 // A check collects what is wrong with one object.
@@ -37,18 +38,22 @@ func (c *check) add(path, what, hint string) {
 // decoder, so that an empty value is nobody's problem here.
 func validate(o *Object) []Problem {
 	c := &check{Object: o}
-	c.name("metadata.name", o.Name)
+	name := c.name
+	if strings.HasPrefix(o.APIVersion, "dapr.io/") {
+		name = c.daprName
+	}
+	name("metadata.name", o.Name)
 	for _, a := range slices.Sorted(maps.Keys(o.Annotations)) {
 		at := "metadata.annotations." + a
 		if value := o.Annotations[a]; strings.HasPrefix(a, "loam.dev/") && !slices.Contains(annotations, a) {
 			c.add(at, "there is no such annotation", meant(a, annotations, "those of Loam are "))
-		} else if a == DefaultAnnotation && value != "true" && value != "false" {
+		} else if (a == DefaultAnnotation || a == FatalAnnotation) && value != "true" && value != "false" {
 			c.add(at, strconv.Quote(value)+" is none of its values", `write "true" or "false"`)
 		}
 	}
 	for i, s := range o.Scopes {
 		at := "scopes[" + strconv.Itoa(i) + "]"
-		if c.name(at, s); slices.Contains(o.Scopes[:i], s) {
+		if name(at, s); slices.Contains(o.Scopes[:i], s) {
 			c.add(at, strconv.Quote(s)+" is there twice", "keep one of them")
 		}
 	}
@@ -75,6 +80,12 @@ func validate(o *Object) []Problem {
 		c.service(s)
 	case *Policy:
 		c.policy(s)
+	case *Configuration:
+		c.configuration(s)
+	case *Resiliency:
+		c.resiliency(s)
+	case *HTTPEndpoint:
+		c.httpEndpoint(s)
 	case *Secret:
 		c.secret(s)
 	}
@@ -172,7 +183,9 @@ func (c *check) env(env map[string]string) {
 func (c *check) grants(grants []Grant) {
 	for i, g := range grants {
 		at := fmt.Sprintf("spec.grants[%d].", i)
-		c.name(at+"component", g.Component)
+		if g.Component != "*" {
+			c.daprName(at+"component", g.Component)
+		}
 		for j, n := range g.Names {
 			if star := strings.Index(n, "*"); star >= 0 && star < len(n)-1 {
 				c.add(fmt.Sprintf("%snames[%d]", at, j), strconv.Quote(n)+" has a * before its end", "write * as the last character: it stands for all that begins so")
@@ -191,11 +204,11 @@ func (c *check) app(a *App) {
 			ways = append(ways, w.name)
 		}
 	}
-	switch len(ways) {
-	case 0:
+	switch {
+	case len(ways) == 0 && (a.API.Dapr != nil || a.API.Layotto != nil): // it only asks
+	case len(ways) == 0:
 		c.add("spec", "does not say what the app is", "write address: 127.0.0.1:9000 where it runs already, or command: [./mailer], or source: ./mailer")
-	case 1:
-	default:
+	case len(ways) > 1:
 		c.add("spec."+ways[1], "an app has one of "+strings.Join(ways, " and ")+", not both", "keep one of them")
 	}
 	if a.Address != "" {
@@ -223,8 +236,17 @@ func (c *check) app(a *App) {
 	if a.Port != 0 {
 		c.port("spec.port", a.Port)
 	}
-	c.path("spec.health.path", a.Health.Path)
+	if s := a.Protocol; (s == "https" || s == "grpcs") && a.Address == "" && len(ways) > 0 {
+		c.add("spec.protocol", "a program that Loam starts listens on loopback, without TLS", "write "+strings.TrimSuffix(strings.Replace(s, "https", "http", 1), "s"))
+	}
+	c.between("spec.maxConcurrency", a.MaxConcurrency, 0, 1_000_000, "write how many requests it may be sent at once")
+	h := a.Health
+	c.path("spec.health.path", h.Path)
+	c.time("spec.health.interval", h.Interval, 0, day)
+	c.time("spec.health.timeout", h.Timeout, time.Millisecond, time.Hour)
+	c.between("spec.health.threshold", h.Threshold, 1, 1000, "write how many probes in a row may fail")
 	c.grants(a.Grants)
+	c.api(a.API)
 }
 
 func (c *check) address(at, address string) {
@@ -287,43 +309,6 @@ func (c *check) oneOf(at string, example string, fields ...string) {
 func (c *check) path(at, p string) {
 	if p != "" && p[0] != '/' {
 		c.add(at, strconv.Quote(p)+" is not a path", "write /"+p)
-	}
-}
-
-func (c *check) component(s *Component) {
-	if s.Type != "" && !componentForm.MatchString(s.Type) {
-		c.add("spec.type", strconv.Quote(s.Type)+" is not a component type", "write capability and technology, such as state.sqlite")
-	}
-	if s.Version != "v1" {
-		c.add("spec.version", "there is no version "+strconv.Quote(s.Version), "write v1, or delete it")
-	}
-	for i, m := range s.Metadata {
-		for _, n := range s.Metadata[:i] {
-			if strings.EqualFold(m.Name, n.Name) && m.Name != "" {
-				c.add(fmt.Sprintf("spec.metadata[%d].name", i), strconv.Quote(m.Name)+" is there twice", "keep one of them")
-				break
-			}
-		}
-	}
-}
-
-func (c *check) subscription(s *Subscription) {
-	c.name("spec.pubsubname", s.Pubsubname)
-	c.topic("spec.topic", s.Topic)
-	c.topic("spec.deadLetterTopic", s.DeadLetterTopic)
-	if s.DeadLetterTopic != "" && s.DeadLetterTopic == s.Topic {
-		c.add("spec.deadLetterTopic", "is the topic itself, so that what failed would come back for ever", "name another topic, such as "+s.Topic+"-dead")
-	}
-	c.path("spec.routes.default", s.Routes.Default)
-	m := s.Metadata
-	if m.MaxDeliveries < 1 || m.MaxDeliveries > 1000 {
-		c.add("spec.metadata.maxDeliveries", strconv.Itoa(m.MaxDeliveries)+" is not between 1 and 1000", "write how often an event is tried before it goes to the deadLetterTopic")
-	}
-	if m.MaxInFlight < 1 || m.MaxInFlight > 10_000 {
-		c.add("spec.metadata.maxInFlight", strconv.Itoa(m.MaxInFlight)+" is not between 1 and 10000", "write how many events are handled at once")
-	}
-	if m.RetryAfter <= 0 || m.RetryAfter > 30*time.Second {
-		c.add("spec.metadata.retryAfter", m.RetryAfter.String()+" is not between 1ms and 30s", "write one such as 500ms")
 	}
 }
 
