@@ -32,6 +32,7 @@ type cli struct {
 	Build      buildCmd      `cmd:"" help:"Build the functions and apps that have a source."`
 	Upgrade    upgradeCmd    `cmd:"" help:"Replace a running loam by another binary, without losing anything."`
 	Backup     backupCmd     `cmd:"" help:"Copy the embedded store of a running loam to a file."`
+	Convert    convertCmd    `cmd:"" help:"Write a configuration of Layotto as resources."`
 	Completion completionCmd `cmd:"" help:"Print a shell completion script."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
