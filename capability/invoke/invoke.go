@@ -38,6 +38,15 @@ type Invoker struct {
 // New makes an Invoker; find returns the function or app of a name, or NotFound.
 func New(find func(name string) (loam.Target, error)) *Invoker { return &Invoker{find} }
 
+// Has tells whether the name is that of a function, app or service of this process.
+func (i *Invoker) Has(name string) bool {
+	if name == "" || len(name) > maxName {
+		return false
+	}
+	_, err := i.find(name)
+	return err == nil
+}
+
 // Serve hands a request on to the target of that name. Its Caller becomes the one who asks, whose grant is checked:
 // one to read is enough for GET, HEAD and OPTIONS.
 func (i *Invoker) Serve(caller *loam.Caller, name string, req *loam.Request) (*loam.Response, error) {
