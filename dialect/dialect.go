@@ -9,6 +9,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability"
+	"github.com/loam-run/loam/capability/jobs"
 	"github.com/loam-run/loam/event"
 	"github.com/loam-run/loam/loop"
 )
@@ -53,8 +54,8 @@ type Callback interface {
 	Binding(ctx context.Context, name string) (bool, error)
 	// Read brings what an input binding read; what the program answers may be for output bindings and state.
 	Read(ctx context.Context, name string, data []byte, metadata map[string]string) ([]byte, error)
-	// Job brings a job that is due.
-	Job(ctx context.Context, name string, data []byte) error
+	// Job brings a job that is due. Its Type says what its Data is, in the dialect that scheduled it.
+	Job(ctx context.Context, job jobs.Job) error
 	// Healthy asks the program whether it is well.
 	Healthy(ctx context.Context) error
 }
