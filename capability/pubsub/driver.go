@@ -8,7 +8,8 @@ import (
 )
 
 // A Driver is what a component implements to offer publish and subscribe. Every method may be called from many
-// goroutines at once.
+// goroutines at once. A driver whose broker carries bytes writes events by cloudevents.Encode and reads them by
+// cloudevents.Message.
 type Driver interface {
 	// Publish appends the events, each to its Topic, all or none; they are durable once it returns.
 	Publish(ctx context.Context, events []loam.Event) error
@@ -19,11 +20,19 @@ type Driver interface {
 	Close() error
 }
 
+// Featured is a Driver that can something beyond the least, and says so in Dapr's words: MESSAGE_TTL,
+// SUBSCRIBE_WILDCARDS.
+type Featured interface{ Features() []string }
+
 // A Subscription says what a consumer group wants.
 type Subscription struct {
 	Topic    string
 	Group    string
 	InFlight int // events handled at once, at most; at least 1
+
+	// Raw asks for messages as they lie in the broker, with Event.Raw set: a driver that keeps envelopes does not open them.
+	Raw      bool
+	Metadata map[string]string // of the subscription, for drivers that know some
 }
 
 // A Handler takes one delivery and says what becomes of it. Its ctx outlives the subscription's by the time a drain

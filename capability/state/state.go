@@ -1,14 +1,22 @@
 // Package state is the state capability: values under keys, with ETags, an end to their life, and transactions. Store
-// holds what is the same for every component (bounds, grants, conditions), a Driver what is not.
+// holds what is the same for every component (bounds, grants, conditions, apps' prefixes, the outbox, encryption), a Driver
+// what is not.
 package state
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api"
+	"github.com/loam-run/loam/capability/keys"
+	"github.com/loam-run/loam/capability/pubsub"
 )
 
 // Bounds of what a caller may ask at once.
@@ -18,14 +26,121 @@ const (
 	MaxOps   = 1000    // keys, ops or events in a call
 )
 
-// A Store is one component's state.
-type Store struct {
-	name   string
-	driver Driver
+// Options are what a Store is made with beside its driver.
+type Options struct {
+	// Settings are the component's metadata that is this package's: keyPrefix; outboxPublishPubsub, outboxPublishTopic,
+	// outboxPubsub and outboxDiscardWhenMissingState; primaryEncryptionKey and secondaryEncryptionKey.
+	Settings map[string]string
+	// Bus finds the pubsub components that the outbox publishes to; nil: there is no outbox.
+	Bus func(component string) (*pubsub.Bus, error)
+	Log *slog.Logger // of the outbox; nil: nothing is logged
 }
 
-// New makes a Store of the component called name.
-func New(name string, d Driver) *Store { return &Store{name, d} }
+// A Store is one component's state. For makes one whose keys are an app's.
+type Store struct {
+	name      string
+	driver    Driver
+	limits    Limits
+	getter    Getter // nil: the driver is none
+	instant   bool
+	prefix    string // of every key of this view
+	namespace string // of the app whose view it is
+	plain     bool   // keys must not hold keys.Separator
+	settings  map[string]string
+	crypt     *crypt  // nil: values are stored as they are
+	outbox    *outbox // nil: there is none
+	views     *views
+}
+
+// views are the stores that For made.
+type views struct {
+	mu   sync.RWMutex
+	made map[[2]string]*Store
+}
+
+// New makes a Store of the component called name, without settings.
+func New(name string, d Driver) *Store {
+	s, err := Open(name, d, Options{})
+	if err != nil {
+		panic("state: " + err.Error()) // only settings can be wrong
+	}
+	return s
+}
+
+// Open makes a Store of the component called name. Its settings may be wrong.
+func Open(name string, d Driver, o Options) (*Store, error) {
+	s := &Store{name: name, driver: d, settings: o.Settings, views: &views{made: map[[2]string]*Store{}}}
+	if l, ok := d.(Limited); ok {
+		s.limits = l.Limits()
+	}
+	s.getter, _ = d.(Getter)
+	if i, ok := d.(Instant); ok {
+		s.instant = i.Instant()
+	}
+	_, err := keys.Prefix(o.Settings, name, "", "")
+	if err != nil {
+		return nil, err
+	}
+	if s.crypt, err = newCrypt(name, o.Settings); err != nil {
+		return nil, err
+	}
+	if s.outbox, err = newOutbox(name, o); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// For is the store as an app's API finds it: the app's keys begin with what keyPrefix says, of which the app sees nothing.
+// Grants are for keys as the app writes them. It is made once for each app.
+func (s *Store) For(app, namespace string) (*Store, error) {
+	key := [2]string{app, namespace}
+	s.views.mu.RLock()
+	v := s.views.made[key]
+	s.views.mu.RUnlock()
+	if v != nil {
+		return v, nil
+	}
+	prefix, err := keys.Prefix(s.settings, s.name, app, namespace)
+	if err != nil {
+		return nil, err
+	}
+	made := *s
+	made.prefix, made.namespace, made.plain = prefix, namespace, true
+	s.views.mu.Lock()
+	defer s.views.mu.Unlock()
+	s.views.made[key] = &made
+	return &made, nil
+}
+
+// Instant tells whether Get, GetOne and GetBulk answer from memory, so that an event loop may call them without Task.Await.
+func (s *Store) Instant() bool { return s.instant }
+
+// Features are what the component can, in Dapr's words: ETAG, TRANSACTIONAL, TTL, QUERY_API.
+func (s *Store) Features() []string {
+	var f []string
+	add := func(can bool, name string) {
+		if can {
+			f = append(f, name)
+		}
+	}
+	_, queries := s.driver.(Querier)
+	add(!s.limits.NoETags, "ETAG")
+	add(!s.limits.NoTransactions, "TRANSACTIONAL")
+	add(!s.limits.NoTTL, "TTL")
+	add(queries && s.crypt == nil, "QUERY_API")
+	return f
+}
+
+// MaxTransaction is how many ops a transaction takes; 0: the component has none.
+func (s *Store) MaxTransaction() int {
+	if s.limits.NoTransactions {
+		return 0
+	}
+	if s.limits.MaxOps > 0 {
+		return min(s.limits.MaxOps, MaxOps)
+	}
+	return MaxOps
+}
 
 // A Bus is the pubsub component that a transaction publishes to.
 type Bus interface {
@@ -35,7 +150,31 @@ type Bus interface {
 	PubsubDriver() any
 }
 
-// Get returns one item for each key, in that order; a key that is not there gives an item with an empty ETag.
+// GetOne reads one item; its ETag is empty where the key is not there. Its value is to be read, not to be changed.
+func (s *Store) GetOne(ctx context.Context, caller *loam.Caller, key string, o GetOptions) (Item, error) {
+	if err := s.check("state.Get", caller, key, false); err != nil {
+		return Item{}, err
+	}
+	return s.getOne(ctx, key, o)
+}
+
+func (s *Store) getOne(ctx context.Context, key string, o GetOptions) (it Item, err error) {
+	if s.getter != nil {
+		it, err = s.getter.GetOne(ctx, s.prefix+key, o)
+	} else {
+		var items []Item
+		if items, err = s.driver.Get(ctx, []string{s.prefix + key}); err == nil {
+			it = items[0]
+		}
+	}
+	if err == nil {
+		err = s.reveal(&it)
+	}
+	return it, err
+}
+
+// Get returns one item for each key, in that order; a key that is not there gives an item with an empty ETag. Values are to
+// be read, not to be changed.
 func (s *Store) Get(ctx context.Context, caller *loam.Caller, keys ...string) ([]Item, error) {
 	if len(keys) == 0 || len(keys) > MaxOps {
 		return nil, loam.Errorf(loam.InvalidArgument, "state.Get", "%d keys: 1 to %d at once", len(keys), MaxOps)
@@ -45,7 +184,111 @@ func (s *Store) Get(ctx context.Context, caller *loam.Caller, keys ...string) ([
 			return nil, err
 		}
 	}
-	return s.driver.Get(ctx, keys)
+	return s.get(ctx, keys)
+}
+
+func (s *Store) get(ctx context.Context, keys []string) ([]Item, error) {
+	if s.prefix != "" {
+		whole := make([]string, len(keys))
+		for i, k := range keys {
+			whole[i] = s.prefix + k
+		}
+		keys = whole
+	}
+	items, err := s.driver.Get(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	return items, s.revealAll(items)
+}
+
+// reveal makes an item as the driver has it one of this view.
+func (s *Store) reveal(it *Item) error {
+	it.Key = strings.TrimPrefix(it.Key, s.prefix)
+	if s.crypt == nil || it.ETag == "" {
+		return nil
+	}
+	return s.crypt.decrypt(it)
+}
+
+func (s *Store) revealAll(items []Item) error {
+	if s.prefix == "" && s.crypt == nil {
+		return nil
+	}
+	for i := range items {
+		if err := s.reveal(&items[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A Result is what became of one key of many.
+type Result struct {
+	Item Item // its Key is set whatever happened
+	Err  error
+}
+
+// GetBulk reads many items, each answered for itself: one that is not granted or cannot be read keeps no other back.
+// parallel is how many are read at once where the driver is asked for one at a time; 0: 10.
+func (s *Store) GetBulk(ctx context.Context, caller *loam.Caller, keys []string, parallel int, o GetOptions) ([]Result, error) {
+	if len(keys) > MaxOps {
+		return nil, loam.Errorf(loam.InvalidArgument, "state.GetBulk", "%d keys: at most %d at once", len(keys), MaxOps)
+	}
+	results := make([]Result, len(keys))
+	good, at := make([]string, 0, len(keys)), make([]int, 0, len(keys))
+	for i, k := range keys {
+		results[i].Item.Key = k
+		if results[i].Err = s.check("state.Get", caller, k, false); results[i].Err == nil {
+			good, at = append(good, k), append(at, i)
+		}
+	}
+	if len(good) == 0 {
+		return results, nil
+	}
+	if len(o.Metadata) == 0 || s.getter == nil {
+		if items, err := s.get(ctx, good); err == nil {
+			for i, it := range items {
+				results[at[i]].Item = it
+			}
+			return results, nil
+		}
+	}
+	each(len(good), parallel, func(i int) {
+		r := &results[at[i]]
+		it, err := s.getOne(ctx, good[i], o)
+		if r.Err = err; err == nil {
+			r.Item = it
+		}
+	})
+	return results, nil
+}
+
+// each calls do with 0 to n-1, so many at once, and returns when all have.
+func each(n, parallel int, do func(i int)) {
+	if parallel <= 0 {
+		parallel = 10
+	}
+	if parallel = min(parallel, n, 100); parallel <= 1 {
+		for i := range n {
+			do(i)
+		}
+		return
+	}
+	var next atomic.Int64
+	var working sync.WaitGroup
+	for range parallel {
+		working.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				do(i)
+			}
+		})
+	}
+	working.Wait()
 }
 
 // List returns up to limit items whose key begins with prefix and is greater than after, in byte order. It needs a
@@ -65,7 +308,33 @@ func (s *Store) List(ctx context.Context, caller *loam.Caller, prefix, after str
 	if !ok {
 		return nil, loam.Errorf(loam.Unimplemented, "state.List "+strconv.Quote(prefix), "component %q cannot list keys", s.name)
 	}
-	return l.List(ctx, prefix, after, limit)
+	if after != "" {
+		after = s.prefix + after
+	}
+	items, err := l.List(ctx, s.prefix+prefix, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	return items, s.revealAll(items)
+}
+
+// Query returns the items that q selects, of those whose keys the view has. It needs a grant for all of them.
+func (s *Store) Query(ctx context.Context, caller *loam.Caller, q *Query) (Page, error) {
+	if err := caller.Check("state", s.name, "*", false); err != nil {
+		return Page{}, err
+	}
+	d, ok := s.driver.(Querier)
+	switch {
+	case !ok:
+		return Page{}, loam.Errorf(loam.Unimplemented, "state.Query", "component %q cannot be queried", s.name)
+	case s.crypt != nil:
+		return Page{}, loam.Errorf(loam.FailedPrecondition, "state.Query", "component %q encrypts what it stores: nothing can be looked for in it", s.name)
+	}
+	page, err := d.Query(ctx, s.prefix, q)
+	if err != nil {
+		return Page{}, err
+	}
+	return page, s.revealAll(page.Items)
 }
 
 // Apply does all ops and publishes all events, or none of it, durably once it returns. It answers the new ETag of each
@@ -74,21 +343,15 @@ func (s *Store) Apply(ctx context.Context, caller *loam.Caller, ops []Op, bus Bu
 	if n := len(ops) + len(events); n == 0 || n > MaxOps {
 		return nil, loam.Errorf(loam.InvalidArgument, "state.Apply", "%d ops and events: 1 to %d at once", n, MaxOps)
 	}
-	seen := make(map[string]struct{}, len(ops))
-	for _, op := range ops {
-		if err := s.check("state.Apply", caller, op.Key, true); err != nil {
-			return nil, err
-		}
-		if len(op.Value) > MaxValue {
-			return nil, loam.Errorf(loam.InvalidArgument, "state.Apply "+strconv.Quote(op.Key), "a value of %d bytes: at most %d", len(op.Value), MaxValue)
-		}
-		if op.TTL < 0 || op.IfAbsent && (op.Delete || op.IfMatch != "") {
-			return nil, loam.Errorf(loam.InvalidArgument, "state.Apply "+strconv.Quote(op.Key), "conditions that contradict each other, or a negative TTL")
-		}
-		if _, twice := seen[op.Key]; twice {
-			return nil, loam.Errorf(loam.InvalidArgument, "state.Apply "+strconv.Quote(op.Key), "two ops for one key: send the last")
-		}
-		seen[op.Key] = struct{}{}
+	if err := s.checkTransaction(caller, ops); err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(ops, func(op Op) bool { return op.Projection }) {
+		return nil, loam.Errorf(loam.InvalidArgument, "state.Apply", "a projection is for Transact")
+	}
+	ops, err := s.conceal(ops)
+	if err != nil {
+		return nil, err
 	}
 	if len(events) == 0 {
 		return s.driver.Apply(ctx, ops)
@@ -107,9 +370,140 @@ func (s *Store) Apply(ctx context.Context, caller *loam.Caller, ops []Op, bus Bu
 	return o.ApplyAndPublish(ctx, ops, bus.PubsubDriver(), events)
 }
 
+// checkTransaction tells whether the caller may do these ops together.
+func (s *Store) checkTransaction(caller *loam.Caller, ops []Op) error {
+	if most := s.MaxTransaction(); len(ops) > 1 && len(ops) > most {
+		if most == 0 {
+			return loam.Errorf(loam.Unimplemented, "state.Apply", "component %q has no transactions", s.name)
+		}
+		return loam.Errorf(loam.InvalidArgument, "state.Apply", "%d ops: component %q does at most %d in a transaction", len(ops), s.name, most)
+	}
+	for i := range ops {
+		if err := s.checkOp(caller, &ops[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) checkOp(caller *loam.Caller, op *Op) error {
+	if err := s.check("state.Apply", caller, op.Key, true); err != nil {
+		return err
+	}
+	wrong := func(code loam.Code, format string, args ...any) error {
+		return loam.Errorf(code, "state.Apply "+strconv.Quote(op.Key), format, args...)
+	}
+	switch {
+	case len(op.Value) > MaxValue:
+		return wrong(loam.InvalidArgument, "a value of %d bytes: at most %d", len(op.Value), MaxValue)
+	case op.TTL < 0 || op.IfAbsent && op.IfMatch != "":
+		return wrong(loam.InvalidArgument, "conditions that contradict each other, or a negative TTL")
+	case op.Projection && (op.Delete || s.outbox == nil):
+		return wrong(loam.InvalidArgument, "a projection says what the outbox publishes instead of a write: the component has no outbox, or it is a delete")
+	case s.limits.NoTTL && op.TTL > 0:
+		return wrong(loam.Unimplemented, "component %q keeps items for ever", s.name)
+	case s.limits.NoETags && (op.IfAbsent || op.IfMatch != ""):
+		return wrong(loam.Unimplemented, "component %q has no ETags", s.name)
+	}
+	return nil
+}
+
+// conceal makes ops of this view such as the driver does: with whole keys, encrypted.
+func (s *Store) conceal(ops []Op) ([]Op, error) {
+	if s.prefix == "" && s.crypt == nil {
+		return ops, nil
+	}
+	out := slices.Clone(ops)
+	for i := range out {
+		op := &out[i]
+		op.Key = s.prefix + op.Key
+		if s.crypt != nil && !op.Delete {
+			var err error
+			if op.Value, err = s.crypt.encrypt(op.Value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// Write does each of the ops by itself: what becomes of one is nothing to the others. nil: all were done; else there is one
+// error for each op, nil for those that were. Ops of one key are done in their order.
+func (s *Store) Write(ctx context.Context, caller *loam.Caller, ops []Op) []error {
+	errs := make([]error, len(ops))
+	if len(ops) > MaxOps {
+		for i := range errs {
+			errs[i] = loam.Errorf(loam.InvalidArgument, "state.Write", "%d ops: at most %d at once", len(ops), MaxOps)
+		}
+		return errs
+	}
+	good, at := make([]Op, 0, len(ops)), make([]int, 0, len(ops))
+	failed := false
+	for i := range ops {
+		errs[i] = s.checkOp(caller, &ops[i])
+		if errs[i] == nil && ops[i].Projection {
+			errs[i] = loam.Errorf(loam.InvalidArgument, "state.Write "+strconv.Quote(ops[i].Key), "a projection is part of a transaction")
+		}
+		if errs[i] != nil {
+			failed = true
+			continue
+		}
+		good, at = append(good, ops[i]), append(at, i)
+	}
+	done := func() []error {
+		if failed {
+			return errs
+		}
+		return nil
+	}
+	good, err := s.conceal(good)
+	if err != nil {
+		for _, i := range at {
+			errs[i], failed = err, true
+		}
+		return errs
+	}
+	// Most often all go: in one commit, which costs the least. One that is refused is found by doing each alone.
+	if len(good) == 0 {
+		return done()
+	}
+	if len(good) == 1 || len(good) <= s.MaxTransaction() {
+		_, err := s.driver.Apply(ctx, good)
+		switch {
+		case err == nil:
+			return done()
+		case len(good) == 1 || !refused(err):
+			for _, i := range at {
+				errs[i], failed = err, true
+			}
+			return errs
+		}
+	}
+	for i := range good {
+		if _, err := s.driver.Apply(ctx, good[i:i+1]); err != nil {
+			errs[at[i]], failed = err, true
+		}
+	}
+	return done()
+}
+
+// refused tells whether an error is one op's own fault, so that others may succeed.
+func refused(err error) bool {
+	switch loam.CodeOf(err) {
+	case loam.Aborted, loam.AlreadyExists, loam.InvalidArgument, loam.FailedPrecondition, loam.NotFound:
+		return true
+	}
+	return false
+}
+
 func (s *Store) check(op string, caller *loam.Caller, key string, write bool) error {
 	if key == "" || len(key) > MaxKey {
 		return loam.Errorf(loam.InvalidArgument, op+" "+strconv.Quote(key), "a key takes 1 to %d bytes", MaxKey)
+	}
+	if s.plain {
+		if err := keys.Check(key); err != nil {
+			return err
+		}
 	}
 	return caller.Check("state", s.name, key, write)
 }

@@ -15,7 +15,7 @@ func (f *Files) OpenState(ctx context.Context, name string, c Config) (*State, e
 	return &State{s, f}, err
 }
 
-// State is a state.Driver, a state.Lister and a state.Outbox.
+// State is a state.Driver, a state.Lister, a state.Querier and a state.Outbox.
 type State struct {
 	space
 	files *Files
@@ -103,10 +103,9 @@ func (s *State) ApplyAndPublish(ctx context.Context, ops []state.Op, bus any, ev
 	p, _ := bus.(*Pubsub)
 	err := s.write(ctx, func(d *db) error {
 		now := s.now()
-		for _, op := range ops { // every condition first: a refusal must come before any change
-			if err := s.check(op, now); err != nil {
-				return err
-			}
+		// Every condition first: a refusal must come before any change.
+		if err := state.CheckConditions(ops, func(key string) (bool, string, error) { return s.current(key, now) }); err != nil {
+			return err
 		}
 		for i, op := range ops {
 			if op.Delete {
@@ -141,16 +140,32 @@ func (s *State) ApplyAndPublish(ctx context.Context, ops []state.Op, bus any, ev
 	return etags, nil
 }
 
-// check tells whether an op's condition holds.
-func (s *State) check(op state.Op, now time.Time) error {
-	if op.IfMatch == "" && !op.IfAbsent {
-		return nil
-	}
-	var etag, expires int64
-	found, err := s.row([]any{&etag, &expires}, "SELECT etag, expires FROM state WHERE space = ? AND key = ?", s.id, op.Key)
-	if err != nil {
-		return err
-	}
-	found = found && (expires == 0 || expires > now.UnixMilli())
-	return state.CheckCondition(op, found, formatVersion(etag))
+// current is a key's ETag, and whether it is there; in the writer.
+func (s *State) current(key string, now time.Time) (there bool, etag string, err error) {
+	var version, expires int64
+	there, err = s.row([]any{&version, &expires}, "SELECT etag, expires FROM state WHERE space = ? AND key = ?", s.id, key)
+	return there && (expires == 0 || expires > now.UnixMilli()), formatVersion(version), err
+}
+
+// Query finds items by what their values hold. It reads all whose keys begin with prefix: their values are not indexed.
+func (s *State) Query(ctx context.Context, prefix string, q *state.Query) (state.Page, error) {
+	const batch = 256
+	return state.Select(q, func(yield func(state.Item, error) bool) {
+		for after := ""; ; {
+			items, err := s.List(ctx, prefix, after, batch)
+			if err != nil {
+				yield(state.Item{}, err)
+				return
+			}
+			for _, it := range items {
+				if !yield(it, nil) {
+					return
+				}
+			}
+			if len(items) < batch {
+				return
+			}
+			after = items[len(items)-1].Key
+		}
+	})
 }
