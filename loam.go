@@ -435,6 +435,9 @@ type Factory struct {
 	Open func(ctx context.Context, name string, metadata map[string]string) (driver any, err error)
 }
 
+// Named tells whether typ is one of the factory's names.
+func (f Factory) Named(typ string) bool { return f.Type == typ || slices.Contains(f.Aliases, typ) }
+
 // Capability is the part of Type before the dot.
 func (f Factory) Capability() string {
 	c, _, _ := strings.Cut(f.Type, ".")

@@ -22,6 +22,14 @@ type Env struct {
 	Embedded  []Component    // what a capability has as its default while no resource says otherwise; none: whatever
 	Address   string         // host:port of the Gateway there is when none is declared; default 127.0.0.1:8080
 
+	// App is the program that all is for, as with loam sidecar: what is scoped to others is left out, and what names nobody
+	// is for it; "": there may be many.
+	App string
+
+	// CheckMatch compiles the match of a subscription's rule and tells what is wrong with it; nil: none is looked at.
+	CheckMatch func(expression string) error
+	// CheckTrip does so with the trip of a Resiliency's breaker.
+	CheckTrip func(expression string) error
 	// CheckExpression compiles an expression of a policy's authz and tells what is wrong with it; nil: none is looked at.
 	CheckExpression func(expression string) error
 }
@@ -57,14 +65,22 @@ func Build(objects []*resource.Object, problems []resource.Problem, prev *Plan, 
 		entries: map[string]*entry{}, components: map[componentKey]*resource.Object{}, defaults: map[string]string{},
 		targets: map[string]TargetRef{}, services: map[string]*resource.Service{}, ports: map[int]string{}, gateways: map[string][]listener{},
 		matches: map[string]string{}, owners: map[string][]owner{}, subscribed: map[string]string{},
+		middleware: map[string]*resource.Component{}, configurations: map[string]*resource.Configuration{}, endpoints: map[string]string{}, addresses: map[string]string{},
 		data: map[string]keyed{}, policies: map[string]*layer{}, attached: map[string][]layer{}, said: map[string]string{}, used: map[string]bool{},
 	}
 	if prev != nil {
 		b.before = prev.good
 	}
 	b.collect(objects, problems)
-	b.settleAll("Component")
+	for _, secrets := range []bool{true, false} { // which the others refer to
+		for _, e := range b.order {
+			if e.kind == "Component" && b.isSecret(e.object, b.before[e.status.Key]) == secrets {
+				b.settle(e)
+			}
+		}
+	}
 	b.embed()
+	b.settleAll("Configuration", "Resiliency", "HTTPEndpoint")
 	b.settleAll("Secret", "ConfigMap")
 	b.settleAll("Function", "App")
 	for _, subsets := range []bool{false, true} { // which name the others
@@ -81,6 +97,7 @@ func Build(objects []*resource.Object, problems []resource.Problem, prev *Plan, 
 	b.settleAll("TLSRoute", "TCPRoute")
 	b.settleAll("Subscription")
 	b.finishPolicies()
+	b.finishResiliency()
 	for _, e := range b.order {
 		b.plan.Statuses = append(b.plan.Statuses, e.status)
 	}
@@ -117,6 +134,12 @@ type builder struct {
 	matches    map[string]string     // section, host and match → route
 	owners     map[string][]owner    // section and kind → the routes of requests there
 	subscribed map[string]string     // component, topic and target → subscription
+
+	middleware     map[string]*resource.Component     // by name
+	configurations map[string]*resource.Configuration // by name
+	resiliencies   []*resource.Object
+	endpoints      map[string]string // names of HTTPEndpoints
+	addresses      map[string]string // of APIs → key
 
 	policies map[string]*layer  // by name
 	attached map[string][]layer // what is attached to a resource, or to a section of it, by Kind/name and Kind/name section
@@ -259,6 +282,12 @@ func (b *builder) compile(o *resource.Object, tolerant bool) {
 		b.app(o, s)
 	case *resource.Service:
 		b.service(o, s)
+	case *resource.Configuration:
+		b.configuration(o, s)
+	case *resource.Resiliency:
+		b.resiliency(o, s)
+	case *resource.HTTPEndpoint:
+		b.httpEndpoint(o, s)
 	case *resource.Secret:
 		b.secret(o, s)
 	case *resource.ConfigMap:
@@ -278,40 +307,6 @@ func (b *builder) compile(o *resource.Object, tolerant bool) {
 	case *resource.Subscription:
 		b.subscription(o, s, tolerant)
 	}
-}
-
-func (b *builder) component(o *resource.Object, s *resource.Component) {
-	i := slices.IndexFunc(b.env.Factories, func(f loam.Factory) bool { return f.Type == s.Type })
-	if i < 0 {
-		types := make([]string, len(b.env.Factories))
-		for i, f := range b.env.Factories {
-			types[i] = f.Type
-		}
-		b.fault(unresolved, o.Problem("spec.type", fmt.Sprintf("there is no component type %q", s.Type), meant(s.Type, types, "the types are ")))
-		return
-	}
-	f := b.env.Factories[i]
-	metadata := map[string]string{}
-	for _, m := range s.Metadata {
-		metadata[m.Name] = string(m.Value)
-	}
-	if err := f.Check(metadata); err != nil {
-		why := strings.TrimPrefix(err.Error(), s.Type+": invalid argument: ")
-		b.fault(invalid, o.Problem("spec.metadata", strings.ReplaceAll(why, "\n", ", "), cmp.Or(loam.HintOf(err), "write metadata that "+s.Type+" takes")))
-		return
-	}
-	marked := o.Annotations[resource.DefaultAnnotation]
-	chosen := b.defaults[f.Capability()]
-	if marked == "true" && chosen != "" && chosen != "default" {
-		b.fault(conflict, o.Problem("metadata.annotations."+resource.DefaultAnnotation,
-			fmt.Sprintf("component %s is the default of %s already", chosen, f.Capability()), "keep the annotation on one of them"))
-		return
-	}
-	if marked == "true" || o.Name == "default" && chosen == "" && marked != "false" {
-		b.defaults[f.Capability()] = o.Name
-	}
-	b.components[componentKey{f.Capability(), o.Name}] = o
-	b.plan.Components = append(b.plan.Components, Component{Name: o.Name, Capability: f.Capability(), Type: s.Type, Metadata: metadata})
 }
 
 // embed completes the components by the embedded ones and says which is its capability's default.
@@ -385,21 +380,33 @@ func (b *builder) resolve(o *resource.Object, path, capability, name, user strin
 	return key.name
 }
 
-func (b *builder) grants(o *resource.Object, grants []resource.Grant) []loam.Grant {
-	var all []loam.Grant
+// grants are what a function or app may reach, and what it may not though one of those says *.
+func (b *builder) grants(o *resource.Object, grants []resource.Grant) (all, denied []loam.Grant) {
 	known := b.capabilities()
+	any := false
 	for i, g := range grants {
 		at := fmt.Sprintf("spec.grants[%d].", i)
-		if !slices.Contains(known, g.Capability) {
+		out := loam.Grant{Capability: g.Capability, Component: g.Component, Names: g.Names, ReadOnly: g.Access == "read"}
+		if g.Capability == "*" && g.Component == "default" {
+			out.Component = "*"
+		}
+		switch {
+		case g.Capability != "*" && !slices.Contains(known, g.Capability):
 			b.fault(unresolved, o.Problem(at+"capability", fmt.Sprintf("there is no capability %q", g.Capability), meant(g.Capability, known, "the capabilities are ")))
 			continue
+		case g.Component == "*", g.Capability == "*":
+			any = true
+		default:
+			out.Component = b.resolve(o, at+"component", g.Capability, g.Component, o.Name)
 		}
-		all = append(all, loam.Grant{
-			Capability: g.Capability, Component: b.resolve(o, at+"component", g.Capability, g.Component, o.Name),
-			Names: g.Names, ReadOnly: g.Access == "read",
-		})
+		all = append(all, out)
 	}
-	return all
+	for _, c := range b.plan.Components {
+		if any && len(c.Scopes) > 0 && !slices.Contains(c.Scopes, o.Name) {
+			denied = append(denied, loam.Grant{Capability: c.Capability, Component: c.Name})
+		}
+	}
+	return all, denied
 }
 
 // target enters a function or app, whose names are of one space: scopes and callers tell them apart by nothing else.
@@ -415,7 +422,7 @@ func (b *builder) target(o *resource.Object) bool {
 }
 
 func (b *builder) function(o *resource.Object, s *resource.Function) {
-	grants := b.grants(o, s.Grants)
+	grants, denied := b.grants(o, s.Grants)
 	if !b.target(o) {
 		return
 	}
@@ -423,7 +430,7 @@ func (b *builder) function(o *resource.Object, s *resource.Function) {
 		Name: o.Name, File: beside(o, s.File), Source: beside(o, s.Source), ABI: s.ABI, Isolation: s.Isolation, Env: s.Env, Settings: s.Settings,
 		Timeout: s.Timeout, CPU: s.CPU, Memory: int64(s.Memory), Concurrency: s.Concurrency, Queue: s.Queue,
 		MaxRequest: int64(s.Limits.Request), MaxResponse: int64(s.Limits.Response), MaxCalls: int64(s.Limits.Calls), MaxEgress: int64(s.Limits.Egress),
-		Idle: s.Idle, Grants: grants,
+		Idle: s.Idle, Grants: grants, Denied: denied,
 	}
 	if n := s.Session; n != nil {
 		f.Session = &FunctionSession{Header: n.Header, Cookie: n.Cookie, Max: n.Max, Idle: n.Idle}
@@ -435,17 +442,18 @@ func (b *builder) function(o *resource.Object, s *resource.Function) {
 }
 
 func (b *builder) app(o *resource.Object, s *resource.App) {
-	grants := b.grants(o, s.Grants)
+	grants, denied := b.grants(o, s.Grants)
 	if other := b.ports[s.Port]; s.Port != 0 && other != "" {
 		b.fault(conflict, o.Problem("spec.port", fmt.Sprintf("%s has port %d already", other, s.Port), "write another, or delete it to get a free one"))
 	}
+	apis := b.apis(o, s, loam.Caller{Name: o.Name, Grants: grants, Denied: denied})
 	if !b.target(o) {
 		return
 	}
 	if s.Port != 0 {
 		b.ports[s.Port] = o.Key()
 	}
-	a := App{Name: o.Name, Address: s.Address, Command: s.Command, Env: s.Env, Port: s.Port, Health: s.Health.Path, Grants: grants}
+	a := App{Name: o.Name, Address: s.Address, Command: s.Command, Env: s.Env, Port: s.Port, Protocol: s.Protocol, Health: s.Health.Path, Grants: grants}
 	if s.Address == "" {
 		a.Dir = beside(o, cmp.Or(s.Dir, "."))
 	}
@@ -453,6 +461,7 @@ func (b *builder) app(o *resource.Object, s *resource.App) {
 		a.Source, a.Binary = beside(o, s.Source), beside(o, "build/"+o.Name)
 	}
 	b.plan.Apps = append(b.plan.Apps, a)
+	b.plan.APIs = append(b.plan.APIs, apis...)
 }
 
 // beside resolves a path by the file that declares it.
@@ -461,45 +470,6 @@ func beside(o *resource.Object, path string) string {
 		return path
 	}
 	return filepath.Join(filepath.Dir(o.File), filepath.FromSlash(path))
-}
-
-func (b *builder) subscription(o *resource.Object, s *resource.Subscription, tolerant bool) {
-	var subs []Subscription
-	component := b.resolve(o, "spec.pubsubname", "pubsub", s.Pubsubname, "")
-	if len(o.Scopes) == 0 {
-		b.fault(unresolved, o.Problem("scopes", "the events go to nobody", "write scopes: ["+b.anyTarget()+"] beside spec, naming functions or apps"))
-	}
-	bad := len(b.faults.problems) > 0
-	for i, name := range o.Scopes {
-		at := fmt.Sprintf("scopes[%d]", i)
-		ref, ok := b.targets[name]
-		if !ok {
-			b.missing(o, unresolved, at, []string{"Function", "App"}, name)
-			continue
-		}
-		before := len(b.faults.problems)
-		if !bad {
-			b.resolve(o, at, "pubsub", s.Pubsubname, name)
-		}
-		id := component + "\x00" + s.Topic + "\x00" + name
-		if other, ok := b.subscribed[id]; ok {
-			b.fault(conflict, o.Problem(at, fmt.Sprintf("Subscription/%s delivers topic %s to %s already", other, s.Topic, name), "delete one of them: a target gets an event once"))
-		}
-		if len(b.faults.problems) > before {
-			continue
-		}
-		subs = append(subs, Subscription{
-			Name: o.Name, Component: component, Topic: s.Topic, Path: s.Routes.Default, Target: ref, Group: name,
-			DeadLetter: s.DeadLetterTopic, Deliveries: s.Metadata.MaxDeliveries, InFlight: s.Metadata.MaxInFlight, RetryAfter: s.Metadata.RetryAfter,
-		})
-	}
-	if bad || len(b.faults.problems) > 0 && !tolerant {
-		return
-	}
-	for _, sub := range subs {
-		b.subscribed[component+"\x00"+s.Topic+"\x00"+sub.Target.Name] = o.Name
-	}
-	b.plan.Subscriptions = append(b.plan.Subscriptions, subs...)
 }
 
 // missing reports that none of kinds is called name, or that the one that is, is broken.
@@ -581,7 +551,7 @@ func Hash(item any) string {
 // Equal tells whether two plans run the same, whatever their statuses say.
 func (p *Plan) Equal(q *Plan) bool {
 	items := func(p *Plan) string {
-		return Hash([]any{p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, p.Components, p.Subscriptions})
+		return Hash([]any{p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, p.Components, p.Subscriptions, p.APIs, p.HTTPEndpoints, p.Resiliency})
 	}
 	return items(p) == items(q)
 }

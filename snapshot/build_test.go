@@ -31,9 +31,10 @@ func env() snapshot.Env {
 		}
 		return nil
 	}}
+	e.CheckMatch, e.CheckTrip = e.CheckExpression, e.CheckExpression
 	for _, capability := range []string{"state", "pubsub", "lock", "config", "sequence"} {
 		typ := capability + ".memory"
-		e.Factories = append(e.Factories, loam.Factory{Type: typ, Check: func(metadata map[string]string) error {
+		e.Factories = append(e.Factories, loam.Factory{Type: typ, Aliases: []string{capability + ".in-memory"}, Check: func(metadata map[string]string) error {
 			for name, value := range metadata {
 				if name != "retention" {
 					return loam.Errorf(loam.InvalidArgument, typ, "metadata %s: unknown; it takes retention", name)
@@ -46,6 +47,7 @@ func env() snapshot.Env {
 		}})
 		e.Embedded = append(e.Embedded, snapshot.Component{Name: "default", Capability: capability, Type: typ})
 	}
+	e.Factories = append(e.Factories, loam.Factory{Type: "secret.file", Aliases: []string{"secretstores.local.file"}, Check: func(map[string]string) error { return nil }})
 	return e
 }
 
@@ -223,7 +225,13 @@ func render(t *testing.T, p *snapshot.Plan) string {
 		Apps          []snapshot.App
 		Components    []snapshot.Component
 		Subscriptions []snapshot.Subscription
-	}{statuses, p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, nil, p.Subscriptions}
+		APIs          []snapshot.API          `yaml:"apis"`
+		HTTPEndpoints []snapshot.HTTPEndpoint `yaml:"httpEndpoints"`
+		Resiliency    *snapshot.Resiliency
+	}{statuses, p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, nil, p.Subscriptions, p.APIs, p.HTTPEndpoints, nil}
+	if r := p.Resiliency; len(r.Apps)+len(r.Components)+len(r.Others) > 0 {
+		out.Resiliency = &r
+	}
 	for _, c := range p.Components {
 		if c.Name != "default" || !c.Default || len(p.Components) == 5 && len(p.Statuses) == 1 {
 			out.Components = append(out.Components, c)

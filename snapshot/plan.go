@@ -22,7 +22,10 @@ type Plan struct {
 	Apps          []App
 	Components    []Component
 	Subscriptions []Subscription
-	Statuses      []Status // one for each declared resource, the implicit Gateway and each file with a part that names none
+	APIs          []API
+	HTTPEndpoints []HTTPEndpoint
+	Resiliency    Resiliency // of calls that no app's API makes: what has no scopes
+	Statuses      []Status   // one for each declared resource, the implicit Gateway and each file with a part that names none
 
 	good map[string]*resource.Object // the last version of each that held together, by key
 }
@@ -230,6 +233,7 @@ type Function struct {
 	Idle        time.Duration
 	Warmup      *Warmup
 	Grants      []loam.Grant // components by their own names
+	Denied      []loam.Grant // what it may not reach though a grant says *
 }
 
 // A FunctionSession names the header or cookie that says which requests belong together.
@@ -244,25 +248,163 @@ type Warmup struct{ Method, Path, Body string }
 
 // An App is a program to start, or one at Address.
 type App struct {
-	Name    string
-	Address string // where it runs already; empty: Command or Source is started
-	Command []string
-	Source  string // folder, joined to that of the file that declares it; empty: Command
-	Binary  string // what Source is built to: build/<name> beside that file
-	Dir     string // it runs in
-	Env     map[string]string
-	Port    int // 0: a free one
-	Health  string
-	Grants  []loam.Grant
+	Name     string
+	Address  string // where it runs already; empty: Command or Source is started, where there is one
+	Command  []string
+	Source   string // folder, joined to that of the file that declares it; empty: Command
+	Binary   string // what Source is built to: build/<name> beside that file
+	Dir      string // it runs in
+	Env      map[string]string
+	Port     int    // 0: a free one
+	Protocol string // that it speaks: http, https, h2c, grpc, grpcs
+	Health   string // path of HTTP
+	Grants   []loam.Grant
+}
+
+// Program tells whether there is one to send requests to: an app may only ask.
+func (a App) Program() bool { return a.Address != "" || len(a.Command) > 0 || a.Source != "" }
+
+// An API is one that an app is served, on sockets of its own.
+type API struct {
+	App            string
+	Dialect        string // dapr or layotto
+	Sockets        []APISocket
+	Caller         loam.Caller // who its calls are from
+	Target         bool        // there is a program to call back
+	Protocol       string      // it speaks
+	Address        string      // it listens on, where that is known: host:port
+	MaxConcurrency int         // calls of it at once; 0: no bound
+	Health         *AppHealth  // nil: it is not asked while it runs
+	Token          resource.Sensitive
+	TokenEnv       string // variable that holds Token
+	AppToken       resource.Sensitive
+	AppTokenEnv    string
+	MaxBody        int64 // bytes of a message; 0: no bound
+	Namespace      string
+	AllowedOrigins string
+	Dapr           Configuration
+	Resiliency     Resiliency
+}
+
+// Key names an API among all others.
+func (a API) Key() string { return a.App + "/" + a.Dialect }
+
+// An APISocket is where an API is served.
+type APISocket struct {
+	Name    string // of what is served: http, grpc, internal, public
+	Network string // tcp or unix
+	Address string // host:port, or a path
+}
+
+// AppHealth is how an app is asked while it runs.
+type AppHealth struct {
+	Path      string // of HTTP
+	Interval  time.Duration
+	Timeout   time.Duration
+	Threshold int // probes in a row that fail before it counts as unwell
+}
+
+// A Configuration is what Dapr's resources of that kind come to.
+type Configuration struct {
+	Allowed        []AccessRule // the only groups of the API that there are; none: all
+	Denied         []AccessRule
+	Features       []string // that are turned on
+	NameResolution string   // mdns, registry…
+	Resolution     map[string]string
+	DefaultDeny    bool        // who may call is whom AccessPolicies name
+	AccessPolicies []AccessFor // by app
+	Pipeline       Policy      // before the API over HTTP
+	AppPipeline    Policy      // before the app
+	LogCalls       bool
+	NoMetrics      bool
+}
+
+// An AccessRule names a group of an API.
+type AccessRule struct {
+	Name     string
+	Version  string
+	Protocol string // http or grpc; "": both
+}
+
+// AccessFor says what an app may call.
+type AccessFor struct {
+	App         string
+	TrustDomain string
+	Namespace   string
+	Deny        bool // what no operation names
+	Operations  []AccessOperation
+}
+
+// An AccessOperation is a path, with * for whatever is there, and methods; none: any.
+type AccessOperation struct {
+	Path    string
+	Methods []string
+	Deny    bool
+}
+
+// Resiliency is what is done round calls: of apps and components by name, and of those that are not named. Its Policies
+// have a timeout, a retry and a breaker at most.
+type Resiliency struct {
+	Apps       map[string]Policy
+	OtherApps  Policy
+	Components map[string]ComponentResiliency
+	Others     map[string]ComponentResiliency // by capability
+}
+
+// ComponentResiliency is for what a component is asked, and for what it brings.
+type ComponentResiliency struct{ Outbound, Inbound Policy }
+
+// App is what holds for calls to an app.
+func (r Resiliency) App(name string) Policy {
+	if p, ok := r.Apps[name]; ok {
+		return p
+	}
+	return r.OtherApps
+}
+
+// Component is what holds for a component.
+func (r Resiliency) Component(capability, name string) ComponentResiliency {
+	if p, ok := r.Components[name]; ok {
+		return p
+	}
+	return r.Others[capability]
+}
+
+// An HTTPEndpoint is a name for a URL outside.
+type HTTPEndpoint struct {
+	Name        string
+	URL         string // scheme, host and path
+	Headers     map[string]string
+	RootCA      resource.Sensitive // PEM; "": the system's
+	Certificate resource.Sensitive
+	PrivateKey  resource.Sensitive
+	Refs        []Ref // of Headers, by name; of rootCA, certificate and privateKey
+	Scopes      []string
 }
 
 // A Component is a driver to open.
 type Component struct {
 	Name       string
 	Capability string
-	Type       string
+	Type       string // as it was declared: a factory's, or one of its other names
+	Version    string
 	Metadata   map[string]string
-	Default    bool // the capability's own, for who names none
+	Settings   map[string]string // metadata that is the capability's, whatever the technology
+	Refs       []Ref             // what of both is not written but referred to
+	Scopes     []string          // apps that it is for; none: all
+	Timeout    time.Duration     // to open it in; 0: the server's own
+	Optional   bool              // that it does not open is a warning
+	Fatal      bool              // the process does not start while it does not open
+	Default    bool              // the capability's own, for who names none
+}
+
+// A Ref is metadata whose value is elsewhere: in a secret, or a variable.
+type Ref struct {
+	Name   string // of the metadata
+	Store  string // secret component
+	Secret string
+	Key    string // of the values that the secret has
+	Env    string // variable; in place of Store
 }
 
 // A Subscription delivers one topic to one target.
@@ -270,13 +412,24 @@ type Subscription struct {
 	Name       string // of the resource; several share it where it has several scopes
 	Component  string
 	Topic      string
-	Path       string
+	Rules      []EventRule // the first that matches says the path
+	Path       string      // where none does; "": the event is dropped
 	Target     TargetRef
 	Group      string // the target's kind and name: who subscribes twice still gets an event once
 	DeadLetter string // topic; empty: retries go on for ever
 	Deliveries int    // before DeadLetter
 	InFlight   int
 	RetryAfter time.Duration // the first time
+	Bulk       int           // events at once; 0: one
+	BulkWait   time.Duration // for so many to be there
+	Raw        bool          // events come without an envelope
+	Metadata   map[string]string
+}
+
+// An EventRule sends events that match to a path.
+type EventRule struct {
+	Match string // in CEL; "": every event
+	Path  string
 }
 
 // A Status says what became of one resource.

@@ -375,7 +375,9 @@ func (b *builder) lower(o *resource.Object, s *resource.Policy) layer {
 		l.Hedge = &Hedge{s.Hedge.After, s.Hedge.Max}
 	}
 	if k := s.Breaker; k != nil {
-		l.Breaker = &Breaker{o.Key() + " breaker", k.Failures, float64(k.ErrorRatio) / 100, k.MinRequests, k.Window, k.Rest, k.HalfOpen}
+		l.Breaker = &Breaker{
+			State: o.Key() + " breaker", Failures: k.Failures, ErrorRatio: float64(k.ErrorRatio) / 100, MinRequests: k.MinRequests, Window: k.Window, Rest: k.Rest, HalfOpen: k.HalfOpen,
+		}
 	}
 	if k := s.Bulkhead; k != nil {
 		l.Bulkhead = &Bulkhead{o.Key() + " bulkhead", k.Concurrency, k.Queue, k.Wait}

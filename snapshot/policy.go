@@ -212,4 +212,5 @@ type Breaker struct {
 	Window      time.Duration
 	Rest        time.Duration // before it is tried again
 	HalfOpen    int           // tries that must succeed to close it
+	Trip        string        // in CEL, over the counts since it closed or Window began: it opens where that is true; "": not asked
 }
