@@ -297,7 +297,6 @@ func (b *builder) apis(o *resource.Object, s *resource.App, caller loam.Caller) 
 		tcp(&a, "internal", d.Internal)
 		tcp(&a, "public", d.Public)
 		a.Dapr, a.Caller.Denied = b.configure(o, d.Configuration, caller.Denied)
-		a.Caller.Denied = append(a.Caller.Denied, b.topicScopes(o.Name)...)
 		all = append(all, a)
 	}
 	if l := s.API.Layotto; l != nil {
@@ -324,54 +323,6 @@ func (b *builder) apis(o *resource.Object, s *resource.App, caller loam.Caller) 
 		maps.Copy(b.addresses, mine)
 	}
 	return all
-}
-
-// topicScopes are the topics that pubsub components keep an app from publishing to.
-func (b *builder) topicScopes(app string) (denied []loam.Grant) {
-	for _, c := range b.plan.Components {
-		if c.Capability == "pubsub" {
-			for _, g := range c.topics("publishingScopes", app) {
-				g.Capability, g.Component = "pubsub", c.Name
-				denied = append(denied, g)
-			}
-		}
-	}
-	return denied
-}
-
-// topics are those kept from an app: by the scopes of its way (app1=t1,t2;app2=), by allowedTopics and protectedTopics.
-func (c Component) topics(way, app string) (denied []loam.Grant) {
-	list := func(text string) []string {
-		return slices.DeleteFunc(strings.Split(strings.ReplaceAll(text, " ", ""), ","), func(t string) bool { return t == "" })
-	}
-	if allowed := list(c.Settings["allowedTopics"]); len(allowed) > 0 {
-		denied = append(denied, loam.Grant{Except: allowed})
-	}
-	var mine []string
-	for entry := range strings.SplitSeq(strings.ReplaceAll(c.Settings[way], " ", ""), ";") {
-		if name, topics, said := strings.Cut(entry, "="); said && name == app {
-			mine = append(mine, list(topics)...)
-			denied = append(denied, loam.Grant{})
-		}
-	}
-	if len(denied) > 0 && len(mine) > 0 {
-		denied = slices.DeleteFunc(denied, func(g loam.Grant) bool { return g.Except == nil })
-		denied = append(denied, loam.Grant{Except: mine})
-	}
-	kept := slices.DeleteFunc(list(c.Settings["protectedTopics"]), func(t string) bool { return slices.Contains(mine, t) })
-	if len(kept) > 0 {
-		denied = append(denied, loam.Grant{Names: kept})
-	}
-	return denied
-}
-
-// MaySubscribe tells whether an app may subscribe to a topic of a pubsub component.
-func (c Component) MaySubscribe(app, topic string) error {
-	caller := loam.Caller{Name: app, Grants: []loam.Grant{{Capability: "*", Component: "*"}}, Denied: c.topics("subscriptionScopes", app)}
-	for i := range caller.Denied {
-		caller.Denied[i].Capability, caller.Denied[i].Component = "pubsub", c.Name
-	}
-	return caller.Check("pubsub", c.Name, topic, false)
 }
 
 // configuration enters a Configuration: what it comes to is an app's to ask.

@@ -3,7 +3,6 @@ package snapshot_test
 import (
 	"testing"
 
-	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/resource"
 	"github.com/loam-run/loam/snapshot"
 )
@@ -60,24 +59,5 @@ scopes: [stock]
 	}
 	if len(plan.Resiliency.Components) != 0 {
 		t.Errorf("resiliency %+v", plan.Resiliency)
-	}
-}
-
-// TestTopicScopes: what a pubsub component's scopes mean, app by app and way by way.
-func TestTopicScopes(t *testing.T) {
-	c := snapshot.Component{Name: "bus", Settings: map[string]string{
-		"subscriptionScopes": "a=x, y;b=;c=p", "allowedTopics": "x,y,z,p", "protectedTopics": "p",
-	}}
-	for _, one := range []struct {
-		app, topic string
-		may        bool
-	}{
-		{"a", "x", true}, {"a", "z", false}, {"a", "p", false}, {"b", "x", false}, {"c", "p", true}, {"c", "x", false},
-		{"d", "x", true}, {"d", "p", false}, {"d", "other", false},
-	} {
-		err := c.MaySubscribe(one.app, one.topic)
-		if (err == nil) != one.may || err != nil && loam.CodeOf(err) != loam.PermissionDenied {
-			t.Errorf("%+v: %v", one, err)
-		}
 	}
 }
