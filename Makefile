@@ -40,9 +40,10 @@ sdk: ## Install the compilers of the guest SDKs (Debian, as root) and hold the l
 	@$(GO) test -C tools -tags sdk ./apigen
 	@$(GO) test -tags sdk ./test/sdk ./wasm/wagi ./wasm/httpwasm ./wasm/proxywasm ./examples/layotto-guest
 
-test-peers: ## Hold the data path against other programs: h2spec, gRPC's interop cases, nginx's verdicts on smuggling, WebSocket libraries (Debian, as root)
+test-peers: ## Hold the data path against other programs: h2spec, gRPC's interop cases, nginx's verdicts on smuggling, WebSocket libraries, Dapr's encryption (Debian, as root)
 	@test/peers/install.sh
 	@$(GO) vet -C test/http2 ./... && $(GO) test -C test/http2 ./...
+	@$(GO) vet -C test/crypto ./... && $(GO) test -C test/crypto ./...
 	@$(GO) vet -tags peers ./test/peers && PATH=$$PATH:/usr/sbin $(GO) test -tags peers ./test/peers
 	@$(GO) vet -C test/peers/websocket ./... && $(GO) test -C test/peers/websocket ./...
 
