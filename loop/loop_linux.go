@@ -34,6 +34,9 @@ type loop struct {
 	turns []interface{ turn() }
 	spare []interface{ turn() }
 
+	more    bool    // events of this turn are still to be looked at
+	writers []*task // that write once they were
+
 	yielded []*task // that would go on computing
 	wheel   wheel
 
@@ -113,13 +116,24 @@ func (l *loop) run() {
 		l.takeTurns() // first: who yields in this turn runs in the next one, after another look at sockets and clock
 		l.takeYielded()
 		for i := range events[:n] {
+			l.more = i+1 < n
 			l.event(&events[i])
 		}
+		l.takeWriters()
 		for i := 0; i < roundsPerTurn && l.inbox.some.Load(); i++ {
 			l.read()
 		}
 		l.wheel.advance(l.now)
 	}
+}
+
+// takeWriters lets those write that waited until all events of the turn were seen.
+func (l *loop) takeWriters() {
+	for i := 0; i < len(l.writers); i++ {
+		l.writers[i].turn()
+	}
+	clear(l.writers)
+	l.writers = l.writers[:0]
 }
 
 // roundsPerTurn is how often tasks may wake each other before the loop looks at its sockets again.
