@@ -70,6 +70,8 @@ func Append(b []byte, e *loam.Event, pubsub string) []byte {
 		}
 	}
 	switch {
+	case len(e.Data) == 0:
+		b = b[:len(b)-1] // the comma: an event may be without data
 	case isBinary(e.ContentType):
 		b = appendBase64(b, e.Data)
 	case IsJSON(e.ContentType) && json.Valid(e.Data):

@@ -112,7 +112,7 @@ func wholeEvents(t *testing.T, d pubsub.Driver) {
 		ID: "1", Source: "s", Type: "y", Subject: "j", Time: time.UnixMilli(1_700_000_000_123), ContentType: "text/plain", Topic: "t",
 		Attributes: map[string]string{"traceparent": "00-1", "x": "ü"}, Data: []byte("\x00data\xff"),
 	}
-	bare := loam.Event{ID: "2", Topic: "t", Time: time.UnixMilli(0)}
+	bare := loam.Event{ID: "2", ContentType: "application/json", Topic: "t", Time: time.UnixMilli(0)} // which Bus gives every event
 	usual := loam.Event{ID: "3", Source: "orders", Type: "t", ContentType: "application/json", Topic: "t", Time: time.UnixMilli(1), Data: []byte("{}")}
 	if err := d.Publish(t.Context(), []loam.Event{sent, bare, usual}); err != nil {
 		t.Fatal(err)
