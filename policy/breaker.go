@@ -98,7 +98,7 @@ func failed(res *loam.Response, err error) bool {
 	if res.Length > 0 || res.Tunnel != nil { // a gRPC call that fails at once has no body
 		return false
 	}
-	code, ok := grpc.Status(res.Header)
+	code, ok := grpc.ParseCode(res.Header)
 	return ok && blamed(code)
 }
 

@@ -241,7 +241,7 @@ func (p *retry) reason(req *loam.Request, res *loam.Response, err error) Conditi
 		return 0
 	}
 	if p.codes != 0 {
-		if code, ok := grpc.Status(res.Header); ok && p.codes>>code&1 != 0 {
+		if code, ok := grpc.ParseCode(res.Header); ok && p.codes>>code&1 != 0 {
 			return OnGatewayError
 		}
 	}

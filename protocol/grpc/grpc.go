@@ -1,9 +1,12 @@
-// Package grpc is what a proxy needs to know of gRPC over HTTP/2: how a request is told from others, how long its sender
-// waits, and what a failure looks like to it. Messages themselves pass through unread.
+// Package grpc speaks gRPC over HTTP/2. A Server is a target that answers calls by handlers, a Client calls methods of a
+// server that a target leads to; the connections are package http2's. A proxy finds here how a call is told from other
+// requests, how long its sender waits, and what a failure looks like to it.
+//
+// Messages are what reads and writes itself, as tools/apigen makes them: nothing is looked up by reflection, and nothing
+// is registered.
 package grpc
 
 import (
-	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -56,8 +59,7 @@ func ParseTimeout(s string) (time.Duration, bool) {
 }
 
 // ErrorResponse is what a target's error looks like to a gRPC client: an answer of a head alone, which is the trailer
-// too ("Trailers-Only"). The message has the hint, for gRPC has no other place to say it. An error that nobody
-// classified keeps its words to the log: they may hold what a stranger should not read.
+// too ("Trailers-Only"). The message has the hint, for gRPC has no other place to say it.
 func ErrorResponse(err error) *loam.Response {
 	res := &loam.Response{Status: 200, Header: make(loam.Header, 0, 3)}
 	res.Header.Add("content-type", "application/grpc")
@@ -65,28 +67,25 @@ func ErrorResponse(err error) *loam.Response {
 	return res
 }
 
-// AppendStatus adds the fields that say how a call ended.
-func AppendStatus(to loam.Header, err error) loam.Header {
-	code := loam.CodeOf(err)
-	message := ""
-	var known *loam.Error
-	if errors.As(err, &known) {
-		message = err.Error()
-		if hint := loam.HintOf(err); hint != "" {
-			message += " (" + hint + ")"
-		}
-	} else if code != loam.OK {
-		message = code.String()
-	}
-	to.Add("grpc-status", strconv.Itoa(int(code)))
-	if message != "" {
-		to.Add("grpc-message", EncodeMessage(message))
-	}
-	return to
-}
-
 // maxMessage bounds grpc-message: a peer refuses a trailer that is too long and would not see the status either.
 const maxMessage = 4 << 10
+
+// AppendTimeout adds the field grpc-timeout, rounded up to what eight digits can say.
+func AppendTimeout(to loam.Header, d time.Duration) loam.Header {
+	const most = 99_999_999
+	n, unit := max(int64(d), 0), byte('n')
+	for _, next := range [...]struct {
+		by   int64
+		unit byte
+	}{{1000, 'u'}, {1000, 'm'}, {1000, 'S'}, {60, 'M'}, {60, 'H'}} {
+		if n <= most {
+			break
+		}
+		n, unit = (n+next.by-1)/next.by, next.unit
+	}
+	to.Add("grpc-timeout", string(append(strconv.AppendInt(make([]byte, 0, 12), min(n, most), 10), unit)))
+	return to
+}
 
 // EncodeMessage makes a value of grpc-message: what is not printable ASCII, and the percent sign, is percent-encoded.
 func EncodeMessage(s string) string {
@@ -102,8 +101,8 @@ func EncodeMessage(s string) string {
 	return b.String()
 }
 
-// Status reads how a call ended from the fields of its trailer. It is false where they do not say.
-func Status(trailer loam.Header) (loam.Code, bool) {
+// ParseCode reads how a call ended from the fields of its trailer. It is false where they do not say.
+func ParseCode(trailer loam.Header) (loam.Code, bool) {
 	value := trailer.Get("grpc-status")
 	if value == "" { // as in every answer that is not gRPC's: no error is made for it
 		return loam.Unknown, false
@@ -112,8 +111,5 @@ func Status(trailer loam.Header) (loam.Code, bool) {
 	if err != nil {
 		return loam.Unknown, false
 	}
-	if n > uint64(loam.Unauthenticated) {
-		return loam.Unknown, true
-	}
-	return loam.Code(n), true
+	return code(n), true
 }

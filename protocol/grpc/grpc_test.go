@@ -49,7 +49,7 @@ func TestErrorResponse(t *testing.T) {
 	if want := "app: unavailable: niemand hört zu 100%\n (start it)"; bad != nil || message != want {
 		t.Errorf("message %q, %v, want %q", message, bad, want)
 	}
-	if code, ok := grpc.Status(res.Header); !ok || code != loam.Unavailable {
+	if code, ok := grpc.ParseCode(res.Header); !ok || code != loam.Unavailable {
 		t.Errorf("Status = %v, %t", code, ok)
 	}
 	if res := grpc.ErrorResponse(errors.New("secret")); strings.Contains(res.Header.Get("grpc-message"), "secret") {

@@ -255,7 +255,9 @@ func (cl *Client) sendBody(t loam.Task, req *loam.Request, s *stream) {
 	p := &pump{s: s}
 	s.pump = p
 	p.task = t.Go(func(t loam.Task) {
+		protocol.Bind(req.Body, t)
 		err := s.sendFrom(t, req)
+		protocol.Bind(req.Body, nil)
 		sh := s.sh
 		sh.enter(t)
 		if err != nil {
@@ -287,7 +289,9 @@ func (p *pump) stop(t loam.Task) {
 		p.task.Cancel()
 		p.waiter = t
 		sh.mu.Unlock()
-		_ = t.Park(time.Time{}) // canceled or not, it has to be over
+		if t.Park(time.Time{}) != nil { // canceled or not, it has to be over
+			t.Yield() // a canceled task does not wait any more, and the pump may need its thread
+		}
 	}
 }
 

@@ -129,7 +129,7 @@ func blame(res *loam.Response, err error, isGRPC bool) bool {
 		return true
 	}
 	if isGRPC {
-		switch code, _ := grpc.Status(res.Header); code { // where an answer is a head alone; a trailer comes too late
+		switch code, _ := grpc.ParseCode(res.Header); code { // where an answer is a head alone; a trailer comes too late
 		case loam.DeadlineExceeded, loam.Internal, loam.Unavailable, loam.DataLoss:
 			return true
 		}

@@ -1,0 +1,16 @@
+package protocol
+
+import "github.com/loam-run/loam"
+
+// A Bound is a body whose Read waits for another task and not for a connection: it cannot know by itself which task calls.
+// Who reads a body in another task than its request's binds it first, and to nil when it reads no more before the end.
+type Bound interface {
+	Bind(t loam.Task)
+}
+
+// Bind binds a body that has to be.
+func Bind(body any, t loam.Task) {
+	if b, ok := body.(Bound); ok {
+		b.Bind(t)
+	}
+}
