@@ -14,7 +14,7 @@ ifneq ($(shell command -v gcc || command -v clang),)
 RACE := -race
 endif
 
-.PHONY: all build run test sdk test-peers race lint bench bench-proxy cross fresh soak-store soak-shop soak-upgrade soak-reload soak-upstreams soak-ledger fuzz clean help
+.PHONY: all build run redis test sdk test-peers race lint bench bench-proxy cross fresh soak-store soak-shop soak-upgrade soak-reload soak-upstreams soak-ledger soak-redis fuzz clean help
 
 all: build test ## Build and test, as CI does (what make alone does)
 
@@ -26,7 +26,10 @@ run: build ## Build, then run the shop of examples/shop until Ctrl-C
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/customer ./examples/shop/customer
 	@exec bin/loam dev examples/shop
 
-test: ## Vet and run every test
+redis: ## Install the redis-server that tests start (Debian, as root)
+	@test/redis/install.sh
+
+test: redis ## Vet and run every test
 	@echo "vet"
 	@$(GO) vet ./...
 	@$(GO) vet -C tools ./apigen/...
@@ -99,6 +102,9 @@ soak-upgrade: build ## 100 hot upgrades in a row under mixed load: nothing fails
 
 soak-ledger: build ## kill -9 twenty times under load, and hold the usage ledger against what was answered
 	@$(GO) run ./test/soak/ledger
+
+soak-redis: build redis ## kill -9 redis-server again and again under load: errors while it is gone, nothing lost
+	@$(GO) run ./test/soak/redis
 
 soak-hostile: build ## Guests that do their worst for ten minutes beside neighbours (make sdk)
 	@$(GO) run ./test/soak/hostile

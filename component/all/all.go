@@ -7,6 +7,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/component/local"
 	"github.com/loam-run/loam/component/memory"
+	"github.com/loam-run/loam/component/redis"
 	"github.com/loam-run/loam/component/sqlite"
 )
 
@@ -15,6 +16,7 @@ func Factories() []loam.Factory {
 	return slices.Concat(
 		local.Factories(),
 		memory.New().Factories(),
+		redis.Factories(),
 		sqlite.New().Factories(),
 	)
 }
