@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/dialect"
 )
 
@@ -25,6 +26,8 @@ type Settings struct {
 	Health         *AppHealth
 	Namespace      string // Dapr's, which names an app besides its id; "": default
 	InternalPort   int    // where other sidecars reach this one; 0: they do not
+
+	Subscriptions func() []Subscription // those that are active, as metadata tells them; nil: none
 }
 
 // AppHealth is how often the program is asked how it is.
@@ -49,6 +52,13 @@ type API struct {
 	log      *slog.Logger
 
 	channel *channel // the program, as it is called
+
+	cors    *cors // nil: there is none
+	routes  *routeTable
+	public  *routeTable
+	maxBody int64 // bytes; 0: no bound
+	self    selfMetadata
+	watches *config.Subscriptions // of the program, to configuration
 }
 
 // New makes the API.
@@ -56,7 +66,10 @@ func New(o dialect.Options, s Settings) (*API, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &API{opts: o, settings: s, log: o.Log}
+	a := &API{opts: o, settings: s, log: o.Log, maxBody: o.App.MaxBody, cors: newCORS(s.AllowedOrigins)}
+	a.watches = config.NewSubscriptions(o.Capabilities.Config, o.Log)
+	a.routes = newRouteTable(httpRoutes(), s.Allowed, s.Denied)
+	a.public = newRouteTable(publicRoutes(), nil, nil)
 	var err error
 	if a.channel, err = newChannel(o, s); err != nil {
 		return nil, err

@@ -1,0 +1,125 @@
+package dapr
+
+import (
+	"encoding/json"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/capability/config"
+)
+
+// Close ends what the API does by itself, and waits for it.
+func (a *API) Close() { a.watches.Close() }
+
+// configuration finds a configuration component.
+func (a *API) configuration(name string) (*config.Config, error) {
+	c, err := a.opts.Capabilities.Config(name)
+	if err == nil {
+		return c, nil
+	}
+	f := a.missing("config", err, errConfigNotConfigured, errConfigNotFound, "configuration store "+name, nil).(*failure)
+	switch f.tag {
+	case errConfigNotFound.tag:
+		f.message = "configuration store " + name + " not found"
+	case errConfigNotConfigured.tag:
+		if f.code != loam.Unavailable {
+			f.message = "configuration stores not configured"
+		}
+	}
+	return nil, f
+}
+
+// getConfig reads items; with no keys, all of them.
+func (a *API) getConfig(req *loam.Request, store string, keys []string) ([]config.Item, error) {
+	c, err := a.configuration(store)
+	if err != nil {
+		return nil, err
+	}
+	var items []config.Item
+	await(req, func() { items, err = c.Get(req.Context(), a.opts.App.Caller, keys) })
+	if err != nil {
+		return nil, errConfigGet.caused(err, "failed to get %s from Configuration store %s: %s", keys, store, words(err))
+	}
+	return items, nil
+}
+
+// jsonConfig is an item of configuration as JSON has it.
+type jsonConfig struct {
+	Value    string            `json:"value,omitempty"`
+	Version  string            `json:"version,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+func configItems(items []config.Item) map[string]jsonConfig {
+	m := make(map[string]jsonConfig, len(items))
+	for _, it := range items {
+		m[it.Key] = jsonConfig{string(it.Value), it.Version, it.Metadata}
+	}
+	return m
+}
+
+func (c *call) getConfiguration() error {
+	items, err := c.api.getConfig(c.Request, c.params[0], c.queries("key"))
+	if err != nil {
+		return err
+	}
+	if len(items) == 0 {
+		c.empty()
+		return nil
+	}
+	return c.encode(configItems(items))
+}
+
+// subscribeConfiguration has changes posted to the program until it unsubscribes.
+func (c *call) subscribeConfiguration() error {
+	a, store, keys := c.api, c.params[0], c.queries("key")
+	if a.opts.App.Target == nil {
+		if _, err := a.configuration(store); err != nil {
+			return err
+		}
+		return errAppChannel.failure("app channel is not initialized. cannot subscribe to configuration updates")
+	}
+	id, err := a.subscribeConfig(c.Request, store, keys, func(id string, items []config.Item) {
+		all := configItems(items)
+		body, err := json.Marshal(map[string]any{"id": id, "items": all})
+		if err != nil {
+			panic("dapr: " + err.Error()) // strings only
+		}
+		for key := range all {
+			if err := a.pushConfiguration(store, key, body); err != nil {
+				a.log.Warn("change of configuration not delivered", "component", store, "key", key, "error", err)
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return c.encode(map[string]string{"id": id})
+}
+
+// subscribeConfig begins to hand changes on.
+func (a *API) subscribeConfig(req *loam.Request, store string, keys []string, changed func(id string, items []config.Item)) (id string, err error) {
+	if _, err := a.configuration(store); err != nil {
+		return "", err
+	}
+	await(req, func() { id, err = a.watches.Add(req.Context(), store, a.opts.App.Caller, keys, changed) })
+	if err != nil {
+		return "", errConfigSubscribe.caused(err, "failed to subscribe %s from Configuration store %s: %s", keys, store, words(err))
+	}
+	return id, nil
+}
+
+func (c *call) unsubscribeConfiguration() error {
+	if _, err := c.api.configuration(c.params[0]); err != nil {
+		return err
+	}
+	if err := c.api.watches.Remove(c.params[0], c.params[1]); err != nil {
+		b, err := json.Marshal(map[string]string{"message": unsubscribeFailed(c.params[1])})
+		c.json(errConfigGet.status, append(b, '\n'))
+		return err
+	}
+	return c.encode(map[string]bool{"ok": true})
+}
+
+func unsubscribeFailed(id string) string {
+	return "failed to unsubscribe to configuration request " + id + ": subscription does not exist"
+}
