@@ -20,6 +20,8 @@ type BreakerConfig struct {
 	Window      time.Duration // 10s
 	Rest        time.Duration // before it is tried again; 5s
 	HalfOpen    int           // requests that try it then, and must all succeed to close it; 1
+	Trip        *Trip         // it opens where that is true, too; nil: it is not asked
+	Interval    time.Duration // after which the counts of Trip begin anew; 0: never
 	Told        Told
 }
 
@@ -31,6 +33,7 @@ type Breaker struct {
 	open atomic.Bool // or half open: what is rare is behind the lock
 	row  atomic.Int64
 	seen *window // requests, and failures; nil: not counted
+	trip *counts // nil: not counted
 	err  error
 
 	mu        sync.Mutex // guards what follows; never held while waiting
@@ -50,6 +53,9 @@ func NewBreaker(c BreakerConfig) *Breaker {
 	b := &Breaker{c: c, err: refusal(loam.Unavailable, "breaker", "the target failed too often and is given rest", "see why it fails; it is tried again within "+c.Rest.String())}
 	if c.ErrorRatio > 0 {
 		b.seen = newWindow(c.Window)
+	}
+	if c.Trip != nil {
+		b.trip = &counts{trip: c.Trip, interval: c.Interval}
 	}
 	return b
 }
@@ -83,6 +89,9 @@ func (g *guarded) Serve(req *loam.Request) (*loam.Response, error) {
 	if b.seen != nil {
 		t := req.Task()
 		b.seen.add(t, t.Now(), 1, 0)
+	}
+	if b.trip != nil && loam.CodeOf(err) != loam.Canceled {
+		b.trip.add(req.Task().Now(), false)
 	}
 	return res, err
 }
@@ -120,6 +129,9 @@ func (b *Breaker) failure(req *loam.Request) {
 		b.seen.add(t, now, 1, 1)
 		all, failures := b.seen.sum(now, windowTenths)
 		enough = enough || all >= int64(b.c.MinRequests) && float64(failures) >= b.c.ErrorRatio*float64(all)
+	}
+	if b.trip != nil {
+		enough = b.trip.add(now, true) || enough
 	}
 	if !enough {
 		return
@@ -202,6 +214,9 @@ func (b *Breaker) tried(req *loam.Request, opened int, how outcome) {
 			b.row.Store(0)
 			if b.seen != nil {
 				b.seen.forget()
+			}
+			if b.trip != nil {
+				b.trip.forget(req.Task().Now())
 			}
 			b.open.Store(false)
 		}

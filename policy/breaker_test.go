@@ -232,3 +232,51 @@ func TestWindow(t *testing.T) {
 		t.Errorf("%d after it forgot", all)
 	}
 }
+
+// An expression over the counts opens it, and the counts begin anew after their interval, and when it closes.
+func TestBreakerTrip(t *testing.T) {
+	if _, err := ParseTrip("requests + 1"); err == nil {
+		t.Error("a number is no answer")
+	}
+	if _, err := ParseTrip("request > 1"); err == nil {
+		t.Error("there is no such variable")
+	}
+	bubble(t, func(t *testing.T) {
+		trip, err := ParseTrip("requests >= 4 && totalFailures * 2 >= requests && totalSuccesses < 3 && consecutiveSuccesses == 0 && consecutiveFailures > 0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := NewBreaker(BreakerConfig{Failures: -1, Trip: trip, Interval: 10 * time.Second, Rest: time.Second})
+		s := &script{steps: []any{status(500), status(200), status(500), status(500), status(200), status(500), status(200), status(500)}}
+		target := b.Policy()(s)
+		serve := func(n int) {
+			for range n {
+				_, _ = target.Serve(get(t, "/"))
+			}
+		}
+		serve(3)
+		pass(10 * time.Second) // forgotten
+		serve(1)
+		if b.Open() {
+			t.Fatal("it remembers what is too long ago")
+		}
+		serve(3)
+		if b.Open() {
+			t.Fatal("a success opened it")
+		}
+		serve(1)
+		if !b.Open() {
+			t.Fatal("three of five failed, and it is closed")
+		}
+		pass(time.Second)
+		s.steps, s.calls = []any{status(200), status(500), status(500), status(500), status(500)}, 0
+		serve(4)
+		if b.Open() {
+			t.Fatal("the counts of before it closed still count")
+		}
+		serve(1)
+		if !b.Open() {
+			t.Fatal("it does not open again")
+		}
+	})
+}
