@@ -38,6 +38,8 @@ type Options struct {
 	Healthy func() error
 	// Shutdown ends the process as SIGTERM does; nil: the dialect may not.
 	Shutdown func()
+	// SetLevel changes from which level on is logged what a component says (DEBUG, INFO, WARN, ERROR); nil: nobody can.
+	SetLevel func(component, level string) error
 }
 
 // A Callback is how the program is told of what happens, in its dialect. Every method may be called from many goroutines
