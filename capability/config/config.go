@@ -61,16 +61,19 @@ func (c *Config) Delete(ctx context.Context, caller *loam.Caller, keys []string)
 	return c.driver.Delete(ctx, keys)
 }
 
-// Watch calls changed with each change of keys until ctx ends; with no keys, of all that the caller may read.
+// Watch calls changed with what is there of keys, be it nothing, then with each change, until ctx ends; with no keys, of all
+// that the caller may read. Subscriptions does that for programs, by ids.
 func (c *Config) Watch(ctx context.Context, caller *loam.Caller, keys []string, changed func([]Item)) error {
 	if err := c.check(caller, keys, false); err != nil {
 		return err
 	}
+	first := true
 	return c.driver.Watch(ctx, keys, func(items []Item) {
 		items = slices.DeleteFunc(items, func(it Item) bool { return c.unreadable(caller, it) })
-		if len(items) > 0 {
+		if len(items) > 0 || first {
 			changed(items)
 		}
+		first = false
 	})
 }
 

@@ -11,8 +11,10 @@ type Driver interface {
 	Set(ctx context.Context, items []Item) error
 	// Delete removes keys; those that are not there are no error.
 	Delete(ctx context.Context, keys []string) error
-	// Watch calls changed with each change of keys (of any key where keys is empty) until ctx ends, then returns
-	// nil. A deleted key comes with an empty Version. Changes between two calls may be merged; the last is never lost.
+	// Watch calls changed with what is there of keys (of all keys where keys is empty), be it nothing, as soon as it listens,
+	// then with each change, until ctx ends: nil. Another end is an error. A deleted key comes with an empty Version. It
+	// calls changed from one goroutine at a time, never after it returned. Changes between two calls may be merged; the
+	// last is never lost.
 	Watch(ctx context.Context, keys []string, changed func([]Item)) error
 	Close() error
 }

@@ -39,8 +39,10 @@ func (w *Watcher) Changed(items []Item) {
 	}
 }
 
-// Run hands changes on, in key order, until ctx ends.
-func (w *Watcher) Run(ctx context.Context, changed func([]Item)) {
+// Run hands on what is there, then changes, in key order, until ctx ends. The driver has made the watcher known before it
+// read what is there.
+func (w *Watcher) Run(ctx context.Context, there []Item, changed func([]Item)) {
+	changed(there)
 	for {
 		select {
 		case <-ctx.Done():

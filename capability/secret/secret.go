@@ -14,7 +14,8 @@ import (
 // Bounds of a secret.
 const (
 	MaxName  = 253
-	MaxValue = 1 << 20 // bytes
+	MaxValue = 1 << 20 // bytes, of all its fields
+	MaxAll   = 4 << 20 // bytes, of all that are read at once
 )
 
 // A Store is one component's secrets.
@@ -28,28 +29,103 @@ func New(name string, d Driver) *Store { return &Store{name, d} }
 
 // Get returns the secret of that name. Its bytes are the caller's; errors never hold them.
 func (s *Store) Get(ctx context.Context, caller *loam.Caller, name string) ([]byte, error) {
-	op := "secret " + strconv.Quote(name)
-	if !validName(name) {
-		return nil, loam.Errorf(loam.InvalidArgument, op, "a name takes 1 to %d letters, digits, dots, dashes and _, and begins with neither a dot nor a dash", MaxName)
-	}
-	if err := caller.Check("secret", s.name, name, false); err != nil {
+	op, err := s.check(caller, name)
+	if err != nil {
 		return nil, err
 	}
 	value, err := s.driver.Get(ctx, name)
 	if err != nil {
-		return nil, &loam.Error{Code: loam.CodeOf(err), Op: op, Err: err, Hint: loam.HintOf(err)}
+		return nil, wrap(op, err)
 	}
-	if len(value) > MaxValue {
-		return nil, loam.Errorf(loam.ResourceExhausted, op, "it has %d bytes: at most %d", len(value), MaxValue)
-	}
-	return value, nil
+	return value, checkSize(op, len(value))
 }
 
-// validName keeps to what is the name of a variable, of a file in its own folder and of a key elsewhere.
+// GetFields returns all values of the secret of that name, by their names; a secret that has only one has it under its own.
+// metadata is for the driver.
+func (s *Store) GetFields(ctx context.Context, caller *loam.Caller, name string, metadata map[string]string) (map[string]string, error) {
+	op, err := s.check(caller, name)
+	if err != nil {
+		return nil, err
+	}
+	if f, ok := s.driver.(Fielded); ok {
+		fields, err := f.GetFields(ctx, name, metadata)
+		if err != nil {
+			return nil, wrap(op, err)
+		}
+		return fields, checkSize(op, sizeOf(fields))
+	}
+	value, err := s.driver.Get(ctx, name)
+	if err != nil {
+		return nil, wrap(op, err)
+	}
+	return map[string]string{name: string(value)}, checkSize(op, len(value))
+}
+
+// GetAll returns all secrets that the caller may read, by name, with their values by theirs. Unimplemented: the component
+// cannot list what it has.
+func (s *Store) GetAll(ctx context.Context, caller *loam.Caller, metadata map[string]string) (map[string]map[string]string, error) {
+	const op = "secret.GetAll"
+	l, ok := s.driver.(Lister)
+	if !ok {
+		return nil, loam.Errorf(loam.Unimplemented, op, "component %q does not tell which secrets it has", s.name)
+	}
+	all, err := l.GetAll(ctx, metadata)
+	if err != nil {
+		return nil, wrap(op, err)
+	}
+	size := 0
+	may := make(map[string]map[string]string, len(all))
+	for name, fields := range all {
+		if caller.Check("secret", s.name, name, false) == nil {
+			may[name] = fields
+			size += sizeOf(fields)
+		}
+	}
+	if size > MaxAll {
+		return nil, loam.Errorf(loam.ResourceExhausted, op, "together they have %d bytes: at most %d", size, MaxAll)
+	}
+	return may, nil
+}
+
+func (s *Store) check(caller *loam.Caller, name string) (op string, err error) {
+	op = "secret " + strconv.Quote(name)
+	if !validName(name) {
+		return op, loam.Errorf(loam.InvalidArgument, op, "a name takes 1 to %d letters, digits and any of .-_:/, and no part of it between slashes is empty or begins with a dot or a dash", MaxName)
+	}
+	return op, caller.Check("secret", s.name, name, false)
+}
+
+func wrap(op string, err error) error {
+	return &loam.Error{Code: loam.CodeOf(err), Op: op, Err: err, Hint: loam.HintOf(err)}
+}
+
+func sizeOf(fields map[string]string) (n int) {
+	for _, v := range fields {
+		n += len(v)
+	}
+	return n
+}
+
+func checkSize(op string, n int) error {
+	if n > MaxValue {
+		return loam.Errorf(loam.ResourceExhausted, op, "it has %d bytes: at most %d", n, MaxValue)
+	}
+	return nil
+}
+
+// validName keeps to what is the name of a variable, of a file below its own folder and of a key elsewhere.
 func validName(name string) bool {
-	return name != "" && len(name) <= MaxName && name[0] != '.' && name[0] != '-' && !strings.ContainsFunc(name, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
-	})
+	if name == "" || len(name) > MaxName || strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(".-_:/", r)
+	}) {
+		return false
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "" || part[0] == '.' || part[0] == '-' {
+			return false
+		}
+	}
+	return true
 }
 
 // Methods are the capability's calls; find returns the component of a name.

@@ -9,3 +9,9 @@ type Driver interface {
 	Next(ctx context.Context, key string, count int64) (first int64, err error)
 	Close() error
 }
+
+// Weak is a Driver that gives numbers at less cost where only uniqueness is asked for: those of another process may be
+// higher and come earlier.
+type Weak interface {
+	NextWeak(ctx context.Context, key string, count int64) (first int64, err error)
+}

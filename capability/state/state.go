@@ -49,13 +49,7 @@ type Store struct {
 	settings  map[string]string
 	crypt     *crypt  // nil: values are stored as they are
 	outbox    *outbox // nil: there is none
-	views     *views
-}
-
-// views are the stores that For made.
-type views struct {
-	mu   sync.RWMutex
-	made map[[2]string]*Store
+	views     *keys.Views[Store]
 }
 
 // New makes a Store of the component called name, without settings.
@@ -69,7 +63,7 @@ func New(name string, d Driver) *Store {
 
 // Open makes a Store of the component called name. Its settings may be wrong.
 func Open(name string, d Driver, o Options) (*Store, error) {
-	s := &Store{name: name, driver: d, settings: o.Settings, views: &views{made: map[[2]string]*Store{}}}
+	s := &Store{name: name, driver: d, settings: o.Settings, views: &keys.Views[Store]{}}
 	if l, ok := d.(Limited); ok {
 		s.limits = l.Limits()
 	}
@@ -93,23 +87,15 @@ func Open(name string, d Driver, o Options) (*Store, error) {
 // For is the store as an app's API finds it: the app's keys begin with what keyPrefix says, of which the app sees nothing.
 // Grants are for keys as the app writes them. It is made once for each app.
 func (s *Store) For(app, namespace string) (*Store, error) {
-	key := [2]string{app, namespace}
-	s.views.mu.RLock()
-	v := s.views.made[key]
-	s.views.mu.RUnlock()
-	if v != nil {
-		return v, nil
-	}
-	prefix, err := keys.Prefix(s.settings, s.name, app, namespace)
-	if err != nil {
-		return nil, err
-	}
-	made := *s
-	made.prefix, made.namespace, made.plain = prefix, namespace, true
-	s.views.mu.Lock()
-	defer s.views.mu.Unlock()
-	s.views.made[key] = &made
-	return &made, nil
+	return s.views.Get("", app, namespace, func() (*Store, error) {
+		prefix, err := keys.Prefix(s.settings, s.name, app, namespace)
+		if err != nil {
+			return nil, err
+		}
+		made := *s
+		made.prefix, made.namespace, made.plain = prefix, namespace, true
+		return &made, nil
+	})
 }
 
 // Instant tells whether Get, GetOne and GetBulk answer from memory, so that an event loop may call them without Task.Await.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/loam-run/loam/capability/config"
 )
@@ -24,6 +25,11 @@ type Settings struct {
 func (s *Settings) Get(_ context.Context, keys []string) ([]config.Item, error) {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
+	return s.get(keys), nil
+}
+
+// get reads items; the lock is held.
+func (s *Settings) get(keys []string) []config.Item {
 	if len(keys) == 0 {
 		keys = slices.Collect(maps.Keys(s.items))
 	}
@@ -34,16 +40,22 @@ func (s *Settings) Get(_ context.Context, keys []string) ([]config.Item, error) 
 			items = append(items, it)
 		}
 	}
-	return items, nil
+	return items
 }
 
 // Set writes items.
 func (s *Settings) Set(_ context.Context, items []config.Item) error {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	changed := slices.Clone(items)
-	for i := range changed {
-		changed[i].Version, changed[i].Metadata = s.m.nextVersion(), maps.Clone(changed[i].Metadata)
+	changed := make([]config.Item, len(items))
+	for i, it := range items {
+		changed[i] = config.Item{Key: strings.Clone(it.Key), Value: strings.Clone(it.Value), Version: s.m.nextVersion()}
+		for name, value := range it.Metadata {
+			if changed[i].Metadata == nil {
+				changed[i].Metadata = map[string]string{}
+			}
+			changed[i].Metadata[strings.Clone(name)] = strings.Clone(value)
+		}
 		s.items[changed[i].Key] = changed[i]
 	}
 	s.tell(changed)
@@ -57,7 +69,7 @@ func (s *Settings) Delete(_ context.Context, keys []string) error {
 	changed := make([]config.Item, len(keys))
 	for i, k := range keys {
 		delete(s.items, k)
-		changed[i] = config.Item{Key: k}
+		changed[i] = config.Item{Key: strings.Clone(k)}
 	}
 	s.tell(changed)
 	return nil
@@ -74,8 +86,9 @@ func (s *Settings) Watch(ctx context.Context, keys []string, changed func([]conf
 	w := config.NewWatcher(keys)
 	s.m.mu.Lock()
 	s.watchers[w] = struct{}{}
+	there := s.get(keys)
 	s.m.mu.Unlock()
-	w.Run(ctx, changed)
+	w.Run(ctx, there, changed)
 	s.m.mu.Lock()
 	delete(s.watchers, w)
 	s.m.mu.Unlock()

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/loam-run/loam/capability/lock"
@@ -35,7 +36,7 @@ func (l *Lock) TryLock(_ context.Context, name, owner string, ttl time.Duration)
 	if h := l.holder(name); h != "" && h != owner {
 		return false, nil
 	}
-	l.leases[name] = lease{owner, l.m.now().Add(ttl)}
+	l.leases[strings.Clone(name)] = lease{strings.Clone(owner), l.m.now().Add(ttl)}
 	return true, nil
 }
 
@@ -46,7 +47,7 @@ func (l *Lock) Renew(_ context.Context, name, owner string, ttl time.Duration) e
 	if err := lock.CheckHolder(name, l.holder(name), owner); err != nil {
 		return err
 	}
-	l.leases[name] = lease{owner, l.m.now().Add(ttl)}
+	l.leases[name] = lease{l.leases[name].owner, l.m.now().Add(ttl)}
 	return nil
 }
 

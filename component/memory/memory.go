@@ -1,10 +1,12 @@
 // Package memory keeps every capability in the process's memory: for tests, and for state that may be lost with the
-// process. It is bounded by nothing but the machine.
+// process. State is bounded by nothing but the machine, events by what a topic retains and by how far a group may fall
+// behind. What it is handed it copies: callers use their buffers again.
 package memory
 
 import (
 	"context"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,12 +31,18 @@ func New() *Memory { return &Memory{now: time.Now} }
 // Factories are the component types of this package.
 func (m *Memory) Factories() []loam.Factory {
 	return []loam.Factory{
-		component.New("state.memory", m.OpenState),
-		component.New("pubsub.memory", m.OpenPubsub),
+		also(component.New("state.memory", m.OpenState), "state.in-memory"),
+		also(component.New("pubsub.memory", m.OpenPubsub), "pubsub.in-memory"),
 		component.New("lock.memory", m.OpenLock),
 		component.New("config.memory", m.OpenConfig),
 		component.New("sequence.memory", m.OpenSequence),
 	}
+}
+
+// also gives a factory another name, Dapr's.
+func also(f loam.Factory, name string) loam.Factory {
+	f.Aliases = append(f.Aliases, name)
+	return f
 }
 
 // nextVersion is a new ETag; the lock is held.
@@ -63,9 +71,12 @@ type Sequence struct {
 func (s *Sequence) Next(_ context.Context, key string, count int64) (int64, error) {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	first := s.next[key] + 1
-	s.next[key] += count
-	return first, nil
+	last, ok := s.next[key]
+	if !ok {
+		key = strings.Clone(key)
+	}
+	s.next[key] = last + count
+	return last + 1, nil
 }
 
 // Close forgets nothing and frees nothing: the memory goes with the value.

@@ -3,8 +3,10 @@ package memory
 import (
 	"bytes"
 	"context"
-	"maps"
+	"encoding/json"
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,28 +14,40 @@ import (
 	"github.com/loam-run/loam/capability/pubsub"
 )
 
+// What a topic keeps of the events that every group with a subscriber has taken, for groups that come later, and what all
+// topics of a component may hold for groups that have not.
+const (
+	retainEvents = 1000
+	retainBytes  = 4 << 20
+	maxBacklog   = 64 << 20
+)
+
 // OpenPubsub opens a pubsub component.
 func (m *Memory) OpenPubsub(context.Context, string, Config) (*Pubsub, error) {
 	return &Pubsub{m: m, topics: map[string]*topic{}}, nil
 }
 
-// Pubsub is a pubsub.Driver. A topic keeps its events for as long as the process lives, so that a group that comes later
-// starts at the oldest.
+// Pubsub is a pubsub.Driver. A topic keeps its latest events, so that a group that comes later starts at the oldest of
+// them, and all that a group with a subscriber has not taken yet: one that falls too far behind has Publish fail.
 type Pubsub struct {
 	m      *Memory
 	topics map[string]*topic
+	held   int // bytes of all topics' logs
 }
 
 type topic struct {
 	log    []loam.Event
+	first  int // the number of the event that is log's first
+	size   int // bytes of log
 	groups map[string]*group
 	news   chan struct{} // closed when there is something new to take
 }
 
 // A group is where a consumer group stands: next is the first event it was not handed.
 type group struct {
-	next    int
-	retries []retry // the earliest first
+	next        int
+	subscribers int
+	retries     []retry // the earliest first
 }
 
 type retry struct {
@@ -46,7 +60,7 @@ func (p *Pubsub) topic(name string) *topic {
 	t := p.topics[name]
 	if t == nil {
 		t = &topic{groups: map[string]*group{}, news: make(chan struct{})}
-		p.topics[name] = t
+		p.topics[strings.Clone(name)] = t
 	}
 	return t
 }
@@ -61,17 +75,94 @@ func (t *topic) tell() {
 func (p *Pubsub) Publish(_ context.Context, events []loam.Event) error {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
-	p.append(events)
+	return p.append(events)
+}
+
+// append adds all events or none; the lock is held.
+func (p *Pubsub) append(events []loam.Event) error {
+	size := 0
+	for i := range events {
+		size += sizeOf(&events[i])
+	}
+	if p.held+size > maxBacklog {
+		return &loam.Error{
+			Code: loam.ResourceExhausted, Op: "pubsub.Publish", Err: errors.New("a subscription is so far behind that its events take all the memory there is for them"),
+			Hint: "find the subscription that does not keep up, or use a pubsub component that stores events",
+		}
+	}
+	for i := range events {
+		e := own(&events[i])
+		t := p.topic(e.Topic)
+		t.log = append(t.log, e)
+		t.size += sizeOf(&e)
+		p.held += sizeOf(&e)
+		p.trim(t)
+		t.tell()
+	}
 	return nil
 }
 
-func (p *Pubsub) append(events []loam.Event) {
-	for _, e := range events {
-		e.Data, e.Attributes = bytes.Clone(e.Data), maps.Clone(e.Attributes)
-		t := p.topic(e.Topic)
-		t.log = append(t.log, e)
-		t.tell()
+// trim forgets the oldest events that no group needs and the topic does not retain; the lock is held.
+func (p *Pubsub) trim(t *topic) {
+	needed := t.first + len(t.log)
+	for _, g := range t.groups {
+		if g.subscribers > 0 {
+			needed = min(needed, g.next)
+		}
 	}
+	for t.first < needed && (len(t.log) > retainEvents || t.size > retainBytes) {
+		n := sizeOf(&t.log[0])
+		t.size -= n
+		p.held -= n
+		t.log[0] = loam.Event{}
+		t.log = t.log[1:]
+		t.first++
+	}
+}
+
+// sizeOf is about what an event takes, in bytes.
+func sizeOf(e *loam.Event) int {
+	n := 256 + len(e.Data)
+	for k, v := range e.Attributes {
+		n += 32 + len(k) + len(v)
+	}
+	for k, v := range e.Extra {
+		n += 32 + len(k) + len(v)
+	}
+	for k, v := range e.Metadata {
+		n += 32 + len(k) + len(v)
+	}
+	return n
+}
+
+// own copies an event with all it refers to.
+func own(e *loam.Event) loam.Event {
+	c := *e
+	// One string holds all of them.
+	all := strings.Join([]string{e.ID, e.Source, e.Type, e.Subject, e.ContentType, e.Topic}, "")
+	for _, s := range []*string{&c.ID, &c.Source, &c.Type, &c.Subject, &c.ContentType, &c.Topic} {
+		*s, all = all[:len(*s)], all[len(*s):]
+	}
+	c.Data = bytes.Clone(e.Data)
+	c.Attributes, c.Metadata = cloneStrings(e.Attributes), cloneStrings(e.Metadata)
+	if e.Extra != nil {
+		c.Extra = make(map[string]json.RawMessage, len(e.Extra))
+		for k, v := range e.Extra {
+			c.Extra[strings.Clone(k)] = bytes.Clone(v)
+		}
+	}
+	return c
+}
+
+func cloneStrings(m map[string]string) map[string]string {
+	if m == nil {
+		return nil
+	}
+	c := make(map[string]string, len(m))
+	for k, v := range m {
+		c[strings.Clone(k)] = strings.Clone(v)
+	}
+	return c
 }
 
 // Subscribe delivers a topic to a group.
@@ -81,9 +172,18 @@ func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle 
 	g := t.groups[sub.Group]
 	if g == nil {
 		g = &group{}
-		t.groups[sub.Group] = g
+		t.groups[strings.Clone(sub.Group)] = g
 	}
+	g.next = max(g.next, t.first)
+	g.subscribers++
 	p.m.mu.Unlock()
+	defer func() {
+		p.m.mu.Lock()
+		defer p.m.mu.Unlock()
+		if g.subscribers--; g.subscribers == 0 {
+			p.trim(t)
+		}
+	}()
 
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
@@ -120,32 +220,47 @@ func (p *Pubsub) take(ctx context.Context, t *topic, g *group) (pubsub.Delivery,
 		if ctx.Err() != nil {
 			return pubsub.Delivery{}, false
 		}
-		p.m.mu.Lock()
-		news, wait := t.news, time.Hour // with no retry due, a look in vain now and then
-		if len(g.retries) > 0 {
-			if wait = g.retries[0].due.Sub(p.m.now()); wait <= 0 {
-				d := g.retries[0].Delivery
-				g.retries = slices.Delete(g.retries, 0, 1)
-				p.m.mu.Unlock()
-				return d, true
-			}
+		d, news, wait := p.pick(t, g)
+		if d.Attempt > 0 {
+			return d, true
 		}
-		if g.next < len(t.log) {
-			e := t.log[g.next]
-			g.next++
-			p.m.mu.Unlock()
-			e.Data, e.Attributes = bytes.Clone(e.Data), maps.Clone(e.Attributes)
-			return pubsub.Delivery{Event: e, Attempt: 1}, true
+		var due <-chan time.Time
+		var timer *time.Timer
+		if wait > 0 {
+			timer = time.NewTimer(wait)
+			due = timer.C
 		}
-		p.m.mu.Unlock()
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-news:
-		case <-timer.C:
+		case <-due:
 		}
-		timer.Stop()
+		if timer != nil {
+			timer.Stop()
+		}
 	}
+}
+
+// pick is the next event of a group; where its Attempt is 0 there is none before news is closed, or wait has passed.
+func (p *Pubsub) pick(t *topic, g *group) (d pubsub.Delivery, news <-chan struct{}, wait time.Duration) {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	if len(g.retries) > 0 {
+		if wait = g.retries[0].due.Sub(p.m.now()); wait <= 0 {
+			d = g.retries[0].Delivery
+			g.retries = slices.Delete(g.retries, 0, 1)
+			return d, nil, 0
+		}
+	}
+	if g.next < t.first+len(t.log) {
+		d = pubsub.Delivery{Event: t.log[g.next-t.first], Attempt: 1}
+		g.next++
+		if len(t.log) > retainEvents || t.size > retainBytes {
+			p.trim(t)
+		}
+		return d, nil, 0
+	}
+	return d, t.news, wait
 }
 
 // Close forgets nothing and frees nothing: the memory goes with the value.

@@ -110,9 +110,18 @@ func (s *Settings) Watch(ctx context.Context, keys []string, changed func([]conf
 	s.mu.Lock()
 	s.watchers[w] = struct{}{}
 	s.mu.Unlock()
-	w.Run(ctx, changed)
-	s.mu.Lock()
-	delete(s.watchers, w)
-	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.watchers, w)
+	}()
+	there, err := s.Get(ctx, keys) // a change that comes meanwhile may be told twice
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	w.Run(ctx, there, changed)
 	return nil
 }

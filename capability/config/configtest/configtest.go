@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,51 +70,64 @@ func getSetDelete(t *testing.T, d config.Driver) {
 	}
 }
 
-// watching starts a Watch and waits until it is heard: by changing key probe until that is told.
-func watching(t *testing.T, d config.Driver, keys ...string) <-chan config.Item {
+// watching starts a Watch and returns once it told what was there, and what that was.
+func watching(t *testing.T, d config.Driver, keys ...string) (told <-chan config.Item, there []config.Item) {
 	t.Helper()
-	told := make(chan config.Item, 10_000)
+	items, first := make(chan config.Item, 10_000), make(chan []config.Item, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	var ending sync.WaitGroup
 	ending.Go(func() {
-		if err := d.Watch(ctx, keys, func(items []config.Item) {
-			for _, it := range items {
-				told <- it
+		began := false
+		if err := d.Watch(ctx, keys, func(changed []config.Item) {
+			if !began {
+				began = true
+				first <- slices.Clone(changed)
+				return
+			}
+			for _, it := range changed {
+				items <- it
 			}
 		}); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Cleanup(func() { cancel(); ending.Wait() })
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		set(t, d, config.Item{Key: "probe", Value: "x"})
-		select {
-		case <-told:
-			return told
-		case <-time.After(10 * time.Millisecond):
-			if time.Now().After(deadline) {
-				t.Fatal("a watch hears nothing")
-			}
-		}
+	select {
+	case there = <-first:
+	case <-time.After(20 * time.Second):
+		t.Fatal("a watch does not begin with what is there")
 	}
+	return items, there
 }
 
 func next(t *testing.T, told <-chan config.Item) config.Item {
 	t.Helper()
-	for {
-		select {
-		case it := <-told:
-			if it.Key != "probe" {
-				return it
-			}
-		case <-time.After(20 * time.Second):
-			t.Fatal("a change was not told")
-		}
+	select {
+	case it := <-told:
+		return it
+	case <-time.After(20 * time.Second):
+		t.Fatal("a change was not told")
 	}
+	panic("unreachable")
 }
 
 func watch(t *testing.T, d config.Driver) {
-	all, some := watching(t, d), watching(t, d, "a", "probe")
+	none, there := watching(t, d)
+	if len(there) != 0 {
+		t.Errorf("of nothing, %+v is told", there)
+	}
+	set(t, d, config.Item{Key: "a", Value: "0"}, config.Item{Key: "z", Value: "0"})
+	if got := []string{next(t, none).Key, next(t, none).Key}; !slices.Contains(got, "a") || !slices.Contains(got, "z") {
+		t.Errorf("told %q", got)
+	}
+	all, there := watching(t, d)
+	if say(there) != "a=0 z=0 " || there[0].Version == "" {
+		t.Errorf("it begins with %+v", there)
+	}
+	some, there := watching(t, d, "a", "c")
+	if say(there) != "a=0 " {
+		t.Errorf("it begins with %+v", there)
+	}
 	set(t, d, config.Item{Key: "b", Value: "1"})
 	if it := next(t, all); it.Key != "b" || it.Value != "1" || it.Version == "" {
 		t.Errorf("told %+v", it)
@@ -131,7 +145,7 @@ func watch(t *testing.T, d config.Driver) {
 }
 
 func theLastIsNeverLost(t *testing.T, d config.Driver) {
-	told := watching(t, d)
+	told, _ := watching(t, d)
 	const last = 200
 	for i := 1; i <= last; i++ {
 		set(t, d, config.Item{Key: "n", Value: fmt.Sprint(i)})
