@@ -27,6 +27,8 @@ type Settings struct {
 	Namespace      string // Dapr's, which names an app besides its id; "": default
 	InternalPort   int    // where other sidecars reach this one; 0: they do not
 
+	Invocation Invocation // how other apps are reached
+
 	Subscriptions func() []Subscription // those that are active, as metadata tells them; nil: none
 }
 
@@ -51,7 +53,9 @@ type API struct {
 	settings Settings
 	log      *slog.Logger
 
-	channel *channel // the program, as it is called
+	channel    *channel // the program, as it is called
+	invocation *invocation
+	outsides   outsides
 
 	cors    *cors // nil: there is none
 	routes  *routeTable
@@ -74,6 +78,10 @@ func New(o dialect.Options, s Settings) (*API, error) {
 	if a.channel, err = newChannel(o, s); err != nil {
 		return nil, err
 	}
+	if err = s.Invocation.Access.Check(); err != nil {
+		return nil, err
+	}
+	a.invocation = newInvocation(s)
 	return a, nil
 }
 
@@ -85,3 +93,10 @@ func (a *API) GRPC() loam.Target { return loam.TargetFunc(a.serveGRPC) }
 
 // Public serves what daprd serves on its public port: health and metadata.
 func (a *API) Public() loam.Target { return loam.TargetFunc(a.servePublic) }
+
+// Close ends what the API does by itself, and waits for it.
+func (a *API) Close() {
+	a.watches.Close()
+	a.invocation.close()
+	a.outsides.close()
+}
