@@ -51,14 +51,14 @@ func (c *call) bulkPublish() error {
 	if err := json.Unmarshal(body, &in); err != nil {
 		return p.failure(errEventsIn, map[string]string{"appID": c.api.opts.App.ID}, "error when unmarshaling the request for topic %s pubsub %s: %s", p.topic, p.pubsub, err)
 	}
-	entries := make([]bulkEntry, len(in))
+	entries := make([]publishEntry, len(in))
 	for i := range in {
 		data, err := eventBytes(in[i].Event, in[i].ContentType)
 		if err != nil {
 			return p.failure(errEnvelope, map[string]string{"appID": c.api.opts.App.ID, "error": err.Error()},
 				"error when marshalling cloud event envelope for topic %s pubsub %s: %s", p.topic, p.pubsub, err)
 		}
-		entries[i] = bulkEntry{in[i].EntryID, in[i].ContentType, data, in[i].Metadata}
+		entries[i] = publishEntry{in[i].EntryID, in[i].ContentType, data, in[i].Metadata}
 	}
 	failed, err := p.publishAll(c.Request, entries)
 	if err != nil {

@@ -96,8 +96,8 @@ func (p *publication) failed(err error) error {
 	return f
 }
 
-// A bulkEntry is one message of several.
-type bulkEntry struct {
+// A publishEntry is one message of several that are published together.
+type publishEntry struct {
 	id, contentType string
 	data            []byte
 	metadata        map[string]string
@@ -111,7 +111,7 @@ type failedEntry struct {
 
 // publishAll publishes entries, each for itself and with the request's metadata where it has none of its own of that name.
 // It answers those that were not published; an error says that none was.
-func (p *publication) publishAll(req *loam.Request, entries []bulkEntry) ([]failedEntry, error) {
+func (p *publication) publishAll(req *loam.Request, entries []publishEntry) ([]failedEntry, error) {
 	seen := make(map[string]struct{}, len(entries))
 	events := make([]loam.Event, len(entries))
 	for i := range entries {
