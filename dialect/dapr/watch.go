@@ -7,9 +7,6 @@ import (
 	"github.com/loam-run/loam/capability/config"
 )
 
-// Close ends what the API does by itself, and waits for it.
-func (a *API) Close() { a.watches.Close() }
-
 // configuration finds a configuration component.
 func (a *API) configuration(name string) (*config.Config, error) {
 	c, err := a.opts.Capabilities.Config(name)
