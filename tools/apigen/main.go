@@ -3,10 +3,17 @@
 // but its language's standard library, because it is compiled into every Wasm guest, where the protobuf runtime would
 // cost more than the guest. A capability that is added to the contract so costs no SDK a line.
 //
-// It knows what the contract uses: scalars string, bytes, bool, int64, uint32; repeated strings and messages.
+// Every language knows what that contract uses: scalars string, bytes, bool, int64, uint32; repeated strings and messages.
 //
 //	apigen -proto api/loam.proto -go api/loam.pb.go,sdk/go/internal/api/loam.pb.go -rust sdk/rust/api.rs \
 //		-c sdk/c/loam.h -assemblyscript sdk/assemblyscript/api.ts
+//
+// Go knows all of proto3, since the dialects speak contracts of others: every scalar, enums, maps, oneof, optional,
+// messages within messages and of other files, which go into the same package where they are used, google.protobuf's
+// among them. Methods of services become constants of their full names. What is generated registers nothing and needs
+// no reflection.
+//
+//	apigen -proto a.proto,b.proto -go a/b.pb.go -package a -utf8
 package main
 
 import (
@@ -19,13 +26,15 @@ import (
 )
 
 func main() {
-	proto := flag.String("proto", "api/loam.proto", "the contract")
+	protos := flag.String("proto", "api/loam.proto", "the contract's files, separated by commas")
+	pkg := flag.String("package", "api", "the package of what is written in go")
+	utf8 := flag.Bool("utf8", false, "in go, refuse strings that are not UTF-8, as protobuf asks; those of loam.proto may carry any header's value")
 	files := map[string]*string{}
 	for _, l := range languages {
 		files[l.name] = flag.String(l.name, "", "files to write in "+l.name+", separated by commas")
 	}
 	flag.Parse()
-	if err := run(*proto, files); err != nil {
+	if err := run(strings.Split(*protos, ","), goOptions{*pkg, *utf8}, files); err != nil {
 		fmt.Fprintln(os.Stderr, "apigen:", err)
 		os.Exit(1)
 	}
@@ -34,16 +43,20 @@ func main() {
 // A language is one the contract is written in. generate returns a whole file, given what it holds now.
 type language struct {
 	name     string
+	plain    bool // it knows no more than loam.proto needs
 	generate func(c contract, now []byte) ([]byte, error)
 }
 
-var languages = []language{{"go", goSource}, {"rust", rustSource}, {"c", cSource}, {"assemblyscript", assemblyScriptSource}}
+var languages = []language{
+	{"go", false, goSource}, {"rust", true, rustSource}, {"c", true, cSource}, {"assemblyscript", true, assemblyScriptSource},
+}
 
-func run(proto string, files map[string]*string) error {
-	c, err := compile(proto)
+func run(protos []string, o goOptions, files map[string]*string) error {
+	c, err := compile(protos...)
 	if err != nil {
 		return err
 	}
+	c.goOptions = o
 	for _, l := range languages {
 		for file := range strings.SplitSeq(*files[l.name], ",") {
 			if file == "" {
@@ -64,6 +77,11 @@ func writeFile(l language, c contract, file string) error {
 	now, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	if l.plain {
+		if err := c.plain(); err != nil {
+			return err
+		}
 	}
 	src, err := l.generate(c, now)
 	if err != nil {

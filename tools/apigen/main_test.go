@@ -44,15 +44,34 @@ func TestUpToDate(t *testing.T) {
 	}
 }
 
-// A contract with what apigen does not know is refused, with the field's name.
+// A contract with what a language does not know is refused, with the field's name.
 func TestRefuses(t *testing.T) {
-	for _, fields := range []string{"double a = 1;", "repeated int64 a = 1;", "M a = 1;", "map<string, string> a = 1;", "oneof x { string a = 1; }", "optional string a = 1;"} {
+	compiled := func(t *testing.T, text string) (contract, error) {
 		file := filepath.Join(t.TempDir(), "x.proto")
-		if err := os.WriteFile(file, []byte("syntax = \"proto3\";\nmessage M { "+fields+" }\n"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := compile(file); err == nil || !strings.Contains(err.Error(), "M.a") {
-			t.Errorf("%s: %v", fields, err)
+		return compile(file)
+	}
+	for _, fields := range []string{"double a = 1;", "repeated int64 a = 1;", "M a = 1;", "map<string, string> a = 1;", "oneof x { string a = 1; }", "optional string a = 1;"} {
+		c, err := compiled(t, "syntax = \"proto3\";\nmessage M { "+fields+" }\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range languages {
+			file := filepath.Join(t.TempDir(), "x")
+			if err := writeFile(l, c, file); l.name != "go" && (err == nil || !strings.Contains(err.Error(), "M.a")) || l.name == "go" && err != nil {
+				t.Errorf("%s: %s: %v", l.name, fields, err)
+			}
+		}
+	}
+	for text, want := range map[string]string{
+		"syntax = \"proto2\";\nmessage M { optional string a = 1; }\n":                                            "M.a",
+		"syntax = \"proto3\";\nmessage A { message B {} }\nmessage A_B {}\n":                                      "A.B",
+		"syntax = \"proto3\";\nimport \"google/protobuf/any.proto\";\nmessage Any { google.protobuf.Any a = 1; }": "google.protobuf.Any",
+	} {
+		if _, err := compiled(t, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 	if _, err := cSource(contract{}, []byte("no header")); err == nil {
@@ -231,7 +250,8 @@ func each(names []string, format string, arg func(name string) []any) string {
 }
 
 func goProgram(t *testing.T, c contract, names []string) *exec.Cmd {
-	src, err := goPackage(c, "main")
+	c.goOptions = goOptions{"main", true}
+	src, err := goSource(c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
