@@ -4,22 +4,23 @@
 package event
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"mime"
 	"net/http"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol/cloudevents"
 )
 
 // A Subscription is what a program wants to be told of, declared or said by the program itself.
@@ -34,6 +35,9 @@ type Subscription struct {
 	Bulk       *Bulk // nil: one at a time
 	Raw        bool  // events are published without an envelope by others
 	Metadata   map[string]string
+
+	rules    []rule
+	compiled bool // rules are those of Rules
 }
 
 // A Rule sends events to a path of the program.
@@ -53,6 +57,7 @@ type Route struct {
 	Target     loam.Target
 	Structured bool          // one JSON object, as apps written for Dapr expect
 	Path       string        // that the event is posted to
+	Rules      *Subscription // compiled, where the path depends on the event: by its rules, and Default; Path is not looked at then
 	Component  string        // the pubsub component, for Dapr's field pubsubname
 	Timeout    time.Duration // of one delivery; 0: a minute
 }
@@ -66,13 +71,19 @@ func (r Route) Deliver(ctx context.Context, e loam.Event, attempt int) (err erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	path := r.Path
+	if r.Rules != nil {
+		if path, err = r.Rules.Path(&e); err != nil {
+			return err
+		}
+	}
 	req := loam.NewRequest(ctx)
 	defer req.Release()
-	req.Method, req.Scheme, req.Authority, req.Path, req.ID = http.MethodPost, "http", "loam", r.Path, escape(e.ID)
+	req.Method, req.Scheme, req.Authority, req.Path, req.ID = http.MethodPost, "http", "loam", path, escape(e.ID)
 	body := e.Data
 	if r.Structured {
-		body = structured(e, r.Component)
-		req.Header.Add("Content-Type", "application/cloudevents+json")
+		body = Envelope(&e, r.Component)
+		req.Header.Add("Content-Type", cloudevents.ContentType)
 	} else {
 		binary(req, e)
 	}
@@ -101,7 +112,7 @@ func (r Route) Deliver(ctx context.Context, e loam.Event, attempt int) (err erro
 	if err := errors.Join(err, res.Close()); err != nil {
 		return loam.Errorf(loam.Unavailable, "deliver", "the answer broke off: %w", err)
 	}
-	return verdict(status, answer, r)
+	return verdict(status, answer, r.Structured, path)
 }
 
 // dropped is the error of an event that its target does not want again.
@@ -111,13 +122,13 @@ func (dropped) Drop() bool { return true }
 
 // verdict reads a target's answer as Dapr does: 2xx acknowledges unless the body names a
 // status other than SUCCESS (DROP drops, RETRY and unknown ones do not), 404 drops.
-func verdict(status int, answer []byte, r Route) error {
+func verdict(status int, answer []byte, structured bool, path string) error {
 	switch {
 	case status == http.StatusNotFound:
-		return dropped{loam.Errorf(loam.NotFound, "deliver", "the target has no route %q", r.Path)}
+		return dropped{loam.Errorf(loam.NotFound, "deliver", "the target has no route %q", path)}
 	case status != 0 && (status < 200 || status > 299):
 		return loam.Errorf(loam.Unavailable, "deliver", "the target answered %d: %s", status, short(answer))
-	case !r.Structured:
+	case !structured:
 		return nil
 	}
 	var body struct{ Status string }
@@ -154,11 +165,22 @@ func binary(req *loam.Request, e loam.Event) {
 		h.Add("Ce-Subject", escape(e.Subject))
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Attributes)) {
-		if name != "traceparent" { // it has a header of its own
+		switch {
+		case name == "traceparent": // it has a header of its own
+		case name == "topic" || !token(name):
+		default:
 			h.Add("Ce-"+name, escape(e.Attributes[name]))
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(e.Extra)) {
+		if c := e.Extra[name]; token(name) && len(c) > 0 && c[0] != '{' && c[0] != '[' { // numbers and booleans; nothing else has a form here
+			h.Add("Ce-"+name, escape(string(c)))
+		}
+	}
 	contentType := e.ContentType
+	if contentType == "" && e.Raw {
+		contentType = "application/octet-stream"
+	}
 	if strings.ContainsFunc(contentType, func(c rune) bool { return c < ' ' || c > '~' }) {
 		contentType = "application/octet-stream" // no header could hold it, and no escape is defined for it
 	}
@@ -184,36 +206,24 @@ func escape(s string) string {
 	return s
 }
 
-// structured is the event as one JSON object (CloudEvents 1.0, JSON format), with the fields that Dapr adds.
-func structured(e loam.Event, component string) []byte {
-	m := make(map[string]any, 12+len(e.Attributes))
-	for name, value := range e.Attributes {
-		m[name] = value
-	}
-	delete(m, "data") // one of the two is set below; neither is an attribute's to say
-	delete(m, "data_base64")
-	m["specversion"], m["id"], m["source"], m["type"] = "1.0", e.ID, e.Source, e.Type
-	m["time"] = e.Time.UTC().Format(time.RFC3339Nano)
-	m["topic"], m["pubsubname"], m["datacontenttype"] = e.Topic, component, e.ContentType
-	if e.Subject != "" {
-		m["subject"] = e.Subject
-	}
-	switch {
-	case isJSON(e.ContentType) && json.Valid(e.Data):
-		m["data"] = json.RawMessage(e.Data)
-	case utf8.Valid(e.Data):
-		m["data"] = string(e.Data)
-	default:
-		m["data_base64"] = e.Data
-	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		panic("event: " + err.Error()) // strings, bytes and valid JSON only
-	}
-	return b
+// token tells whether a header may be called so.
+func token(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.'
+	})
 }
 
-func isJSON(contentType string) bool {
-	t, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
+// Envelope is an event as one JSON object, as apps written for Dapr are told of it; component is the pubsub component that
+// it comes from. One that came without an envelope is its data where that is a JSON object, whatever it holds, as Dapr has
+// it; else its data stands in an envelope, as bytes of a kind that nobody knows.
+func Envelope(e *loam.Event, component string) []byte {
+	if !e.Raw {
+		return cloudevents.Encode(e, component)
+	}
+	if text := bytes.TrimLeft(e.Data, " \t\r\n"); len(text) > 0 && text[0] == '{' && json.Valid(text) {
+		return e.Data
+	}
+	raw := *e
+	raw.Source, raw.Type, raw.ContentType = cmp.Or(e.Source, "Dapr"), cmp.Or(e.Type, "com.dapr.event.sent"), "application/octet-stream"
+	return cloudevents.Append(nil, &raw, component)
 }

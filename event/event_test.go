@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol/cloudevents"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -65,7 +66,7 @@ func TestStructured(t *testing.T) {
 		data        string
 		want        string // how data stands in the object
 	}{
-		"json":         {"application/json; charset=utf-8", `{"n": 12345678901234567890}`, `"data":{"n":12345678901234567890}`},
+		"json":         {"application/json; charset=utf-8", `{"n": 12345678901234567890}`, `"data":{"n": 12345678901234567890}`},
 		"json suffix":  {"application/vnd.x+json", `[1]`, `"data":[1]`},
 		"broken json":  {"application/json", `{"n":`, `"data":"{\"n\":"`},
 		"text":         {"text/plain", `hi`, `"data":"hi"`},
@@ -218,7 +219,7 @@ func FuzzDeliver(f *testing.F) {
 			if b, err := base64.StdEncoding.DecodeString(*m.Base64); err != nil || string(b) != string(data) {
 				t.Fatalf("%q became %q", data, b)
 			}
-		case isJSON(contentType) && json.Valid(data):
+		case cloudevents.IsJSON(contentType) && json.Valid(data):
 			var want any
 			if err := json.Unmarshal(data, &want); err == nil && !cmp.Equal(want, m.Data) {
 				t.Fatalf("%s became %v", data, m.Data)

@@ -70,7 +70,7 @@ func Append(b []byte, e *loam.Event, pubsub string) []byte {
 		}
 	}
 	switch {
-	case len(e.Data) == 0:
+	case e.Data == nil:
 		b = b[:len(b)-1] // the comma: an event may be without data
 	case isBinary(e.ContentType):
 		b = appendBase64(b, e.Data)
