@@ -297,7 +297,7 @@ func (c *client) scan(ctx context.Context, prefix, typ string, found func(keys [
 		for cursor := uint64(0); ; {
 			keys, next, err := db.ScanType(ctx, cursor, match, 1000, typ).Result()
 			if err != nil {
-				return err
+				return inTime(ctx, err)
 			}
 			if err := found(keys); err != nil {
 				return err
@@ -319,6 +319,17 @@ func (c *client) scan(ctx context.Context, prefix, typ string, found func(keys [
 		return one(keys)
 	}
 	return cluster.ForEachMaster(ctx, func(ctx context.Context, db *redis.Client) error { return node(ctx, db) })
+}
+
+// inTime is err, or that ctx has ended: the connection's deadline is the context's, and may be noticed before that.
+func inTime(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		return context.DeadlineExceeded
+	}
+	return err
 }
 
 // globEscape makes a pattern that matches s alone.

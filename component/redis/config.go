@@ -162,26 +162,26 @@ func (s *Config) Delete(ctx context.Context, keys []string) error {
 // poll is how often a watch looks for itself, where Redis does not tell.
 const poll = time.Second
 
-// Watch tells of changes: by keyspace notifications, which it asks Redis for where they are off; in a cluster and where
-// Redis refuses them by looking every second. After a lost connection it looks at what changed meanwhile.
+// Watch tells of what is there, then of changes: by keyspace notifications, which it asks Redis for where they are off; in
+// a cluster and where Redis refuses them by looking every second. After a lost connection it looks at what changed
+// meanwhile.
 func (s *Config) Watch(ctx context.Context, keys []string, changed func([]config.Item)) error {
-	w := watch{s: s, keys: keys, changed: changed}
-	for ctx.Err() == nil { // what is there at first is no change
-		if now, err := s.versions(ctx, keys); err == nil {
-			w.seen = now
-			break
-		}
-		pause(ctx, 100*time.Millisecond)
-	}
-	if _, cluster := s.c.db.(*redis.ClusterClient); cluster || s.notify(ctx) != nil {
-		for pause(ctx, poll) {
-			w.look(ctx)
-		}
-		return nil
-	}
+	w := watch{s: s, keys: keys, changed: changed, seen: map[string]string{}}
+	_, cluster := s.c.db.(*redis.ClusterClient)
 	for ctx.Err() == nil {
-		w.listen(ctx)
-		pause(ctx, 100*time.Millisecond) // the connection was lost
+		refused := cluster
+		if !cluster {
+			err := s.notify(ctx)
+			if refused = err != nil && loam.CodeOf(s.c.fail("", err)) != loam.Unavailable; err == nil {
+				w.listen(ctx) // until the connection is lost
+			}
+		}
+		if refused {
+			w.look(ctx)
+			pause(ctx, poll)
+			continue
+		}
+		pause(ctx, again)
 	}
 	return nil
 }
@@ -218,20 +218,12 @@ func (s *Config) notify(ctx context.Context) error {
 	return s.c.db.ConfigSet(ctx, name, flags+missing).Err()
 }
 
-func (s *Config) versions(ctx context.Context, keys []string) (map[string]string, error) {
-	items, err := s.Get(ctx, keys)
-	seen := make(map[string]string, len(items))
-	for _, it := range items {
-		seen[it.Key] = it.Version + separator + it.Value
-	}
-	return seen, err
-}
-
 // watch is one call of Watch.
 type watch struct {
 	s       *Config
 	keys    []string
 	changed func([]config.Item)
+	begun   bool              // it has told what was there at first
 	seen    map[string]string // version and value of each key when it was last told of
 }
 
@@ -305,6 +297,8 @@ func (w *watch) lookAt(ctx context.Context, keys []string) bool {
 }
 
 func (w *watch) tell(items []config.Item) {
+	begin := !w.begun
+	w.begun = true
 	news := slices.DeleteFunc(items, func(it config.Item) bool {
 		before, there := w.seen[it.Key]
 		return it.Version == "" && !there || there && before == it.Version+separator+it.Value
@@ -316,7 +310,7 @@ func (w *watch) tell(items []config.Item) {
 			w.seen[it.Key] = it.Version + separator + it.Value
 		}
 	}
-	if len(news) > 0 {
+	if len(news) > 0 || begin {
 		w.changed(news)
 	}
 }

@@ -22,7 +22,7 @@ type PubsubConfig struct {
 	ConsumerID        string        `meta:"consumerID"`                       // the group of every subscription; "": the one that the subscription says
 	RedeliverInterval time.Duration `meta:"redeliverInterval,15s" unit:"1ms"` // how often it looks for messages that nobody finished; 0: never
 	ProcessingTimeout time.Duration `meta:"processingTimeout,60s" unit:"1ms"` // after which a message whose consumer is gone is another's; 0: never
-	QueueDepth        int           `meta:"queueDepth,100"`                   // messages fetched ahead at most, for each subscription
+	QueueDepth        int           `meta:"queueDepth,100"`                   // messages read at once at most, by each subscription
 	Concurrency       int           `meta:"concurrency"`                      // messages handled at once in all subscriptions; 0: as many as they say
 	MaxLen            int64         `meta:"maxLenApprox"`                     // entries that a stream keeps, about; 0: all
 	StreamTTL         time.Duration `meta:"streamTTL" unit:"1s"`              // how long a stream keeps an entry, about; 0: for ever

@@ -22,6 +22,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -171,8 +172,16 @@ func clientName(component string) string {
 	}, component)
 }
 
+// silence keeps the library from writing to standard error: what it says there is in the errors it returns too.
+var silence = sync.OnceFunc(func() { redis.SetLogger(nobody{}) })
+
+type nobody struct{}
+
+func (nobody) Printf(context.Context, string, ...any) {}
+
 // open connects, and fails where Redis does not answer.
 func (s *Server) open(ctx context.Context, name string) (*client, error) {
+	silence()
 	o, err := s.options(name, s.PoolSize)
 	if err != nil {
 		return nil, err

@@ -20,9 +20,9 @@ import (
 // makes it due when it should be; and sets it to be over for what it did not get to before its end.
 
 const (
-	block = 5 * time.Second        // of a read that waits; it is ended before that when the subscription is
-	again = 100 * time.Millisecond // before the next try, when Redis is away
-	grace = 5 * time.Second        // for the last acknowledgements
+	blockFor = 5 * time.Second        // of a read that waits; it is ended before that when the subscription is
+	again    = 100 * time.Millisecond // before the next try, when Redis is away
+	grace    = 5 * time.Second        // for the last acknowledgements
 )
 
 // subscription is one call of Subscribe.
@@ -32,7 +32,9 @@ type subscription struct {
 	group   string // and the name of its consumers, as Dapr has it
 	raw     bool
 	handle  pubsub.Handler
-	fresh   chan message // read ahead
+	wanted  chan int     // how many messages there are free hands for; it wakes the reader
+	free    int          // what wanted said, and the reader has not read for yet; its own
+	fresh   chan message // read
 	overdue chan message // taken over, or due again
 	due     chan time.Duration
 
@@ -50,10 +52,9 @@ type message struct {
 // Subscribe delivers a topic to a group. A group that is new starts at the oldest message there is.
 func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle pubsub.Handler) error {
 	inFlight := max(1, sub.InFlight)
-	ahead := max(1, min(inFlight, p.config.QueueDepth))
 	s := &subscription{
 		p: p, topic: strings.Clone(sub.Topic), group: strings.Clone(sub.Group), raw: sub.Raw, handle: handle,
-		fresh: make(chan message, ahead), overdue: make(chan message, ahead), due: make(chan time.Duration, 1), held: map[string]struct{}{},
+		wanted: make(chan int), fresh: make(chan message, inFlight), overdue: make(chan message, inFlight), due: make(chan time.Duration, 1), held: map[string]struct{}{},
 	}
 	if p.config.ConsumerID != "" {
 		s.group = p.config.ConsumerID
@@ -104,19 +105,12 @@ func (s *subscription) dispatch(ctx context.Context, inFlight int, working *sync
 				return
 			}
 		}
-		var m message
-		select {
-		case m = <-s.overdue:
-		default:
-			select {
-			case m = <-s.overdue:
-			case m = <-s.fresh:
-			case <-ctx.Done():
-				if s.p.slots != nil {
-					<-s.p.slots
-				}
-				return
+		m, ok := s.next(ctx, inFlight-len(slots)+1)
+		if !ok {
+			if s.p.slots != nil {
+				<-s.p.slots
 			}
+			return
 		}
 		working.Go(func() {
 			s.deliver(ctx, m)
@@ -125,6 +119,31 @@ func (s *subscription) dispatch(ctx context.Context, inFlight int, working *sync
 			}
 			<-slots
 		})
+	}
+}
+
+// next waits for a message, what is overdue first. It has as many read as there are free hands: what more would be read
+// could not go to another consumer, who has nothing to do.
+func (s *subscription) next(ctx context.Context, free int) (m message, ok bool) {
+	select {
+	case m = <-s.overdue:
+		return m, true
+	case m = <-s.fresh:
+		return m, true
+	default:
+	}
+	wanted := s.wanted
+	for {
+		select {
+		case m = <-s.overdue:
+			return m, true
+		case m = <-s.fresh:
+			return m, true
+		case wanted <- free:
+			wanted = nil
+		case <-ctx.Done():
+			return m, false
+		}
 	}
 }
 
@@ -262,13 +281,16 @@ func (s *subscription) readFrom(ctx context.Context) error {
 	end := s.unblock(ctx, db, id)
 	defer end()
 	for ctx.Err() == nil {
-		room := cap(s.fresh) - len(s.fresh) // nobody else fills it
-		if room == 0 {
-			room = 1
+		if s.free == 0 {
+			select {
+			case s.free = <-s.wanted:
+			case <-ctx.Done():
+				return nil
+			}
 		}
-		reading, cancel := context.WithTimeout(context.WithoutCancel(ctx), block+2*time.Second)
+		reading, cancel := context.WithTimeout(context.WithoutCancel(ctx), blockFor+2*time.Second)
 		res, err := conn.XReadGroup(reading, &redis.XReadGroupArgs{
-			Group: s.group, Consumer: s.group, Streams: []string{s.topic, ">"}, Count: int64(room), Block: block,
+			Group: s.group, Consumer: s.group, Streams: []string{s.topic, ">"}, Count: int64(max(1, min(s.free, s.p.config.QueueDepth))), Block: blockFor,
 		}).Result()
 		cancel()
 		switch {
@@ -282,6 +304,7 @@ func (s *subscription) readFrom(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
+		s.free = 0
 		for _, stream := range res {
 			for _, m := range stream.Messages {
 				s.hold(m.ID)

@@ -112,7 +112,7 @@ func answers(addr string) bool {
 	}
 	answer := make([]byte, 5)
 	n, err := conn.Read(answer)
-	return err == nil && string(answer[:n]) == "+PONG"
+	return err == nil && (string(answer[:n]) == "+PONG" || string(answer[:n]) == "-NOAU") // that wants a password
 }
 
 // Kill ends the server as kill -9 does, and waits until it is gone.
