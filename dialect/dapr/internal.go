@@ -134,19 +134,44 @@ func isElsewhere(err error) bool {
 
 // send calls the app by its sidecar.
 func (p *peer) send(req *loam.Request) (*loam.Response, error) {
+	first, whole, err := p.first(req)
+	if err != nil {
+		return nil, err
+	}
 	return p.reach(req, func(to loam.Target) (*loam.Response, bool, error) {
 		o := &outbound{frames: frameReader{most: maxHead + maxChunk}}
-		if err := o.begin(p, req); err != nil {
-			return nil, false, err
-		}
+		o.begin(p, req, first, whole)
 		res, err := o.call(to)
 		if err != nil {
-			whole := o.whole
 			o.req.End()
-			return nil, whole, err
 		}
-		return res, false, nil
+		return res, whole, err
 	})
+}
+
+// first is the first message of a call, in its frame. It is the whole of it where the body is short.
+func (p *peer) first(req *loam.Request) (message []byte, whole bool, err error) {
+	h := requestHead{method: methodOf(req), query: req.RawQuery, contentType: req.Header.Get("content-type"), typeURL: req.Header.Get(fieldTypeURL)}
+	if req.Method != "" {
+		h.verb = verbNumber(req.Method)
+	}
+	var data []byte
+	length := req.Length
+	switch {
+	case req.Body == nil || length == 0:
+		length, whole = 0, true
+	case length > 0 && length <= small:
+		if data, err = readAll(req.Body, length, small); err != nil {
+			return nil, false, err
+		}
+		whole = true
+	}
+	b, frame := openFrame(make([]byte, 0, 1<<10+len(data)))
+	b = p.appendHead(b, req, &h, length)
+	if len(data) > 0 {
+		b = appendPayload(b, data, 0)
+	}
+	return shutFrame(b, frame), whole, nil
 }
 
 // outbound is a call to another sidecar: the request that goes there, and the body of the answer that came.
@@ -158,56 +183,26 @@ type outbound struct {
 	data   []byte // of the last message, not read yet
 	seq    uint64 // of the next chunk
 	over   bool   // no more messages come
-	whole  bool   // the request is one message, and nothing of it is lost by sending it again
 }
 
-// begin makes the request.
-func (o *outbound) begin(p *peer, req *loam.Request) error {
-	h := requestHead{method: methodOf(req), query: req.RawQuery, contentType: req.Header.Get("content-type"), typeURL: req.Header.Get(fieldTypeURL)}
-	fromGRPC := req.Header.Has(fieldGRPC)
-	if req.Method != "" {
-		h.verb = verbNumber(req.Method)
-	}
-	var data []byte
-	length, stream := req.Length, false
-	switch {
-	case req.Body == nil || length == 0:
-		length = 0
-	case length > 0 && length <= small:
-		var err error
-		if data, err = readAll(req.Body, length, small); err != nil {
-			return err
-		}
-	default:
-		stream = true
-	}
-	b := make([]byte, 0, 1<<10+len(data))
-	b, frame := openFrame(b)
-	b = p.appendHead(b, req, &h, length, fromGRPC)
-	if len(data) > 0 {
-		b = appendPayload(b, data, 0)
-	}
-	b = shutFrame(b, frame)
+// begin makes the request of its first message.
+func (o *outbound) begin(p *peer, req *loam.Request, first []byte, whole bool) {
 	r := &o.req
 	r.Begin(req.Task())
-	r.Method, r.Scheme, r.Authority, r.Path, r.ID = http.MethodPost, "http", p.id, pathCallLocalStream, req.ID
+	r.Method, r.Scheme, r.Authority, r.Path, r.ID, r.Idle = http.MethodPost, "http", p.id, pathCallLocalStream, req.ID, req.Idle
 	r.Header = append(r.Header[:0], loam.Field{Name: "content-type", Value: "application/grpc"}, loam.Field{Name: "te", Value: "trailers"})
 	if d := req.Deadline(); !d.IsZero() {
 		r.SetDeadline(d)
 		r.Header = grpc.AppendTimeout(r.Header, d.Sub(req.Task().Now()))
 	}
-	r.Idle = req.Idle
-	if o.whole = !stream; stream {
-		r.Length, r.Body = -1, &chunks{from: req.Body, due: b}
-	} else {
-		r.Length, r.Body = int64(len(b)), &chunks{due: b}
+	if r.Length, r.Body = int64(len(first)), (&chunks{due: first}); !whole {
+		r.Length, r.Body = -1, &chunks{from: req.Body, due: first}
 	}
-	return nil
 }
 
 // appendHead writes the field of the first message that has the head.
-func (p *peer) appendHead(b []byte, req *loam.Request, h *requestHead, length int64, fromGRPC bool) []byte {
-	a := p.api
+func (p *peer) appendHead(b []byte, req *loam.Request, h *requestHead, length int64) []byte {
+	a, fromGRPC := p.api, req.Header.Has(fieldGRPC)
 	b, request := open(b, 1)
 	b = appendVarint(b, 1, 1)
 	b = appendFields(b, 2, req.Header, fromGRPC, func(name string) bool {

@@ -269,7 +269,7 @@ func receiver(req *loam.Request) (id, method string, err error) {
 			id = u
 		}
 	}
-	return id, rest[at+len("/method"):], nil
+	return id, rest[at+len("/method/"):], nil
 }
 
 // normalize cleans a method, which is a path without escapes, as Dapr does it before it looks whether it is allowed: what
