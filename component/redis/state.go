@@ -3,6 +3,7 @@ package redis
 import (
 	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"strconv"
@@ -33,6 +34,7 @@ type State struct {
 	ttl   time.Duration
 	apply *script
 	get   *script
+	life  string // the command that tells when a key ends
 }
 
 // OpenState opens a state component.
@@ -41,7 +43,15 @@ func OpenState(ctx context.Context, name string, c StateConfig) (*State, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &State{c: conn, ttl: time.Duration(max(c.TTL, 0)) * time.Second, apply: newScript(applyText), get: newScript(getText)}, nil
+	s := &State{c: conn, ttl: time.Duration(max(c.TTL, 0)) * time.Second, apply: newScript(applyText), get: newScript(getText), life: "PEXPIRETIME"}
+	probe := redis.NewCmd(ctx, s.life, "")
+	if err := conn.do(ctx, true, probe); err != nil {
+		return nil, errors.Join(conn.fail("redis.Open", err), conn.close())
+	}
+	if probe.Err() != nil { // before Redis 7
+		s.life = "PTTL"
+	}
+	return s, nil
 }
 
 // Close waits for calls under way and disconnects.
@@ -130,7 +140,8 @@ for i = n + 1, #KEYS do
 end
 return versions`
 
-// getText answers three for each key: data, version, and the life that is left in milliseconds, -1 for ever.
+// getText answers three for each key: data, version, and its end, -1 for never, by the command in ARGV: the time in Unix
+// milliseconds or those that are left.
 const getText = `
 local out = {}
 for i, key in ipairs(KEYS) do
@@ -142,7 +153,7 @@ for i, key in ipairs(KEYS) do
     item = {redis.call('GET', key), '0'}
   end
   out[i * 3 - 2], out[i * 3 - 1] = item[1], item[2]
-  out[i * 3] = item[2] and redis.call('PTTL', key) or -2
+  out[i * 3] = item[2] and redis.call(ARGV[1], key) or -2
 end
 return out`
 
@@ -150,7 +161,7 @@ return out`
 func (s *State) GetOne(ctx context.Context, key string, _ state.GetOptions) (state.Item, error) {
 	it := state.Item{Key: key}
 	fields := redis.NewCmd(ctx, "hmget", strings.Clone(key), "data", "version")
-	life := redis.NewCmd(ctx, "pttl", strings.Clone(key))
+	life := redis.NewCmd(ctx, s.life, strings.Clone(key))
 	if err := s.c.do(ctx, true, fields, life); err != nil {
 		return it, s.c.fail("state "+strconv.Quote(key), err)
 	}
@@ -168,23 +179,27 @@ func (s *State) GetOne(ctx context.Context, key string, _ state.GetOptions) (sta
 	case err != nil:
 		return it, s.c.fail("state "+strconv.Quote(key), err)
 	case len(pair) == 2:
-		fill(&it, pair[0], pair[1], life.Val())
+		s.fill(&it, pair[0], pair[1], life.Val())
 	}
 	return it, nil
 }
 
-// fill completes an item with what Redis answers: data, version and the life that is left. It is not there where one of
-// them says so, for it may have ended in between.
-func fill(it *state.Item, data, version, life any) {
+// fill completes an item with what Redis answers: data, version and its end. It is not there where one of them says so,
+// for it may have ended in between.
+func (s *State) fill(it *state.Item, data, version, end any) {
 	d, _ := data.(string)
 	v, _ := version.(string)
-	ms, _ := life.(int64)
+	ms, _ := end.(int64)
 	if v == "" || ms == -2 {
 		return
 	}
 	it.Value, it.ETag = []byte(d), v
-	if ms >= 0 {
+	switch {
+	case ms < 0:
+	case s.life == "PTTL":
 		it.Expires = time.Now().Add(time.Duration(ms) * time.Millisecond)
+	default:
+		it.Expires = time.UnixMilli(ms)
 	}
 }
 
@@ -211,7 +226,7 @@ func (s *State) read(ctx context.Context, items []state.Item, keys []string) err
 	for i, k := range keys {
 		own[i] = strings.Clone(k)
 	}
-	res, err := s.c.run(ctx, true, s.get, own)
+	res, err := s.c.run(ctx, true, s.get, own, s.life)
 	if err != nil {
 		return s.c.fail("state.Get", err)
 	}
@@ -221,7 +236,7 @@ func (s *State) read(ctx context.Context, items []state.Item, keys []string) err
 	}
 	for i, k := range keys {
 		items[i].Key = k
-		fill(&items[i], list[3*i], list[3*i+1], list[3*i+2])
+		s.fill(&items[i], list[3*i], list[3*i+1], list[3*i+2])
 	}
 	return nil
 }
