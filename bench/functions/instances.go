@@ -99,6 +99,9 @@ func (b *bench) instances(ctx context.Context) error {
 			b.goal("empty clean Go call", us[1], "µs of CPU", 1.5)
 		}
 	}
+	if err := b.kernelPart(); err != nil {
+		return fmt.Errorf("the kernel's part: %w", err)
+	}
 	if err := b.freshFork(ctx, host); err != nil {
 		return err
 	}
