@@ -98,19 +98,17 @@ func (s *subscription) dispatch(ctx context.Context, inFlight int, working *sync
 		case <-ctx.Done():
 			return
 		}
+		m, ok := s.next(ctx, inFlight-len(slots)+1)
+		if !ok {
+			return
+		}
 		if s.p.slots != nil {
 			select {
 			case s.p.slots <- struct{}{}:
 			case <-ctx.Done():
+				s.setTime(ctx, m.id, s.p.config.ProcessingTimeout, m.attempt-1)
 				return
 			}
-		}
-		m, ok := s.next(ctx, inFlight-len(slots)+1)
-		if !ok {
-			if s.p.slots != nil {
-				<-s.p.slots
-			}
-			return
 		}
 		working.Go(func() {
 			s.deliver(ctx, m)
