@@ -370,8 +370,14 @@ func (o *Options) subscription() Subscription {
 
 // receive makes an event what the subscription wants, or ends its delivery where its life has ended.
 func (b *Bus) receive(ctx context.Context, o *Options, d *Delivery) (Verdict, bool) {
-	if o.Raw {
-		FromRaw(&d.Event, b.name)
+	switch e := &d.Event; {
+	case o.Raw:
+		FromRaw(e, b.name)
+	case e.Raw: // a driver that keeps no bytes has not looked whether it is an envelope all the same
+		if opened := cloudevents.Message(e.Data, e.Topic, false); !opened.Raw {
+			opened.ID, opened.Metadata = cmp.Or(opened.ID, e.ID), e.Metadata
+			*e = opened
+		}
 	}
 	if d.Event.ID == "" {
 		d.Event.ID = rand.Text()

@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -154,7 +153,7 @@ func (c *consumer) read(ctx context.Context, from, to int64, limit int) (found [
 		if attributes == nil {
 			return nil
 		}
-		return json.Unmarshal(attributes, &found[len(found)-1].event.Attributes)
+		return unmarshalAttributes(attributes, &found[len(found)-1].event)
 	}, `SELECT place, id, source, coalesce(type, ?), subject, time, coalesce(content_type, ?), attributes, data
 		FROM event WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?`, c.name, usualType, place(c.topic, from), place(c.topic, to), limit)
 	return found, err

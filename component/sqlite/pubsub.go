@@ -63,11 +63,9 @@ func (p *Pubsub) append(events []loam.Event) error {
 		if err != nil {
 			return err
 		}
-		var attributes any
-		if len(e.Attributes) > 0 {
-			if attributes, err = json.Marshal(e.Attributes); err != nil {
-				return err
-			}
+		attributes, err := marshalAttributes(e)
+		if err != nil {
+			return err
 		}
 		if err := p.exec(`INSERT INTO event (place, id, source, type, subject, time, content_type, attributes, data)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -75,6 +73,59 @@ func (p *Pubsub) append(events []loam.Event) error {
 			return err
 		}
 		end.next++
+	}
+	return nil
+}
+
+// rawMember says in the attributes of an event that it is raw. No attribute is called so.
+const rawMember = " raw"
+
+// marshalAttributes is what the column attributes holds: those that are strings as strings, the rest as it is; NULL where
+// there are none.
+func marshalAttributes(e *loam.Event) (any, error) {
+	if !e.Raw && len(e.Extra) == 0 {
+		if len(e.Attributes) == 0 {
+			return nil, nil
+		}
+		return json.Marshal(e.Attributes)
+	}
+	all := make(map[string]any, len(e.Attributes)+len(e.Extra)+1)
+	for name, value := range e.Extra {
+		all[name] = value
+	}
+	for name, value := range e.Attributes {
+		all[name] = value
+	}
+	if e.Raw {
+		all[rawMember] = true
+	}
+	return json.Marshal(all)
+}
+
+func unmarshalAttributes(b []byte, e *loam.Event) error {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(b, &all); err != nil {
+		return err
+	}
+	for name, value := range all {
+		switch {
+		case name == rawMember:
+			e.Raw = true
+		case value[0] == '"':
+			if e.Attributes == nil {
+				e.Attributes = make(map[string]string, len(all))
+			}
+			var text string
+			if err := json.Unmarshal(value, &text); err != nil {
+				return err
+			}
+			e.Attributes[name] = text
+		default:
+			if e.Extra == nil {
+				e.Extra = map[string]json.RawMessage{}
+			}
+			e.Extra[name] = value
+		}
 	}
 	return nil
 }
@@ -130,6 +181,9 @@ func (p *Pubsub) published(events []loam.Event) {
 // Subscribe delivers a topic to a consumer group.
 func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle pubsub.Handler) error {
 	c, err := p.join(ctx, sub)
+	if ctx.Err() != nil && err != nil {
+		return nil // it had not begun
+	}
 	if err != nil {
 		return err
 	}

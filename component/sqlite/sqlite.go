@@ -39,6 +39,7 @@ func (f *Files) Factories() []loam.Factory {
 		component.New("lock.sqlite", f.OpenLock),
 		component.New("config.sqlite", f.OpenConfig),
 		component.New("sequence.sqlite", f.OpenSequence),
+		component.New("jobs.sqlite", f.OpenJobs),
 	}
 }
 

@@ -3,6 +3,7 @@ package pubsubtest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,6 +28,14 @@ func Run(t *testing.T, open func(t *testing.T) pubsub.Driver) {
 		"dead letter":              deadLetter,
 		"out of order is no twice": outOfOrderIsNoTwice,
 		"retries in order of time": retriesInOrderOfTime,
+		"many groups, many topics": manyGroupsManyTopics,
+		"messages are copies":      messagesAreCopies,
+		"raw messages":             rawMessages,
+		"raw subscription":         rawSubscription,
+		"end of life":              endOfLife,
+		"dropped":                  dropped,
+		"bulk":                     inBulk,
+		"bulk waits for no more":   bulkWaitsForNoMore,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -111,6 +120,7 @@ func wholeEvents(t *testing.T, d pubsub.Driver) {
 	sent := loam.Event{
 		ID: "1", Source: "s", Type: "y", Subject: "j", Time: time.UnixMilli(1_700_000_000_123), ContentType: "text/plain", Topic: "t",
 		Attributes: map[string]string{"traceparent": "00-1", "x": "ü"}, Data: []byte("\x00data\xff"),
+		Extra: map[string]json.RawMessage{"n": json.RawMessage("12345678901234567890"), "o": json.RawMessage(`{"a":[1,true]}`)},
 	}
 	bare := loam.Event{ID: "2", ContentType: "application/json", Topic: "t", Time: time.UnixMilli(0)} // which Bus gives every event
 	usual := loam.Event{ID: "3", Source: "orders", Type: "t", ContentType: "application/json", Topic: "t", Time: time.UnixMilli(1), Data: []byte("{}")}
@@ -124,7 +134,7 @@ func wholeEvents(t *testing.T, d pubsub.Driver) {
 		case x := <-got:
 			e := x.Event
 			if x.Attempt != 1 || e.ID != want.ID || e.Source != want.Source || e.Type != want.Type || e.Subject != want.Subject || !e.Time.Equal(want.Time) ||
-				e.ContentType != want.ContentType || e.Topic != want.Topic || !maps.Equal(e.Attributes, want.Attributes) || string(e.Data) != string(want.Data) {
+				e.ContentType != want.ContentType || e.Topic != want.Topic || !maps.Equal(e.Attributes, want.Attributes) || !maps.EqualFunc(e.Extra, want.Extra, sameJSON) || e.Raw || string(e.Data) != string(want.Data) {
 				t.Errorf("got %+v, want %+v", e, want)
 			}
 		case <-time.After(patience):
@@ -132,6 +142,8 @@ func wholeEvents(t *testing.T, d pubsub.Driver) {
 		}
 	}
 }
+
+func sameJSON(a, b json.RawMessage) bool { return string(a) == string(b) }
 
 func groupsEachGetAll(t *testing.T, d pubsub.Driver) {
 	publish(t, d, numbered(10)...) // before anybody subscribes: a new group starts at the oldest
@@ -284,7 +296,7 @@ func deadLetter(t *testing.T, d pubsub.Driver) {
 	publish(t, d, "1")
 	select {
 	case e := <-dead:
-		if e.ID != "1" || e.Attributes["deadlettertopic"] != "t" || e.Attributes["deadletterreason"] != "no use" || len(tries) != 3 {
+		if e.ID != "1" || e.Topic != "dead" || e.Attributes["topic"] != "t" || e.Attributes["deadlettertopic"] != "t" || e.Attributes["deadletterreason"] != "no use" || len(tries) != 3 {
 			t.Errorf("after %d tries: %+v", len(tries), e)
 		}
 	case <-time.After(patience):

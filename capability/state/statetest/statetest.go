@@ -9,36 +9,83 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/state"
 )
 
-// Run tests the drivers that open returns: each call an empty one. The driver's clock must be time.Now's.
+// Run tests the drivers that open returns: each call an empty one. The driver's clock must be time.Now's. What a driver's
+// Limits say that it cannot is not asked for; what it can beside the least (GetOne, List, Query) is.
 func Run(t *testing.T, open func(t *testing.T) state.Driver) {
-	for name, test := range map[string]func(*testing.T, state.Driver){
-		"get what was put":     getWhatWasPut,
-		"delete":               remove,
-		"bulk":                 bulk,
-		"conditions":           conditions,
-		"all or nothing":       allOrNothing,
-		"life ends":            lifeEnds,
-		"list":                 list,
-		"concurrent increment": concurrentIncrement,
-		"values are copies":    valuesAreCopies,
-		"keys of any bytes":    keysOfAnyBytes,
-		"nothing half seen":    nothingHalfSeen,
-		"an ended context":     anEndedContext,
+	for name, test := range map[string]struct {
+		run   func(*testing.T, state.Driver)
+		needs func(state.Limits) bool // nil: nothing
+	}{
+		"get what was put":           {getWhatWasPut, nil},
+		"delete":                     {remove, nil},
+		"bulk":                       {bulk, nil},
+		"bulk in one":                {bulkInOne, transactions},
+		"get one":                    {getOne, nil},
+		"conditions":                 {conditions, etags},
+		"all or nothing":             {allOrNothing, both},
+		"ops in order":               {opsInOrder, transactions},
+		"ops meet what was done":     {opsMeetWhatWasDone, both},
+		"life ends":                  {lifeEnds, ttl},
+		"a life that was lengthened": {lifeLengthened, ttl},
+		"list":                       {list, nil},
+		"query":                      {query, nil},
+		"query by pages":             {queryByPages, nil},
+		"concurrent increment":       {concurrentIncrement, etags},
+		"values are copies":          {valuesAreCopies, nil},
+		"keys are copies":            {keysAreCopies, nil},
+		"keys of any bytes":          {keysOfAnyBytes, nil},
+		"nothing half seen":          {nothingHalfSeen, both},
+		"an ended context":           {anEndedContext, nil},
 	} {
-		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+		t.Run(name, func(t *testing.T) {
+			d := open(t)
+			if test.needs != nil && !test.needs(limitsOf(d)) {
+				t.Log("the driver says that it cannot")
+				return
+			}
+			test.run(t, d)
+		})
 	}
 }
 
+func limitsOf(d state.Driver) state.Limits {
+	if l, ok := d.(state.Limited); ok {
+		return l.Limits()
+	}
+	return state.Limits{}
+}
+
+func transactions(l state.Limits) bool { return !l.NoTransactions }
+func etags(l state.Limits) bool        { return !l.NoETags }
+func ttl(l state.Limits) bool          { return !l.NoTTL }
+func both(l state.Limits) bool         { return transactions(l) && etags(l) }
+
+// apply does ops: together as far as the driver can, else one after the other.
 func apply(t *testing.T, d state.Driver, ops ...state.Op) []string {
 	t.Helper()
-	etags, err := d.Apply(t.Context(), ops)
-	if err != nil {
-		t.Fatal(err)
+	most := len(ops)
+	switch l := limitsOf(d); {
+	case l.NoTransactions:
+		most = 1
+	case l.MaxOps > 0:
+		most = min(most, l.MaxOps)
+	}
+	var etags []string
+	for some := range slices.Chunk(ops, most) {
+		e, err := d.Apply(t.Context(), some)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(e) != len(some) {
+			t.Fatalf("%d ETags for %d ops", len(e), len(some))
+		}
+		etags = append(etags, e...)
 	}
 	return etags
 }
@@ -74,18 +121,18 @@ func remove(t *testing.T, d state.Driver) {
 		t.Errorf("still there: %+v", it)
 	}
 	apply(t, d, state.Op{Key: "k", Delete: true}) // what is not there can be deleted
-	if again := apply(t, d, state.Op{Key: "k", Value: []byte("x")})[0]; again == first {
+	if again := apply(t, d, state.Op{Key: "k", Value: []byte("x")})[0]; again == first && etags(limitsOf(d)) {
 		t.Errorf("the ETag %q came again", first)
 	}
 }
 
 func bulk(t *testing.T, d state.Driver) {
 	var ops []state.Op
-	for i := range 500 {
+	for i := range 100 {
 		ops = append(ops, state.Op{Key: fmt.Sprint(i), Value: fmt.Append(nil, i)})
 	}
 	apply(t, d, ops...)
-	items, err := d.Get(t.Context(), []string{"499", "nothing", "0", "499"})
+	items, err := d.Get(t.Context(), []string{"99", "nothing", "0", "99"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,8 +140,112 @@ func bulk(t *testing.T, d state.Driver) {
 	for _, it := range items {
 		got = append(got, it.Key+"="+string(it.Value))
 	}
-	if want := []string{"499=499", "nothing=", "0=0", "499=499"}; !slices.Equal(got, want) {
+	if want := []string{"99=99", "nothing=", "0=0", "99=99"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// bulkInOne writes and reads as much at once as a caller may.
+func bulkInOne(t *testing.T, d state.Driver) {
+	n := state.MaxOps
+	if most := limitsOf(d).MaxOps; most > 0 {
+		n = min(n, most)
+	}
+	ops, keys := make([]state.Op, n), make([]string, n)
+	for i := range n {
+		keys[i] = fmt.Sprintf("key-%d", i)
+		ops[i] = state.Op{Key: keys[i], Value: fmt.Append(nil, i)}
+	}
+	etags, err := d.Apply(t.Context(), ops)
+	if err != nil || len(etags) != n {
+		t.Fatalf("%d ETags, %v", len(etags), err)
+	}
+	items, err := d.Get(t.Context(), keys)
+	if err != nil || len(items) != n {
+		t.Fatalf("%d items, %v", len(items), err)
+	}
+	for i, it := range items {
+		if it.Key != keys[i] || string(it.Value) != fmt.Sprint(i) || it.ETag != etags[i] {
+			t.Fatalf("item %d is %+v, its ETag was %s", i, it, etags[i])
+		}
+	}
+}
+
+func getOne(t *testing.T, d state.Driver) {
+	g, ok := d.(state.Getter)
+	if !ok {
+		t.Log("not a Getter")
+		return
+	}
+	read := func(key string, o state.GetOptions) state.Item {
+		t.Helper()
+		it, err := g.GetOne(t.Context(), key, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return it
+	}
+	if it := read("k", state.GetOptions{}); it.ETag != "" || it.Key != "k" || it.Value != nil {
+		t.Errorf("a key that is not there: %+v", it)
+	}
+	op := state.Op{Key: "k", Value: []byte("x")}
+	if ttl(limitsOf(d)) {
+		op.TTL = time.Hour
+	}
+	etag := apply(t, d, op)[0]
+	one, many := read("k", state.GetOptions{}), get(t, d, "k")
+	if one.ETag != etag || one.Key != "k" || string(one.Value) != "x" || !one.Expires.Equal(many.Expires) {
+		t.Errorf("GetOne: %+v, Get: %+v", one, many)
+	}
+	if it := read("k", state.GetOptions{Eventual: true}); string(it.Value) != "x" && it.ETag != "" {
+		t.Errorf("an older value will do, and it is %+v", it)
+	}
+	apply(t, d, state.Op{Key: "k", Delete: true})
+	if it := read("k", state.GetOptions{}); it.ETag != "" {
+		t.Errorf("still there: %+v", it)
+	}
+}
+
+// opsInOrder: the last op for a key is what is there.
+func opsInOrder(t *testing.T, d state.Driver) {
+	etags := apply(t, d,
+		state.Op{Key: "a", Value: []byte("1")}, state.Op{Key: "b", Delete: true}, state.Op{Key: "a", Value: []byte("2")},
+		state.Op{Key: "b", Value: []byte("3")}, state.Op{Key: "c", Value: []byte("4")}, state.Op{Key: "c", Delete: true})
+	a, b, c := get(t, d, "a"), get(t, d, "b"), get(t, d, "c")
+	if string(a.Value) != "2" || a.ETag != etags[2] || string(b.Value) != "3" || b.ETag != etags[3] || c.ETag != "" {
+		t.Errorf("after %q: %+v, %+v, %+v", etags, a, b, c)
+	}
+}
+
+// opsMeetWhatWasDone: a condition is about what the ops before it left, and one that does not hold undoes them.
+func opsMeetWhatWasDone(t *testing.T, d state.Driver) {
+	first := apply(t, d, state.Op{Key: "k", Value: []byte("1")})[0]
+	for name, c := range map[string]struct {
+		want loam.Code
+		ops  []state.Op
+	}{
+		"absent after a delete":      {loam.OK, []state.Op{{Key: "k", Delete: true}, {Key: "k", Value: []byte("2"), IfAbsent: true}}},
+		"absent after a write":       {loam.AlreadyExists, []state.Op{{Key: "new", Value: []byte("2")}, {Key: "new", Value: []byte("3"), IfAbsent: true}}},
+		"deleted if absent":          {loam.AlreadyExists, []state.Op{{Key: "k", Delete: true, IfAbsent: true}}},
+		"deleted if absent, it is":   {loam.OK, []state.Op{{Key: "none", Delete: true, IfAbsent: true}}},
+		"match after a write":        {loam.Aborted, []state.Op{{Key: "k", Value: []byte("2")}, {Key: "k", Value: []byte("3"), IfMatch: first}}},
+		"match after a delete":       {loam.Aborted, []state.Op{{Key: "k", Delete: true}, {Key: "k", Value: []byte("3"), IfMatch: first}}},
+		"match, then whatever it is": {loam.OK, []state.Op{{Key: "k", Value: []byte("2"), IfMatch: first}, {Key: "k", Value: []byte("3")}}},
+	} {
+		apply(t, d, state.Op{Key: "k", Delete: true}, state.Op{Key: "new", Delete: true}, state.Op{Key: "none", Delete: true})
+		first = apply(t, d, state.Op{Key: "k", Value: []byte("1")})[0]
+		for i := range c.ops {
+			if c.ops[i].IfMatch != "" {
+				c.ops[i].IfMatch = first
+			}
+		}
+		_, err := d.Apply(t.Context(), c.ops)
+		if loam.CodeOf(err) != c.want {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+		if it := get(t, d, "k"); c.want != loam.OK && (string(it.Value) != "1" || it.ETag != first || get(t, d, "new").ETag != "") {
+			t.Errorf("%s: refused, and something was done: %+v", name, it)
+		}
 	}
 }
 
@@ -150,6 +301,26 @@ func lifeEnds(t *testing.T, d state.Driver) {
 	}
 }
 
+// lifeLengthened: each write says anew how long a key lives.
+func lifeLengthened(t *testing.T, d state.Driver) {
+	apply(t, d, state.Op{Key: "forever", Value: []byte("x"), TTL: 30 * time.Millisecond}, state.Op{Key: "long", Value: []byte("x"), TTL: 30 * time.Millisecond},
+		state.Op{Key: "short", Value: []byte("x")}, state.Op{Key: "probe", Value: []byte("x"), TTL: 60 * time.Millisecond})
+	apply(t, d, state.Op{Key: "forever", Value: []byte("y")}, state.Op{Key: "long", Value: []byte("y"), TTL: time.Hour},
+		state.Op{Key: "short", Value: []byte("y"), TTL: 30 * time.Millisecond})
+	deadline := time.Now().Add(10 * time.Second)
+	for get(t, d, "short").ETag != "" || get(t, d, "probe").ETag != "" {
+		if time.Now().After(deadline) {
+			t.Fatal("a life that was ended by a later write does not end")
+		}
+	}
+	if it := get(t, d, "forever"); string(it.Value) != "y" || !it.Expires.IsZero() {
+		t.Errorf("written without a TTL: %+v", it)
+	}
+	if it := get(t, d, "long"); string(it.Value) != "y" || time.Until(it.Expires) < 59*time.Minute {
+		t.Errorf("written with a longer TTL: %+v", it)
+	}
+}
+
 func list(t *testing.T, d state.Driver) {
 	l, ok := d.(state.Lister)
 	if !ok {
@@ -159,8 +330,10 @@ func list(t *testing.T, d state.Driver) {
 	for _, k := range []string{"a/1", "a/2", "a/3", "a/é", "a\xff", "b/1", "a"} {
 		apply(t, d, state.Op{Key: k, Value: []byte("x")})
 	}
-	apply(t, d, state.Op{Key: "a/gone", Value: []byte("x"), TTL: time.Millisecond})
-	for deadline := time.Now().Add(10 * time.Second); get(t, d, "a/gone").ETag != "" && time.Now().Before(deadline); {
+	if ttl(limitsOf(d)) {
+		apply(t, d, state.Op{Key: "a/gone", Value: []byte("x"), TTL: time.Millisecond})
+		for deadline := time.Now().Add(10 * time.Second); get(t, d, "a/gone").ETag != "" && time.Now().Before(deadline); {
+		}
 	}
 	for _, c := range []struct {
 		prefix, after string
@@ -227,6 +400,16 @@ func valuesAreCopies(t *testing.T, d state.Driver) {
 	_ = append(get(t, d, "k").Value, "less"...)
 	if got := get(t, d, "k").Value; string(got) != "mine" {
 		t.Errorf("somebody's buffer was kept: %q", got)
+	}
+}
+
+// keysAreCopies: strings of a request lie in buffers that are used again.
+func keysAreCopies(t *testing.T, d state.Driver) {
+	buffer := []byte("first")
+	apply(t, d, state.Op{Key: unsafe.String(&buffer[0], len(buffer)), Value: []byte("x")})
+	copy(buffer, "later")
+	if get(t, d, "first").ETag == "" || get(t, d, "later").ETag != "" {
+		t.Error("somebody's buffer was kept as a key")
 	}
 }
 
