@@ -50,11 +50,18 @@ type runner struct {
 	running sync.WaitGroup
 
 	mu    sync.Mutex
-	under map[string]bool // names of jobs whose handle runs
+	under map[string]bool // names of jobs whose handle runs, or has returned since what is due was read last
+	ended []string        // those whose handle has returned
 }
 
 // start begins what is due and tells how long there is nothing to do but to wait for changes.
 func (r *runner) start(ctx context.Context) time.Duration {
+	r.mu.Lock()
+	for _, name := range r.ended {
+		delete(r.under, name)
+	}
+	r.ended = r.ended[:0]
+	r.mu.Unlock()
 	due, err := r.driver.Due(ctx, r.owner, 2*cap(r.slots)) // half of which may be under way already
 	if err != nil {
 		return pause
@@ -81,7 +88,7 @@ func (r *runner) start(ctx context.Context) time.Duration {
 		r.running.Go(func() {
 			r.bring(ctx, record)
 			r.mu.Lock()
-			delete(r.under, record.Name)
+			r.ended = append(r.ended, record.Name)
 			r.mu.Unlock()
 			<-r.slots
 			select {

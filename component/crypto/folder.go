@@ -29,6 +29,10 @@ func OpenFolder(_ context.Context, _ string, c FolderConfig) (capability.Driver,
 // maxCached is how many files' keys are kept: to read a large RSA key takes longer than to use it.
 const maxCached = 256
 
+// tick is how coarse the clocks of file systems may be: who reads a file so soon after it was written could miss that it is
+// written again.
+const tick = 100 * time.Millisecond
+
 // folder reads below a root that neither .. nor symbolic links lead out of.
 type folder struct {
 	root *os.Root
@@ -40,6 +44,7 @@ type folder struct {
 type file struct {
 	size     int64
 	modified time.Time
+	read     time.Time
 	key      *Key
 }
 
@@ -57,9 +62,10 @@ func (f *folder) Key(_ context.Context, name string) (*Key, error) {
 	f.mu.Lock()
 	have, ok := f.read[name]
 	f.mu.Unlock()
-	if ok && have.size == info.Size() && have.modified.Equal(info.ModTime()) {
+	if ok && have.size == info.Size() && have.modified.Equal(info.ModTime()) && have.read.Sub(have.modified) > tick {
 		return have.key, nil
 	}
+	now := time.Now()
 	data, err := f.root.ReadFile(name)
 	if err != nil {
 		return nil, &loam.Error{Code: loam.Unavailable, Err: err}
@@ -73,7 +79,7 @@ func (f *folder) Key(_ context.Context, name string) (*Key, error) {
 	if len(f.read) >= maxCached {
 		clear(f.read)
 	}
-	f.read[name] = file{info.Size(), info.ModTime(), k}
+	f.read[name] = file{info.Size(), info.ModTime(), now, k}
 	return k, nil
 }
 

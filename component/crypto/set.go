@@ -148,7 +148,7 @@ func (s *set) read(ctx context.Context) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if info.ModTime().Equal(s.modified) && info.Size() == s.size {
+		if info.ModTime().Equal(s.modified) && info.Size() == s.size && s.keys != nil && s.loaded.Sub(s.modified) > tick {
 			return nil, nil
 		}
 		s.modified, s.size = info.ModTime(), info.Size()

@@ -1,5 +1,5 @@
-// Package local holds what this machine has of its own: the secrets in the environment of the process, and those in
-// files of a folder, as Docker and Kubernetes put them there.
+// Package local holds what this machine has of its own: the secrets in the environment of the process, those in files of a
+// folder, as Docker and Kubernetes put them there, and those in a JSON file, as Dapr's users write them down.
 package local
 
 import (
@@ -17,9 +17,15 @@ import (
 
 // Factories are the component types of this package.
 func Factories() []loam.Factory {
+	environment := component.New("secret.environment", OpenEnvironment)
+	environment.Aliases = []string{"secretstores.local.env"}
+	secrets := component.New("secret.local", OpenSecrets)
+	secrets.Aliases = []string{"secretstores.local.file"}
 	return []loam.Factory{
 		component.New("secret.env", OpenEnv),
 		component.New("secret.file", OpenFile),
+		environment,
+		secrets,
 	}
 }
 

@@ -36,6 +36,7 @@ func (m *Memory) Factories() []loam.Factory {
 		component.New("lock.memory", m.OpenLock),
 		component.New("config.memory", m.OpenConfig),
 		component.New("sequence.memory", m.OpenSequence),
+		component.New("jobs.memory", m.OpenJobs),
 	}
 }
 
