@@ -286,12 +286,7 @@ func (m *GetStateRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -319,34 +314,12 @@ func (m *GetStateRequest) ParseProto(b []byte) error {
 		case 24:
 			m.Consistency = StateOptions_StateConsistency(int32(f.num))
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetStateRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetStateRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetStateRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetStateRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetStateRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -381,12 +354,7 @@ func (m *GetBulkStateRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -414,34 +382,12 @@ func (m *GetBulkStateRequest) ParseProto(b []byte) error {
 		case 24:
 			m.Parallelism = int32(f.num)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetBulkStateRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkStateRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkStateRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetBulkStateRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetBulkStateRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -522,12 +468,7 @@ func (m *BulkStateItem) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -560,34 +501,12 @@ func (m *BulkStateItem) ParseProto(b []byte) error {
 			}
 			m.Error = string(f.data)
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("BulkStateItem.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkStateItem.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkStateItem.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BulkStateItem.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("BulkStateItem.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5:
@@ -617,12 +536,7 @@ func (m *GetStateResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -645,34 +559,12 @@ func (m *GetStateResponse) ParseProto(b []byte) error {
 			}
 			m.Etag = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetStateResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetStateResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetStateResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetStateResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetStateResponse.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -712,12 +604,7 @@ func (m *DeleteStateRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -759,34 +646,12 @@ func (m *DeleteStateRequest) ParseProto(b []byte) error {
 				return wireError("DeleteStateRequest.Options", err)
 			}
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("DeleteStateRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteStateRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteStateRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("DeleteStateRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("DeleteStateRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5:
@@ -918,12 +783,7 @@ func (m *QueryStateRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -949,34 +809,12 @@ func (m *QueryStateRequest) ParseProto(b []byte) error {
 			}
 			m.Query = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("QueryStateRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("QueryStateRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("QueryStateRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("QueryStateRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("QueryStateRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -1072,12 +910,7 @@ func (m *QueryStateResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -1105,34 +938,12 @@ func (m *QueryStateResponse) ParseProto(b []byte) error {
 			}
 			m.Token = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("QueryStateResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("QueryStateResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("QueryStateResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("QueryStateResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("QueryStateResponse.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -1214,12 +1025,7 @@ func (m *ExecuteStateTransactionRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -1247,34 +1053,12 @@ func (m *ExecuteStateTransactionRequest) ParseProto(b []byte) error {
 			}
 			m.Operations = append(m.Operations, x)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ExecuteStateTransactionRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ExecuteStateTransactionRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ExecuteStateTransactionRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ExecuteStateTransactionRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ExecuteStateTransactionRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -1314,12 +1098,7 @@ func (m *PublishEventRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -1352,34 +1131,12 @@ func (m *PublishEventRequest) ParseProto(b []byte) error {
 			}
 			m.DataContentType = string(f.data)
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PublishEventRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PublishEventRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PublishEventRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PublishEventRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("PublishEventRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5:
@@ -1414,12 +1171,7 @@ func (m *BulkPublishRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -1452,34 +1204,12 @@ func (m *BulkPublishRequest) ParseProto(b []byte) error {
 			}
 			m.Entries = append(m.Entries, x)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("BulkPublishRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkPublishRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkPublishRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BulkPublishRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("BulkPublishRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -1514,12 +1244,7 @@ func (m *BulkPublishRequestEntry) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -1547,34 +1272,12 @@ func (m *BulkPublishRequestEntry) ParseProto(b []byte) error {
 			}
 			m.ContentType = string(f.data)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("BulkPublishRequestEntry.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkPublishRequestEntry.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkPublishRequestEntry.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BulkPublishRequestEntry.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("BulkPublishRequestEntry.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -1753,12 +1456,7 @@ func (m *SubscribeTopicEventsRequestInitialAlpha1) AppendProto(b []byte) []byte 
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.DeadLetterTopic != nil {
 		b = append(b, 34)
@@ -1788,34 +1486,12 @@ func (m *SubscribeTopicEventsRequestInitialAlpha1) ParseProto(b []byte) error {
 			}
 			m.Topic = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("SubscribeTopicEventsRequestInitialAlpha1.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SubscribeTopicEventsRequestInitialAlpha1.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("SubscribeTopicEventsRequestInitialAlpha1.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SubscribeTopicEventsRequestInitialAlpha1.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("SubscribeTopicEventsRequestInitialAlpha1.Metadata", err)
+			}
 		case 34:
 			if !utf8.Valid(f.data) {
 				return wireError("SubscribeTopicEventsRequestInitialAlpha1.DeadLetterTopic", errUTF8)
@@ -1985,12 +1661,7 @@ func (m *InvokeBindingRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Operation != "" {
 		b = append(b, 34)
@@ -2017,34 +1688,12 @@ func (m *InvokeBindingRequest) ParseProto(b []byte) error {
 		case 18:
 			m.Data = f.data
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("InvokeBindingRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeBindingRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeBindingRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("InvokeBindingRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("InvokeBindingRequest.Metadata", err)
+			}
 		case 34:
 			if !utf8.Valid(f.data) {
 				return wireError("InvokeBindingRequest.Operation", errUTF8)
@@ -2074,12 +1723,7 @@ func (m *InvokeBindingResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2097,34 +1741,12 @@ func (m *InvokeBindingResponse) ParseProto(b []byte) error {
 		case 10:
 			m.Data = f.data
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("InvokeBindingResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeBindingResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeBindingResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("InvokeBindingResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("InvokeBindingResponse.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -2154,12 +1776,7 @@ func (m *GetSecretRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2185,34 +1802,12 @@ func (m *GetSecretRequest) ParseProto(b []byte) error {
 			}
 			m.Key = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetSecretRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetSecretRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetSecretRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -2232,12 +1827,7 @@ type GetSecretResponse struct {
 func (m *GetSecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Data {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2253,34 +1843,12 @@ func (m *GetSecretResponse) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetSecretResponse.Data", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretResponse.Data", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretResponse.Data", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetSecretResponse.Data", errWireType)
-					}
-				}
-			}
 			if m.Data == nil {
 				m.Data = map[string]string{}
 			}
-			m.Data[k] = v
+			if err := parseUTF8Words(m.Data, f.data); err != nil {
+				return wireError("GetSecretResponse.Data", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1:
@@ -2305,12 +1873,7 @@ func (m *GetBulkSecretRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2331,34 +1894,12 @@ func (m *GetBulkSecretRequest) ParseProto(b []byte) error {
 			}
 			m.StoreName = string(f.data)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetBulkSecretRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkSecretRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkSecretRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetBulkSecretRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetBulkSecretRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -2378,12 +1919,7 @@ type SecretResponse struct {
 func (m *SecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Secrets {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2399,34 +1935,12 @@ func (m *SecretResponse) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("SecretResponse.Secrets", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SecretResponse.Secrets", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("SecretResponse.Secrets", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SecretResponse.Secrets", errWireType)
-					}
-				}
-			}
 			if m.Secrets == nil {
 				m.Secrets = map[string]string{}
 			}
-			m.Secrets[k] = v
+			if err := parseUTF8Words(m.Secrets, f.data); err != nil {
+				return wireError("SecretResponse.Secrets", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1:
@@ -2524,12 +2038,7 @@ func (m *GetConfigurationRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2555,34 +2064,12 @@ func (m *GetConfigurationRequest) ParseProto(b []byte) error {
 			}
 			m.Keys = append(m.Keys, string(f.data))
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetConfigurationRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetConfigurationRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetConfigurationRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetConfigurationRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetConfigurationRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -2680,12 +2167,7 @@ func (m *SubscribeConfigurationRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2711,34 +2193,12 @@ func (m *SubscribeConfigurationRequest) ParseProto(b []byte) error {
 			}
 			m.Keys = append(m.Keys, string(f.data))
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("SubscribeConfigurationRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SubscribeConfigurationRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("SubscribeConfigurationRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SubscribeConfigurationRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("SubscribeConfigurationRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -4896,12 +4356,7 @@ func (m *GetMetadataResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.ExtendedMetadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	for i := range m.Subscriptions {
 		b = append(b, 42)
@@ -4980,34 +4435,12 @@ func (m *GetMetadataResponse) ParseProto(b []byte) error {
 			}
 			m.RegisteredComponents = append(m.RegisteredComponents, x)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetMetadataResponse.ExtendedMetadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetMetadataResponse.ExtendedMetadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetMetadataResponse.ExtendedMetadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetMetadataResponse.ExtendedMetadata", errWireType)
-					}
-				}
-			}
 			if m.ExtendedMetadata == nil {
 				m.ExtendedMetadata = map[string]string{}
 			}
-			m.ExtendedMetadata[k] = v
+			if err := parseUTF8Words(m.ExtendedMetadata, f.data); err != nil {
+				return wireError("GetMetadataResponse.ExtendedMetadata", err)
+			}
 		case 42:
 			var x PubsubSubscription
 			err = x.ParseProto(f.data)
@@ -5670,12 +5103,7 @@ func (m *PubsubSubscription) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Rules != nil {
 		b = append(b, 34)
@@ -5713,34 +5141,12 @@ func (m *PubsubSubscription) ParseProto(b []byte) error {
 			}
 			m.Topic = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PubsubSubscription.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PubsubSubscription.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PubsubSubscription.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PubsubSubscription.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("PubsubSubscription.Metadata", err)
+			}
 		case 34:
 			if m.Rules == nil {
 				m.Rules = new(PubsubSubscriptionRules)
@@ -6383,12 +5789,7 @@ func (m *TopicEventBulkRequestEntry) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -6426,34 +5827,12 @@ func (m *TopicEventBulkRequestEntry) ParseProto(b []byte) error {
 			}
 			m.ContentType = string(f.data)
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("TopicEventBulkRequestEntry.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicEventBulkRequestEntry.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicEventBulkRequestEntry.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("TopicEventBulkRequestEntry.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("TopicEventBulkRequestEntry.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5:
@@ -6487,12 +5866,7 @@ func (m *TopicEventBulkRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Topic != "" {
 		b = append(b, 34)
@@ -6536,34 +5910,12 @@ func (m *TopicEventBulkRequest) ParseProto(b []byte) error {
 			}
 			m.Entries = append(m.Entries, x)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("TopicEventBulkRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicEventBulkRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicEventBulkRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("TopicEventBulkRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("TopicEventBulkRequest.Metadata", err)
+			}
 		case 34:
 			if !utf8.Valid(f.data) {
 				return wireError("TopicEventBulkRequest.Topic", errUTF8)
@@ -6700,12 +6052,7 @@ func (m *BindingEventRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -6728,34 +6075,12 @@ func (m *BindingEventRequest) ParseProto(b []byte) error {
 		case 18:
 			m.Data = f.data
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("BindingEventRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BindingEventRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("BindingEventRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BindingEventRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("BindingEventRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -6904,12 +6229,7 @@ func (m *TopicSubscription) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Routes != nil {
 		b = append(b, 42)
@@ -6947,34 +6267,12 @@ func (m *TopicSubscription) ParseProto(b []byte) error {
 			}
 			m.Topic = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("TopicSubscription.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicSubscription.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicSubscription.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("TopicSubscription.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("TopicSubscription.Metadata", err)
+			}
 		case 42:
 			if m.Routes == nil {
 				m.Routes = new(TopicRoutes)
@@ -7408,12 +6706,7 @@ func (m *StateItem) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Options != nil {
 		b = append(b, 42)
@@ -7448,34 +6741,12 @@ func (m *StateItem) ParseProto(b []byte) error {
 				return wireError("StateItem.Etag", err)
 			}
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("StateItem.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("StateItem.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("StateItem.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("StateItem.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("StateItem.Metadata", err)
+			}
 		case 42:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
@@ -7595,12 +6866,7 @@ func (m *ConfigurationItem) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -7626,34 +6892,12 @@ func (m *ConfigurationItem) ParseProto(b []byte) error {
 			}
 			m.Version = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ConfigurationItem.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ConfigurationItem.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ConfigurationItem.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ConfigurationItem.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ConfigurationItem.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -8727,4 +7971,46 @@ func appendBool(b []byte, x bool) []byte {
 		return append(b, 1)
 	}
 	return append(b, 0)
+}
+
+// appendWords writes an entry of a map behind its length.
+func appendWords(b []byte, k, v string) []byte {
+	b = appendVarint(b, uint64(2+sizeVarint(len(k))+len(k)+sizeVarint(len(v))+len(v)))
+	b = appendString(append(b, 10), k)
+	return appendString(append(b, 18), v)
+}
+
+func sizeVarint(n int) int {
+	size := 1
+	for ; n >= 0x80; n >>= 7 {
+		size++
+	}
+	return size
+}
+
+// parseUTF8Words reads an entry of a map.
+func parseUTF8Words(m map[string]string, b []byte) error {
+	var k, v []byte
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			k = f.data
+		case 18:
+			v = f.data
+		default:
+			if n := f.tag >> 3; n == 1 || n == 2 {
+				return errWireType
+			}
+		}
+	}
+	if !utf8.Valid(k) || !utf8.Valid(v) {
+		return errUTF8
+	}
+	m[string(k)] = string(v)
+	return nil
 }

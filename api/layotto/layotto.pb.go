@@ -516,21 +516,11 @@ func (m *ConfigurationItem) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Tags {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -566,63 +556,19 @@ func (m *ConfigurationItem) ParseProto(b []byte) error {
 			}
 			m.Label = string(f.data)
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ConfigurationItem.Tags", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ConfigurationItem.Tags", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ConfigurationItem.Tags", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ConfigurationItem.Tags", errWireType)
-					}
-				}
-			}
 			if m.Tags == nil {
 				m.Tags = map[string]string{}
 			}
-			m.Tags[k] = v
-		case 50:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ConfigurationItem.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ConfigurationItem.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ConfigurationItem.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ConfigurationItem.Metadata", errWireType)
-					}
-				}
+			if err := parseUTF8Words(m.Tags, f.data); err != nil {
+				return wireError("ConfigurationItem.Tags", err)
 			}
+		case 50:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ConfigurationItem.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
@@ -668,12 +614,7 @@ func (m *GetConfigurationRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.SubscribeUpdate {
 		b = append(b, 56)
@@ -718,34 +659,12 @@ func (m *GetConfigurationRequest) ParseProto(b []byte) error {
 			}
 			m.Keys = append(m.Keys, string(f.data))
 		case 50:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetConfigurationRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetConfigurationRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetConfigurationRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetConfigurationRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetConfigurationRequest.Metadata", err)
+			}
 		case 56:
 			m.SubscribeUpdate = f.num != 0
 		default:
@@ -833,12 +752,7 @@ func (m *SubscribeConfigurationRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -879,34 +793,12 @@ func (m *SubscribeConfigurationRequest) ParseProto(b []byte) error {
 			}
 			m.Keys = append(m.Keys, string(f.data))
 		case 50:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("SubscribeConfigurationRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SubscribeConfigurationRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("SubscribeConfigurationRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SubscribeConfigurationRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("SubscribeConfigurationRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
@@ -1002,12 +894,7 @@ func (m *SaveConfigurationRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -1040,34 +927,12 @@ func (m *SaveConfigurationRequest) ParseProto(b []byte) error {
 			}
 			m.Items = append(m.Items, x)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("SaveConfigurationRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SaveConfigurationRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("SaveConfigurationRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SaveConfigurationRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("SaveConfigurationRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -1112,12 +977,7 @@ func (m *DeleteConfigurationRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -1158,34 +1018,12 @@ func (m *DeleteConfigurationRequest) ParseProto(b []byte) error {
 			}
 			m.Keys = append(m.Keys, string(f.data))
 		case 50:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("DeleteConfigurationRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteConfigurationRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteConfigurationRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("DeleteConfigurationRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("DeleteConfigurationRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
@@ -1519,12 +1357,7 @@ func (m *GetNextIdRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -1558,34 +1391,12 @@ func (m *GetNextIdRequest) ParseProto(b []byte) error {
 				return wireError("GetNextIdRequest.Options", err)
 			}
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetNextIdRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetNextIdRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetNextIdRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetNextIdRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetNextIdRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -1775,12 +1586,7 @@ func (m *StateItem) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Options != nil {
 		b = append(b, 42)
@@ -1815,34 +1621,12 @@ func (m *StateItem) ParseProto(b []byte) error {
 				return wireError("StateItem.Etag", err)
 			}
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("StateItem.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("StateItem.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("StateItem.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("StateItem.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("StateItem.Metadata", err)
+			}
 		case 42:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
@@ -1885,12 +1669,7 @@ func (m *GetStateRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -1918,34 +1697,12 @@ func (m *GetStateRequest) ParseProto(b []byte) error {
 		case 24:
 			m.Consistency = StateOptions_StateConsistency(int32(f.num))
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetStateRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetStateRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetStateRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetStateRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetStateRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -1975,12 +1732,7 @@ func (m *GetStateResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2003,34 +1755,12 @@ func (m *GetStateResponse) ParseProto(b []byte) error {
 			}
 			m.Etag = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetStateResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetStateResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetStateResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetStateResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetStateResponse.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -2065,12 +1795,7 @@ func (m *GetBulkStateRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2098,34 +1823,12 @@ func (m *GetBulkStateRequest) ParseProto(b []byte) error {
 		case 24:
 			m.Parallelism = int32(f.num)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetBulkStateRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkStateRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkStateRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetBulkStateRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetBulkStateRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -2206,12 +1909,7 @@ func (m *BulkStateItem) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2244,34 +1942,12 @@ func (m *BulkStateItem) ParseProto(b []byte) error {
 			}
 			m.Error = string(f.data)
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("BulkStateItem.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkStateItem.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkStateItem.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BulkStateItem.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("BulkStateItem.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5:
@@ -2362,12 +2038,7 @@ func (m *DeleteStateRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2409,34 +2080,12 @@ func (m *DeleteStateRequest) ParseProto(b []byte) error {
 				return wireError("DeleteStateRequest.Options", err)
 			}
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("DeleteStateRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteStateRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteStateRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("DeleteStateRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("DeleteStateRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5:
@@ -2569,12 +2218,7 @@ func (m *ExecuteStateTransactionRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2602,34 +2246,12 @@ func (m *ExecuteStateTransactionRequest) ParseProto(b []byte) error {
 			}
 			m.Operations = append(m.Operations, x)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ExecuteStateTransactionRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ExecuteStateTransactionRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ExecuteStateTransactionRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ExecuteStateTransactionRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ExecuteStateTransactionRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -2669,12 +2291,7 @@ func (m *PublishEventRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2707,34 +2324,12 @@ func (m *PublishEventRequest) ParseProto(b []byte) error {
 			}
 			m.DataContentType = string(f.data)
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PublishEventRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PublishEventRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PublishEventRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PublishEventRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("PublishEventRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5:
@@ -2822,12 +2417,7 @@ func (m *SubscribeTopicEventsRequestInitial) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.DeadLetterTopic != nil {
 		b = append(b, 34)
@@ -2857,34 +2447,12 @@ func (m *SubscribeTopicEventsRequestInitial) ParseProto(b []byte) error {
 			}
 			m.Topic = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("SubscribeTopicEventsRequestInitial.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SubscribeTopicEventsRequestInitial.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("SubscribeTopicEventsRequestInitial.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SubscribeTopicEventsRequestInitial.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("SubscribeTopicEventsRequestInitial.Metadata", err)
+			}
 		case 34:
 			if !utf8.Valid(f.data) {
 				return wireError("SubscribeTopicEventsRequestInitial.DeadLetterTopic", errUTF8)
@@ -3053,12 +2621,7 @@ func (m *FileRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -3084,34 +2647,12 @@ func (m *FileRequest) ParseProto(b []byte) error {
 			}
 			m.Name = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("FileRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("FileRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("FileRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("FileRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("FileRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -3141,12 +2682,7 @@ func (m *GetFileRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -3172,34 +2708,12 @@ func (m *GetFileRequest) ParseProto(b []byte) error {
 			}
 			m.Name = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetFileRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetFileRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetFileRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetFileRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetFileRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -3270,12 +2784,7 @@ func (m *PutFileRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -3303,34 +2812,12 @@ func (m *PutFileRequest) ParseProto(b []byte) error {
 		case 26:
 			m.Data = f.data
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PutFileRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PutFileRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PutFileRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PutFileRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("PutFileRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -3424,12 +2911,7 @@ func (m *FileInfo) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -3457,34 +2939,12 @@ func (m *FileInfo) ParseProto(b []byte) error {
 			}
 			m.LastModified = string(f.data)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("FileInfo.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("FileInfo.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("FileInfo.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("FileInfo.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("FileInfo.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -3823,12 +3283,7 @@ func (m *InvokeBindingRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Operation != "" {
 		b = append(b, 34)
@@ -3855,34 +3310,12 @@ func (m *InvokeBindingRequest) ParseProto(b []byte) error {
 		case 18:
 			m.Data = f.data
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("InvokeBindingRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeBindingRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeBindingRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("InvokeBindingRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("InvokeBindingRequest.Metadata", err)
+			}
 		case 34:
 			if !utf8.Valid(f.data) {
 				return wireError("InvokeBindingRequest.Operation", errUTF8)
@@ -3912,12 +3345,7 @@ func (m *InvokeBindingResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -3935,34 +3363,12 @@ func (m *InvokeBindingResponse) ParseProto(b []byte) error {
 		case 10:
 			m.Data = f.data
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("InvokeBindingResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeBindingResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeBindingResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("InvokeBindingResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("InvokeBindingResponse.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -3992,12 +3398,7 @@ func (m *GetSecretRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -4023,34 +3424,12 @@ func (m *GetSecretRequest) ParseProto(b []byte) error {
 			}
 			m.Key = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetSecretRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetSecretRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetSecretRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -4070,12 +3449,7 @@ type GetSecretResponse struct {
 func (m *GetSecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Data {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -4091,34 +3465,12 @@ func (m *GetSecretResponse) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetSecretResponse.Data", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretResponse.Data", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretResponse.Data", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetSecretResponse.Data", errWireType)
-					}
-				}
-			}
 			if m.Data == nil {
 				m.Data = map[string]string{}
 			}
-			m.Data[k] = v
+			if err := parseUTF8Words(m.Data, f.data); err != nil {
+				return wireError("GetSecretResponse.Data", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1:
@@ -4143,12 +3495,7 @@ func (m *GetBulkSecretRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -4169,34 +3516,12 @@ func (m *GetBulkSecretRequest) ParseProto(b []byte) error {
 			}
 			m.StoreName = string(f.data)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetBulkSecretRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkSecretRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkSecretRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetBulkSecretRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetBulkSecretRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -4284,12 +3609,7 @@ type SecretResponse struct {
 func (m *SecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Secrets {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -4305,34 +3625,12 @@ func (m *SecretResponse) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("SecretResponse.Secrets", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SecretResponse.Secrets", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("SecretResponse.Secrets", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SecretResponse.Secrets", errWireType)
-					}
-				}
-			}
 			if m.Secrets == nil {
 				m.Secrets = map[string]string{}
 			}
-			m.Secrets[k] = v
+			if err := parseUTF8Words(m.Secrets, f.data); err != nil {
+				return wireError("SecretResponse.Secrets", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1:
@@ -4427,12 +3725,7 @@ func (m *TopicSubscription) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -4458,34 +3751,12 @@ func (m *TopicSubscription) ParseProto(b []byte) error {
 			}
 			m.Topic = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("TopicSubscription.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicSubscription.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicSubscription.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("TopicSubscription.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("TopicSubscription.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -4546,12 +3817,7 @@ func (m *TopicEventRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 82)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -4604,34 +3870,12 @@ func (m *TopicEventRequest) ParseProto(b []byte) error {
 			}
 			m.PubsubName = string(f.data)
 		case 82:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("TopicEventRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicEventRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("TopicEventRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("TopicEventRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("TopicEventRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 7, 6, 8, 10:
@@ -4739,12 +3983,7 @@ func (m *ComponentConfig) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -4770,34 +4009,12 @@ func (m *ComponentConfig) ParseProto(b []byte) error {
 			}
 			m.Name = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ComponentConfig.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ComponentConfig.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ComponentConfig.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ComponentConfig.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ComponentConfig.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -5180,12 +4397,7 @@ func (m *GetObjectOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = appendVarint(b, 146)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -5268,34 +4480,12 @@ func (m *GetObjectOutput) ParseProto(b []byte) error {
 		case 136:
 			m.PartsCount = int64(f.num)
 		case 146:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetObjectOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetObjectOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetObjectOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetObjectOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetObjectOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18:
@@ -5378,21 +4568,11 @@ func (m *PutObjectInput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Meta {
 		b = append(b, 106)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	for k, v := range m.Tagging {
 		b = append(b, 114)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.StorageClass != "" {
 		b = append(b, 122)
@@ -5467,63 +4647,19 @@ func (m *PutObjectInput) ParseProto(b []byte) error {
 			}
 			m.SignedUrl = string(f.data)
 		case 106:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PutObjectInput.Meta", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectInput.Meta", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectInput.Meta", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PutObjectInput.Meta", errWireType)
-					}
-				}
-			}
 			if m.Meta == nil {
 				m.Meta = map[string]string{}
 			}
-			m.Meta[k] = v
-		case 114:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PutObjectInput.Tagging", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectInput.Tagging", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectInput.Tagging", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PutObjectInput.Tagging", errWireType)
-					}
-				}
+			if err := parseUTF8Words(m.Meta, f.data); err != nil {
+				return wireError("PutObjectInput.Meta", err)
 			}
+		case 114:
 			if m.Tagging == nil {
 				m.Tagging = map[string]string{}
 			}
-			m.Tagging[k] = v
+			if err := parseUTF8Words(m.Tagging, f.data); err != nil {
+				return wireError("PutObjectInput.Tagging", err)
+			}
 		case 122:
 			if !utf8.Valid(f.data) {
 				return wireError("PutObjectInput.StorageClass", errUTF8)
@@ -5575,12 +4711,7 @@ func (m *PutObjectOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -5618,34 +4749,12 @@ func (m *PutObjectOutput) ParseProto(b []byte) error {
 			}
 			m.VersionId = string(f.data)
 		case 50:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PutObjectOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PutObjectOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("PutObjectOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
@@ -5759,12 +4868,7 @@ func (m *DeleteObjectOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -5792,34 +4896,12 @@ func (m *DeleteObjectOutput) ParseProto(b []byte) error {
 			}
 			m.VersionId = string(f.data)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("DeleteObjectOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteObjectOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteObjectOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("DeleteObjectOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("DeleteObjectOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -5855,12 +4937,7 @@ func (m *PutObjectTaggingInput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Tags {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.VersionId != "" {
 		b = append(b, 42)
@@ -5895,34 +4972,12 @@ func (m *PutObjectTaggingInput) ParseProto(b []byte) error {
 			}
 			m.Key = string(f.data)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PutObjectTaggingInput.Tags", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectTaggingInput.Tags", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectTaggingInput.Tags", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PutObjectTaggingInput.Tags", errWireType)
-					}
-				}
-			}
 			if m.Tags == nil {
 				m.Tags = map[string]string{}
 			}
-			m.Tags[k] = v
+			if err := parseUTF8Words(m.Tags, f.data); err != nil {
+				return wireError("PutObjectTaggingInput.Tags", err)
+			}
 		case 42:
 			if !utf8.Valid(f.data) {
 				return wireError("PutObjectTaggingInput.VersionId", errUTF8)
@@ -5952,12 +5007,7 @@ func (m *PutObjectTaggingOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.ResultMetadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -5978,34 +5028,12 @@ func (m *PutObjectTaggingOutput) ParseProto(b []byte) error {
 			}
 			m.VersionId = string(f.data)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PutObjectTaggingOutput.ResultMetadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectTaggingOutput.ResultMetadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectTaggingOutput.ResultMetadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PutObjectTaggingOutput.ResultMetadata", errWireType)
-					}
-				}
-			}
 			if m.ResultMetadata == nil {
 				m.ResultMetadata = map[string]string{}
 			}
-			m.ResultMetadata[k] = v
+			if err := parseUTF8Words(m.ResultMetadata, f.data); err != nil {
+				return wireError("PutObjectTaggingOutput.ResultMetadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -6109,12 +5137,7 @@ func (m *DeleteObjectTaggingOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.ResultMetadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -6135,34 +5158,12 @@ func (m *DeleteObjectTaggingOutput) ParseProto(b []byte) error {
 			}
 			m.VersionId = string(f.data)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("DeleteObjectTaggingOutput.ResultMetadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteObjectTaggingOutput.ResultMetadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteObjectTaggingOutput.ResultMetadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("DeleteObjectTaggingOutput.ResultMetadata", errWireType)
-					}
-				}
-			}
 			if m.ResultMetadata == nil {
 				m.ResultMetadata = map[string]string{}
 			}
-			m.ResultMetadata[k] = v
+			if err := parseUTF8Words(m.ResultMetadata, f.data); err != nil {
+				return wireError("DeleteObjectTaggingOutput.ResultMetadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -6273,12 +5274,7 @@ type GetObjectTaggingOutput struct {
 func (m *GetObjectTaggingOutput) AppendProto(b []byte) []byte {
 	for k, v := range m.Tags {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.VersionId != "" {
 		b = append(b, 18)
@@ -6286,12 +5282,7 @@ func (m *GetObjectTaggingOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.ResultMetadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -6307,68 +5298,24 @@ func (m *GetObjectTaggingOutput) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetObjectTaggingOutput.Tags", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetObjectTaggingOutput.Tags", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetObjectTaggingOutput.Tags", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetObjectTaggingOutput.Tags", errWireType)
-					}
-				}
-			}
 			if m.Tags == nil {
 				m.Tags = map[string]string{}
 			}
-			m.Tags[k] = v
+			if err := parseUTF8Words(m.Tags, f.data); err != nil {
+				return wireError("GetObjectTaggingOutput.Tags", err)
+			}
 		case 18:
 			if !utf8.Valid(f.data) {
 				return wireError("GetObjectTaggingOutput.VersionId", errUTF8)
 			}
 			m.VersionId = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetObjectTaggingOutput.ResultMetadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetObjectTaggingOutput.ResultMetadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetObjectTaggingOutput.ResultMetadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetObjectTaggingOutput.ResultMetadata", errWireType)
-					}
-				}
-			}
 			if m.ResultMetadata == nil {
 				m.ResultMetadata = map[string]string{}
 			}
-			m.ResultMetadata[k] = v
+			if err := parseUTF8Words(m.ResultMetadata, f.data); err != nil {
+				return wireError("GetObjectTaggingOutput.ResultMetadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -6470,12 +5417,7 @@ func (m *CopyObjectInput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Tagging {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Expires != 0 {
 		b = append(b, 48)
@@ -6487,12 +5429,7 @@ func (m *CopyObjectInput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 66)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -6531,34 +5468,12 @@ func (m *CopyObjectInput) ParseProto(b []byte) error {
 				return wireError("CopyObjectInput.CopySource", err)
 			}
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("CopyObjectInput.Tagging", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("CopyObjectInput.Tagging", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("CopyObjectInput.Tagging", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("CopyObjectInput.Tagging", errWireType)
-					}
-				}
-			}
 			if m.Tagging == nil {
 				m.Tagging = map[string]string{}
 			}
-			m.Tagging[k] = v
+			if err := parseUTF8Words(m.Tagging, f.data); err != nil {
+				return wireError("CopyObjectInput.Tagging", err)
+			}
 		case 48:
 			m.Expires = int64(f.num)
 		case 58:
@@ -6567,34 +5482,12 @@ func (m *CopyObjectInput) ParseProto(b []byte) error {
 			}
 			m.MetadataDirective = string(f.data)
 		case 66:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("CopyObjectInput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("CopyObjectInput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("CopyObjectInput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("CopyObjectInput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("CopyObjectInput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
@@ -6675,12 +5568,7 @@ func (m *CopyObjectOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -6714,34 +5602,12 @@ func (m *CopyObjectOutput) ParseProto(b []byte) error {
 			}
 			m.Expiration = string(f.data)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("CopyObjectOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("CopyObjectOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("CopyObjectOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("CopyObjectOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("CopyObjectOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -7001,12 +5867,7 @@ func (m *DeleteObjectsOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -7029,34 +5890,12 @@ func (m *DeleteObjectsOutput) ParseProto(b []byte) error {
 			}
 			m.Deleted = append(m.Deleted, x)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("DeleteObjectsOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteObjectsOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteObjectsOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("DeleteObjectsOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("DeleteObjectsOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -7242,12 +6081,7 @@ func (m *ListObjectsOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 90)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -7309,34 +6143,12 @@ func (m *ListObjectsOutput) ParseProto(b []byte) error {
 			}
 			m.Prefix = string(f.data)
 		case 90:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ListObjectsOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ListObjectsOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ListObjectsOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ListObjectsOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ListObjectsOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11:
@@ -7575,12 +6387,7 @@ func (m *GetObjectCannedAclOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -7614,34 +6421,12 @@ func (m *GetObjectCannedAclOutput) ParseProto(b []byte) error {
 			}
 			m.RequestCharged = string(f.data)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetObjectCannedAclOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetObjectCannedAclOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetObjectCannedAclOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetObjectCannedAclOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetObjectCannedAclOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -7745,12 +6530,7 @@ func (m *PutObjectCannedAclOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -7771,34 +6551,12 @@ func (m *PutObjectCannedAclOutput) ParseProto(b []byte) error {
 			}
 			m.RequestCharged = string(f.data)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PutObjectCannedAclOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectCannedAclOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PutObjectCannedAclOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PutObjectCannedAclOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("PutObjectCannedAclOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -8467,12 +7225,7 @@ func (m *RestoreObjectOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -8498,34 +7251,12 @@ func (m *RestoreObjectOutput) ParseProto(b []byte) error {
 			}
 			m.RestoreOutputPath = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("RestoreObjectOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("RestoreObjectOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("RestoreObjectOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("RestoreObjectOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("RestoreObjectOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -8638,12 +7369,7 @@ func (m *CreateMultipartUploadInput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.MetaData {
 		b = appendVarint(b, 138)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.ObjectLockLegalHoldStatus != "" {
 		b = appendVarint(b, 146)
@@ -8691,12 +7417,7 @@ func (m *CreateMultipartUploadInput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Tagging {
 		b = appendVarint(b, 234)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.WebsiteRedirectLocation != "" {
 		b = appendVarint(b, 242)
@@ -8790,34 +7511,12 @@ func (m *CreateMultipartUploadInput) ParseProto(b []byte) error {
 			}
 			m.GrantWriteAcp = string(f.data)
 		case 138:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("CreateMultipartUploadInput.MetaData", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("CreateMultipartUploadInput.MetaData", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("CreateMultipartUploadInput.MetaData", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("CreateMultipartUploadInput.MetaData", errWireType)
-					}
-				}
-			}
 			if m.MetaData == nil {
 				m.MetaData = map[string]string{}
 			}
-			m.MetaData[k] = v
+			if err := parseUTF8Words(m.MetaData, f.data); err != nil {
+				return wireError("CreateMultipartUploadInput.MetaData", err)
+			}
 		case 146:
 			if !utf8.Valid(f.data) {
 				return wireError("CreateMultipartUploadInput.ObjectLockLegalHoldStatus", errUTF8)
@@ -8871,34 +7570,12 @@ func (m *CreateMultipartUploadInput) ParseProto(b []byte) error {
 			}
 			m.StorageClass = string(f.data)
 		case 234:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("CreateMultipartUploadInput.Tagging", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("CreateMultipartUploadInput.Tagging", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("CreateMultipartUploadInput.Tagging", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("CreateMultipartUploadInput.Tagging", errWireType)
-					}
-				}
-			}
 			if m.Tagging == nil {
 				m.Tagging = map[string]string{}
 			}
-			m.Tagging[k] = v
+			if err := parseUTF8Words(m.Tagging, f.data); err != nil {
+				return wireError("CreateMultipartUploadInput.Tagging", err)
+			}
 		case 242:
 			if !utf8.Valid(f.data) {
 				return wireError("CreateMultipartUploadInput.WebsiteRedirectLocation", errUTF8)
@@ -8983,12 +7660,7 @@ func (m *CreateMultipartUploadOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 106)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -9058,34 +7730,12 @@ func (m *CreateMultipartUploadOutput) ParseProto(b []byte) error {
 			}
 			m.UploadId = string(f.data)
 		case 106:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("CreateMultipartUploadOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("CreateMultipartUploadOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("CreateMultipartUploadOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("CreateMultipartUploadOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("CreateMultipartUploadOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13:
@@ -9290,12 +7940,7 @@ func (m *UploadPartOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 66)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -9343,34 +7988,12 @@ func (m *UploadPartOutput) ParseProto(b []byte) error {
 			}
 			m.ServerSideEncryption = string(f.data)
 		case 66:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("UploadPartOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("UploadPartOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("UploadPartOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("UploadPartOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("UploadPartOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
@@ -9579,12 +8202,7 @@ func (m *UploadPartCopyOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 74)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -9640,34 +8258,12 @@ func (m *UploadPartCopyOutput) ParseProto(b []byte) error {
 			}
 			m.ServerSideEncryption = string(f.data)
 		case 74:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("UploadPartCopyOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("UploadPartCopyOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("UploadPartCopyOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("UploadPartCopyOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("UploadPartCopyOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9:
@@ -9926,12 +8522,7 @@ func (m *CompleteMultipartUploadOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 90)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -9994,34 +8585,12 @@ func (m *CompleteMultipartUploadOutput) ParseProto(b []byte) error {
 			}
 			m.VersionId = string(f.data)
 		case 90:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("CompleteMultipartUploadOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("CompleteMultipartUploadOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("CompleteMultipartUploadOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("CompleteMultipartUploadOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("CompleteMultipartUploadOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11:
@@ -10135,12 +8704,7 @@ func (m *AbortMultipartUploadOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -10161,34 +8725,12 @@ func (m *AbortMultipartUploadOutput) ParseProto(b []byte) error {
 			}
 			m.RequestCharged = string(f.data)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("AbortMultipartUploadOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("AbortMultipartUploadOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("AbortMultipartUploadOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("AbortMultipartUploadOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("AbortMultipartUploadOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -10525,12 +9067,7 @@ func (m *ListMultipartUploadsOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 106)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -10602,34 +9139,12 @@ func (m *ListMultipartUploadsOutput) ParseProto(b []byte) error {
 			}
 			m.Uploads = append(m.Uploads, x)
 		case 106:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ListMultipartUploadsOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ListMultipartUploadsOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ListMultipartUploadsOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ListMultipartUploadsOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ListMultipartUploadsOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13:
@@ -11009,12 +9524,7 @@ func (m *ListObjectVersionsOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 114)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -11093,34 +9603,12 @@ func (m *ListObjectVersionsOutput) ParseProto(b []byte) error {
 			}
 			m.Versions = append(m.Versions, x)
 		case 114:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ListObjectVersionsOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ListObjectVersionsOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ListObjectVersionsOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ListObjectVersionsOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ListObjectVersionsOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14:
@@ -11317,12 +9805,7 @@ type HeadObjectOutput struct {
 func (m *HeadObjectOutput) AppendProto(b []byte) []byte {
 	for k, v := range m.ResultMetadata {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -11338,34 +9821,12 @@ func (m *HeadObjectOutput) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("HeadObjectOutput.ResultMetadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("HeadObjectOutput.ResultMetadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("HeadObjectOutput.ResultMetadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("HeadObjectOutput.ResultMetadata", errWireType)
-					}
-				}
-			}
 			if m.ResultMetadata == nil {
 				m.ResultMetadata = map[string]string{}
 			}
-			m.ResultMetadata[k] = v
+			if err := parseUTF8Words(m.ResultMetadata, f.data); err != nil {
+				return wireError("HeadObjectOutput.ResultMetadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1:
@@ -11459,12 +9920,7 @@ func (m *IsObjectExistOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -11482,34 +9938,12 @@ func (m *IsObjectExistOutput) ParseProto(b []byte) error {
 		case 8:
 			m.FileExist = f.num != 0
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("IsObjectExistOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("IsObjectExistOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("IsObjectExistOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("IsObjectExistOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("IsObjectExistOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -11770,12 +10204,7 @@ func (m *AppendObjectInput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Tags {
 		b = append(b, 122)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -11852,34 +10281,12 @@ func (m *AppendObjectInput) ParseProto(b []byte) error {
 			}
 			m.Meta = string(f.data)
 		case 122:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("AppendObjectInput.Tags", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("AppendObjectInput.Tags", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("AppendObjectInput.Tags", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("AppendObjectInput.Tags", errWireType)
-					}
-				}
-			}
 			if m.Tags == nil {
 				m.Tags = map[string]string{}
 			}
-			m.Tags[k] = v
+			if err := parseUTF8Words(m.Tags, f.data); err != nil {
+				return wireError("AppendObjectInput.Tags", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15:
@@ -11904,12 +10311,7 @@ func (m *AppendObjectOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -11927,34 +10329,12 @@ func (m *AppendObjectOutput) ParseProto(b []byte) error {
 		case 8:
 			m.AppendPosition = int64(f.num)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("AppendObjectOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("AppendObjectOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("AppendObjectOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("AppendObjectOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("AppendObjectOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -12172,12 +10552,7 @@ func (m *ListPartsOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 66)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -12224,34 +10599,12 @@ func (m *ListPartsOutput) ParseProto(b []byte) error {
 			}
 			m.Parts = append(m.Parts, x)
 		case 66:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ListPartsOutput.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ListPartsOutput.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ListPartsOutput.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ListPartsOutput.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ListPartsOutput.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
@@ -12530,12 +10883,7 @@ func (m *DelayMessageRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -12570,34 +10918,12 @@ func (m *DelayMessageRequest) ParseProto(b []byte) error {
 		case 40:
 			m.DelayInSeconds = int32(f.num)
 		case 50:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("DelayMessageRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("DelayMessageRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("DelayMessageRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("DelayMessageRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("DelayMessageRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
@@ -12785,3 +11111,45 @@ func appendMessage(b []byte, message func([]byte) []byte) []byte {
 }
 
 var errUTF8 = errors.New("a string is not UTF-8")
+
+// appendWords writes an entry of a map behind its length.
+func appendWords(b []byte, k, v string) []byte {
+	b = appendVarint(b, uint64(2+sizeVarint(len(k))+len(k)+sizeVarint(len(v))+len(v)))
+	b = appendString(append(b, 10), k)
+	return appendString(append(b, 18), v)
+}
+
+func sizeVarint(n int) int {
+	size := 1
+	for ; n >= 0x80; n >>= 7 {
+		size++
+	}
+	return size
+}
+
+// parseUTF8Words reads an entry of a map.
+func parseUTF8Words(m map[string]string, b []byte) error {
+	var k, v []byte
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			k = f.data
+		case 18:
+			v = f.data
+		default:
+			if n := f.tag >> 3; n == 1 || n == 2 {
+				return errWireType
+			}
+		}
+	}
+	if !utf8.Valid(k) || !utf8.Valid(v) {
+		return errUTF8
+	}
+	m[string(k)] = string(v)
+	return nil
+}

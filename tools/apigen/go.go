@@ -196,6 +196,9 @@ func (p *goPrinter) append(f field) {
 	x, k := "m."+pascal(f.name), goKinds[f.kind]
 	tag := tagged(f.tag())
 	switch {
+	case f.words():
+		p.needs["appendWords"] = true
+		p.printf("for k, v := range %s {\n%sb = appendWords(b, k, v)\n}\n", x, tag)
 	case f.key != nil:
 		p.printf("for k, v := range %s {\n%sb = appendMessage(b, func(b []byte) []byte {\n", x, tag)
 		p.printf("%sb = %s\n", tagged(1<<3|f.key.wireType()), p.put(*f.key, "k"))
@@ -249,6 +252,17 @@ func (p *goPrinter) parse(f field, m message) {
 		p.check(f, where)
 	}
 	switch {
+	case f.words():
+		helper := "parseWords"
+		if p.utf8 {
+			helper = "parseUTF8Words"
+		}
+		p.needs[helper] = true
+		if p.utf8 {
+			p.needs["errUTF8"], p.needs["unicode/utf8"] = true, true
+		}
+		p.printf("if %s == nil {\n%s = map[string]string{}\n}\n", x, x)
+		p.printf("if err := %s(%s, f.data); err != nil {\nreturn wireError(%q, err)\n}\n", helper, x, where)
 	case f.key != nil:
 		p.entry(f, where, read)
 	case f.message != "" && f.repeated:
@@ -300,6 +314,11 @@ func (p *goPrinter) packed(f field, x, message string) {
 	p.printf("%s = append(%s, %s)\n}\n", x, x, p.get(f))
 }
 
+// words tells whether a field is a map of strings to strings, the kind that is everywhere.
+func (f field) words() bool {
+	return f.key != nil && f.key.kind == protoreflect.StringKind && f.value.kind == protoreflect.StringKind
+}
+
 // entry reads an entry of a map. What it lacks is empty.
 func (p *goPrinter) entry(f field, where string, read func(x, message string)) {
 	x, key, value := "m."+pascal(f.name), *f.key, *f.value
@@ -334,6 +353,75 @@ func appendBool(b []byte, x bool) []byte {
 		return append(b, 1)
 	}
 	return append(b, 0)
+}
+`},
+	{"appendWords", `
+// appendWords writes an entry of a map behind its length.
+func appendWords(b []byte, k, v string) []byte {
+	b = appendVarint(b, uint64(2+sizeVarint(len(k))+len(k)+sizeVarint(len(v))+len(v)))
+	b = appendString(append(b, 10), k)
+	return appendString(append(b, 18), v)
+}
+
+func sizeVarint(n int) int {
+	size := 1
+	for ; n >= 0x80; n >>= 7 {
+		size++
+	}
+	return size
+}
+`},
+	{"parseWords", `
+// parseWords reads an entry of a map.
+func parseWords(m map[string]string, b []byte) error {
+	var k, v []byte
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			k = f.data
+		case 18:
+			v = f.data
+		default:
+			if n := f.tag >> 3; n == 1 || n == 2 {
+				return errWireType
+			}
+		}
+	}
+	m[string(k)] = string(v)
+	return nil
+}
+`},
+	{"parseUTF8Words", `
+// parseUTF8Words reads an entry of a map.
+func parseUTF8Words(m map[string]string, b []byte) error {
+	var k, v []byte
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			k = f.data
+		case 18:
+			v = f.data
+		default:
+			if n := f.tag >> 3; n == 1 || n == 2 {
+				return errWireType
+			}
+		}
+	}
+	if !utf8.Valid(k) || !utf8.Valid(v) {
+		return errUTF8
+	}
+	m[string(k)] = string(v)
+	return nil
 }
 `},
 	{"zigzag", `

@@ -81,12 +81,7 @@ type MetadataRequest struct {
 func (m *MetadataRequest) AppendProto(b []byte) []byte {
 	for k, v := range m.Properties {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -102,34 +97,12 @@ func (m *MetadataRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("MetadataRequest.Properties", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("MetadataRequest.Properties", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("MetadataRequest.Properties", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("MetadataRequest.Properties", errWireType)
-					}
-				}
-			}
 			if m.Properties == nil {
 				m.Properties = map[string]string{}
 			}
-			m.Properties[k] = v
+			if err := parseUTF8Words(m.Properties, f.data); err != nil {
+				return wireError("MetadataRequest.Properties", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1:
@@ -450,12 +423,7 @@ func (m *QueryRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -479,34 +447,12 @@ func (m *QueryRequest) ParseProto(b []byte) error {
 				return wireError("QueryRequest.Query", err)
 			}
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("QueryRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("QueryRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("QueryRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("QueryRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("QueryRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -615,12 +561,7 @@ func (m *QueryResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -648,34 +589,12 @@ func (m *QueryResponse) ParseProto(b []byte) error {
 			}
 			m.Token = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("QueryResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("QueryResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("QueryResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("QueryResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("QueryResponse.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3:
@@ -757,12 +676,7 @@ func (m *TransactionalStateRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -785,34 +699,12 @@ func (m *TransactionalStateRequest) ParseProto(b []byte) error {
 			}
 			m.Operations = append(m.Operations, x)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("TransactionalStateRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("TransactionalStateRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("TransactionalStateRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("TransactionalStateRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("TransactionalStateRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -1010,12 +902,7 @@ func (m *GetRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Consistency != 0 {
 		b = append(b, 24)
@@ -1040,34 +927,12 @@ func (m *GetRequest) ParseProto(b []byte) error {
 			}
 			m.Key = string(f.data)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetRequest.Metadata", err)
+			}
 		case 24:
 			m.Consistency = StateOptions_StateConsistency(int32(f.num))
 		default:
@@ -1100,12 +965,7 @@ func (m *GetResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 34)
@@ -1135,34 +995,12 @@ func (m *GetResponse) ParseProto(b []byte) error {
 				return wireError("GetResponse.Etag", err)
 			}
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetResponse.Metadata", err)
+			}
 		case 34:
 			if !utf8.Valid(f.data) {
 				return wireError("GetResponse.ContentType", errUTF8)
@@ -1198,12 +1036,7 @@ func (m *DeleteRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Options != nil {
 		b = append(b, 34)
@@ -1236,34 +1069,12 @@ func (m *DeleteRequest) ParseProto(b []byte) error {
 				return wireError("DeleteRequest.Etag", err)
 			}
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("DeleteRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("DeleteRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("DeleteRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("DeleteRequest.Metadata", err)
+			}
 		case 34:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
@@ -1332,12 +1143,7 @@ func (m *SetRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Options != nil {
 		b = append(b, 42)
@@ -1376,34 +1182,12 @@ func (m *SetRequest) ParseProto(b []byte) error {
 				return wireError("SetRequest.Etag", err)
 			}
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("SetRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SetRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("SetRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SetRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("SetRequest.Metadata", err)
+			}
 		case 42:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
@@ -1685,12 +1469,7 @@ func (m *BulkStateItem) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 50)
@@ -1730,34 +1509,12 @@ func (m *BulkStateItem) ParseProto(b []byte) error {
 			}
 			m.Error = string(f.data)
 		case 42:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("BulkStateItem.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkStateItem.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkStateItem.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BulkStateItem.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("BulkStateItem.Metadata", err)
+			}
 		case 50:
 			if !utf8.Valid(f.data) {
 				return wireError("BulkStateItem.ContentType", errUTF8)
@@ -2183,12 +1940,7 @@ func (m *PublishRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 42)
@@ -2220,34 +1972,12 @@ func (m *PublishRequest) ParseProto(b []byte) error {
 			}
 			m.Topic = string(f.data)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PublishRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PublishRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PublishRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PublishRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("PublishRequest.Metadata", err)
+			}
 		case 42:
 			if !utf8.Valid(f.data) {
 				return wireError("PublishRequest.ContentType", errUTF8)
@@ -2287,12 +2017,7 @@ func (m *BulkPublishRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2325,34 +2050,12 @@ func (m *BulkPublishRequest) ParseProto(b []byte) error {
 			}
 			m.Topic = string(f.data)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("BulkPublishRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkPublishRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkPublishRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BulkPublishRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("BulkPublishRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -2387,12 +2090,7 @@ func (m *BulkMessageEntry) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2420,34 +2118,12 @@ func (m *BulkMessageEntry) ParseProto(b []byte) error {
 			}
 			m.ContentType = string(f.data)
 		case 34:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("BulkMessageEntry.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkMessageEntry.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkMessageEntry.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BulkMessageEntry.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("BulkMessageEntry.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2, 3, 4:
@@ -2586,12 +2262,7 @@ func (m *Topic) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -2612,34 +2283,12 @@ func (m *Topic) ParseProto(b []byte) error {
 			}
 			m.Name = string(f.data)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("Topic.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("Topic.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("Topic.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("Topic.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("Topic.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -2671,12 +2320,7 @@ func (m *PullMessagesResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 34)
@@ -2707,34 +2351,12 @@ func (m *PullMessagesResponse) ParseProto(b []byte) error {
 			}
 			m.TopicName = string(f.data)
 		case 26:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("PullMessagesResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("PullMessagesResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("PullMessagesResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("PullMessagesResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("PullMessagesResponse.Metadata", err)
+			}
 		case 34:
 			if !utf8.Valid(f.data) {
 				return wireError("PullMessagesResponse.ContentType", errUTF8)
@@ -3160,12 +2782,7 @@ func (m *ReadResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 26)
@@ -3191,34 +2808,12 @@ func (m *ReadResponse) ParseProto(b []byte) error {
 		case 10:
 			m.Data = f.data
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("ReadResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("ReadResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("ReadResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("ReadResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("ReadResponse.Metadata", err)
+			}
 		case 26:
 			if !utf8.Valid(f.data) {
 				return wireError("ReadResponse.ContentType", errUTF8)
@@ -3254,12 +2849,7 @@ func (m *InvokeRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.Operation != "" {
 		b = append(b, 26)
@@ -3281,34 +2871,12 @@ func (m *InvokeRequest) ParseProto(b []byte) error {
 		case 10:
 			m.Data = f.data
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("InvokeRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("InvokeRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("InvokeRequest.Metadata", err)
+			}
 		case 26:
 			if !utf8.Valid(f.data) {
 				return wireError("InvokeRequest.Operation", errUTF8)
@@ -3339,12 +2907,7 @@ func (m *InvokeResponse) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 26)
@@ -3366,34 +2929,12 @@ func (m *InvokeResponse) ParseProto(b []byte) error {
 		case 10:
 			m.Data = f.data
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("InvokeResponse.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeResponse.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("InvokeResponse.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("InvokeResponse.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("InvokeResponse.Metadata", err)
+			}
 		case 26:
 			if !utf8.Valid(f.data) {
 				return wireError("InvokeResponse.ContentType", errUTF8)
@@ -3489,12 +3030,7 @@ func (m *GetSecretRequest) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -3515,34 +3051,12 @@ func (m *GetSecretRequest) ParseProto(b []byte) error {
 			}
 			m.Key = string(f.data)
 		case 18:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetSecretRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetSecretRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("GetSecretRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1, 2:
@@ -3562,12 +3076,7 @@ type GetSecretResponse struct {
 func (m *GetSecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Data {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -3583,34 +3092,12 @@ func (m *GetSecretResponse) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("GetSecretResponse.Data", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretResponse.Data", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("GetSecretResponse.Data", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetSecretResponse.Data", errWireType)
-					}
-				}
-			}
 			if m.Data == nil {
 				m.Data = map[string]string{}
 			}
-			m.Data[k] = v
+			if err := parseUTF8Words(m.Data, f.data); err != nil {
+				return wireError("GetSecretResponse.Data", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1:
@@ -3630,12 +3117,7 @@ type BulkGetSecretRequest struct {
 func (m *BulkGetSecretRequest) AppendProto(b []byte) []byte {
 	for k, v := range m.Metadata {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -3651,34 +3133,12 @@ func (m *BulkGetSecretRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("BulkGetSecretRequest.Metadata", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkGetSecretRequest.Metadata", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkGetSecretRequest.Metadata", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BulkGetSecretRequest.Metadata", errWireType)
-					}
-				}
-			}
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			m.Metadata[k] = v
+			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
+				return wireError("BulkGetSecretRequest.Metadata", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1:
@@ -3698,12 +3158,7 @@ type SecretResponse struct {
 func (m *SecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Secrets {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	return b
 }
@@ -3719,34 +3174,12 @@ func (m *SecretResponse) ParseProto(b []byte) error {
 		b = rest
 		switch f.tag {
 		case 10:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("SecretResponse.Secrets", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SecretResponse.Secrets", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("SecretResponse.Secrets", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SecretResponse.Secrets", errWireType)
-					}
-				}
-			}
 			if m.Secrets == nil {
 				m.Secrets = map[string]string{}
 			}
-			m.Secrets[k] = v
+			if err := parseUTF8Words(m.Secrets, f.data); err != nil {
+				return wireError("SecretResponse.Secrets", err)
+			}
 		default:
 			switch f.tag >> 3 {
 			case 1:
@@ -3963,3 +3396,45 @@ func appendMessage(b []byte, message func([]byte) []byte) []byte {
 }
 
 var errUTF8 = errors.New("a string is not UTF-8")
+
+// appendWords writes an entry of a map behind its length.
+func appendWords(b []byte, k, v string) []byte {
+	b = appendVarint(b, uint64(2+sizeVarint(len(k))+len(k)+sizeVarint(len(v))+len(v)))
+	b = appendString(append(b, 10), k)
+	return appendString(append(b, 18), v)
+}
+
+func sizeVarint(n int) int {
+	size := 1
+	for ; n >= 0x80; n >>= 7 {
+		size++
+	}
+	return size
+}
+
+// parseUTF8Words reads an entry of a map.
+func parseUTF8Words(m map[string]string, b []byte) error {
+	var k, v []byte
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			k = f.data
+		case 18:
+			v = f.data
+		default:
+			if n := f.tag >> 3; n == 1 || n == 2 {
+				return errWireType
+			}
+		}
+	}
+	if !utf8.Valid(k) || !utf8.Valid(v) {
+		return errUTF8
+	}
+	m[string(k)] = string(v)
+	return nil
+}

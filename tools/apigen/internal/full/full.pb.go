@@ -290,12 +290,7 @@ func (m *All) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Words {
 		b = appendVarint(b, 330)
-		b = appendMessage(b, func(b []byte) []byte {
-			b = append(b, 10)
-			b = appendString(b, k)
-			b = append(b, 18)
-			return appendString(b, v)
-		})
+		b = appendWords(b, k, v)
 	}
 	for k, v := range m.LeafByName {
 		b = appendVarint(b, 338)
@@ -627,34 +622,12 @@ func (m *All) parse(b []byte, depth int) error {
 			}
 			m.Leaves = append(m.Leaves, x)
 		case 330:
-			var k string
-			var v string
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
-				if err != nil {
-					return wireError("All.Words", err)
-				}
-				switch f.tag {
-				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("All.Words", errUTF8)
-					}
-					k = string(f.data)
-				case 18:
-					if !utf8.Valid(f.data) {
-						return wireError("All.Words", errUTF8)
-					}
-					v = string(f.data)
-				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("All.Words", errWireType)
-					}
-				}
-			}
 			if m.Words == nil {
 				m.Words = map[string]string{}
 			}
-			m.Words[k] = v
+			if err := parseUTF8Words(m.Words, f.data); err != nil {
+				return wireError("All.Words", err)
+			}
 		case 338:
 			var k string
 			var v All_Leaf
@@ -1560,6 +1533,48 @@ func appendBool(b []byte, x bool) []byte {
 		return append(b, 1)
 	}
 	return append(b, 0)
+}
+
+// appendWords writes an entry of a map behind its length.
+func appendWords(b []byte, k, v string) []byte {
+	b = appendVarint(b, uint64(2+sizeVarint(len(k))+len(k)+sizeVarint(len(v))+len(v)))
+	b = appendString(append(b, 10), k)
+	return appendString(append(b, 18), v)
+}
+
+func sizeVarint(n int) int {
+	size := 1
+	for ; n >= 0x80; n >>= 7 {
+		size++
+	}
+	return size
+}
+
+// parseUTF8Words reads an entry of a map.
+func parseUTF8Words(m map[string]string, b []byte) error {
+	var k, v []byte
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.tag {
+		case 10:
+			k = f.data
+		case 18:
+			v = f.data
+		default:
+			if n := f.tag >> 3; n == 1 || n == 2 {
+				return errWireType
+			}
+		}
+	}
+	if !utf8.Valid(k) || !utf8.Valid(v) {
+		return errUTF8
+	}
+	m[string(k)] = string(v)
+	return nil
 }
 
 func zigzag(x int64) uint64 { return uint64(x)<<1 ^ uint64(x>>63) }
