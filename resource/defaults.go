@@ -38,7 +38,7 @@ func defaults(v any) {
 	case *subscriptionV1:
 		v.Pubsubname = "default"
 	case *SubscriptionMetadata:
-		v.MaxDeliveries, v.MaxInFlight, v.RetryAfter = 5, 10, 500*time.Millisecond
+		v.MaxInFlight, v.RetryAfter = 10, 500*time.Millisecond
 	case *Listener:
 		v.Protocol = "HTTP"
 	case *ListenerTLS:

@@ -57,7 +57,7 @@ type BulkSubscribe struct {
 
 // SubscriptionMetadata is what Loam adds to Dapr's subscription, and what is the component's to read.
 type SubscriptionMetadata struct {
-	MaxDeliveries int             `yaml:"maxDeliveries" quoted:"ok"` // before the dead-letter topic; without one, for ever
+	MaxDeliveries int             `yaml:"maxDeliveries" quoted:"ok"` // before the dead-letter topic; without one, for ever; 0: 5, of an app that Dapr's API is served to 1
 	MaxInFlight   int             `yaml:"maxInFlight" quoted:"ok"`   // events at once
 	RetryAfter    time.Duration   `yaml:"retryAfter"`                // the first time; doubles to 30 s
 	RawPayload    bool            `yaml:"rawPayload" quoted:"ok"`    // events come without an envelope

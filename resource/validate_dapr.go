@@ -139,7 +139,7 @@ func (c *check) subscription(s *Subscription) {
 	c.between("spec.bulkSubscribe.maxMessagesCount", s.BulkSubscribe.MaxMessagesCount, 0, 10_000, "write how many events may come at once")
 	c.between("spec.bulkSubscribe.maxAwaitDurationMs", s.BulkSubscribe.MaxAwaitDurationMs, 0, 60_000, "write how many milliseconds to wait for them")
 	m := s.Metadata
-	if m.MaxDeliveries < 1 || m.MaxDeliveries > 1000 {
+	if m.MaxDeliveries < 1 && c.written("spec.metadata.maxDeliveries") || m.MaxDeliveries > 1000 {
 		c.add("spec.metadata.maxDeliveries", strconv.Itoa(m.MaxDeliveries)+" is not between 1 and 1000", "write how often an event is tried before it goes to the deadLetterTopic")
 	}
 	if m.MaxInFlight < 1 || m.MaxInFlight > 10_000 {

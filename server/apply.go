@@ -6,11 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,11 +45,13 @@ type server struct {
 	engine   loop.Engine
 	hub      *http2.Hub
 	methods  loam.Methods
+	invoker  *invoke.Invoker
 	sender   *http.Sender // of functions' and apps' requests to hosts outside
 	series   *telemetry.Set
 	ledger   *telemetry.Ledger
 	logs     map[snapshot.AccessLog]*telemetry.AccessLog
 	acts     telemetry.Acts
+	keepMu   sync.Mutex     // guards what follows: APIs make policies when they meet an app
 	kept     map[string]any // what policies count, by their kind and State
 	keeping  map[string]any // what of it the present plan has
 	registry *registry.Registry
@@ -64,6 +66,13 @@ type server struct {
 	life          context.Context
 	die           context.CancelFunc
 	digests       map[string]digest
+	uuidMu        sync.Mutex
+	uuids         map[string]string // what {uuid} stands for, by place
+
+	apis       map[string]*api            // by app and dialect
+	resolvers  map[string]*resolver       // by what they are made of
+	neighbours atomic.Pointer[neighbours] // what APIs find of each other
+	shutdown   func()                     // ends the process, where an app may; else nil
 
 	gate     *gate    // where capability calls find the components
 	owned    *os.File // the data directory's lock
@@ -82,7 +91,7 @@ const watchdog = 500 * time.Millisecond
 func newServer(o Options, host *wasm.Host) *server {
 	s := &server{
 		o: o, started: time.Now(), host: host, components: map[componentKey]*component{}, targets: map[snapshot.TargetRef]*handle{},
-		listeners: map[string]*socket{}, subscriptions: map[string]*subscription{}, digests: map[string]digest{},
+		listeners: map[string]*socket{}, subscriptions: map[string]*subscription{}, digests: map[string]digest{}, uuids: map[string]string{}, apis: map[string]*api{}, resolvers: map[string]*resolver{},
 		logs: map[snapshot.AccessLog]*telemetry.AccessLog{}, kept: map[string]any{},
 		gate: newGate(), upgrades: make(chan *upgradeRequest),
 	}
@@ -95,62 +104,25 @@ func newServer(o Options, host *wasm.Host) *server {
 	s.ledger = telemetry.OpenLedger(telemetry.LedgerOptions{Dir: filepath.Join(o.DataDir, "usage"), Shards: s.engine.Shards(), Log: o.Log})
 	s.registry = registry.New(o.Log)
 	s.life, s.die = context.WithCancel(context.Background())
-	s.open.Store(&opened{})
+	s.open.Store(newOpened(nil))
 	s.sender = http.New()
 	s.methods = loam.Methods{}
 	for _, m := range []loam.Methods{
-		state.Methods(
-			find(s, "state", func(o *opened) map[string]*state.Store { return o.state }),
-			func(name string) (state.Bus, error) {
-				return find(s, "pubsub", func(o *opened) map[string]*pubsub.Bus { return o.pubsub })(name)
-			}),
-		pubsub.Methods(find(s, "pubsub", func(o *opened) map[string]*pubsub.Bus { return o.pubsub })),
-		lock.Methods(find(s, "lock", func(o *opened) map[string]*lock.Locker { return o.lock })),
-		config.Methods(find(s, "config", func(o *opened) map[string]*config.Config { return o.config })),
-		sequence.Methods(find(s, "sequence", func(o *opened) map[string]*sequence.Sequence { return o.sequence })),
-		secret.Methods(find(s, "secret", func(o *opened) map[string]*secret.Store { return o.secret })),
+		state.Methods(find[*state.Store](s, "state"), func(name string) (state.Bus, error) { return find[*pubsub.Bus](s, "pubsub")(name) }),
+		pubsub.Methods(find[*pubsub.Bus](s, "pubsub")),
+		lock.Methods(find[*lock.Locker](s, "lock")),
+		config.Methods(find[*config.Config](s, "config")),
+		sequence.Methods(find[*sequence.Sequence](s, "sequence")),
+		secret.Methods(find[*secret.Store](s, "secret")),
 	} {
 		for name, do := range m {
 			s.methods[name] = s.gate.method(name, do)
 		}
 	}
-	maps.Copy(s.methods, invoke.New(s.callee).Methods()) // these need no component
+	s.invoker = invoke.New(s.callee)
+	maps.Copy(s.methods, s.invoker.Methods()) // these need no component
 	maps.Copy(s.methods, s.sender.Methods())
 	return s
-}
-
-// opened are the open components of one generation, by name; the default of each capability stands under "" too.
-type opened struct {
-	state    map[string]*state.Store
-	pubsub   map[string]*pubsub.Bus
-	lock     map[string]*lock.Locker
-	config   map[string]*config.Config
-	sequence map[string]*sequence.Sequence
-	secret   map[string]*secret.Store
-}
-
-// find makes the func by which a capability's calls find a component.
-func find[T any](s *server, capability string, of func(*opened) map[string]T) func(string) (T, error) {
-	return func(name string) (T, error) {
-		if c, ok := of(s.open.Load())[name]; ok {
-			return c, nil
-		}
-		var none T
-		return none, &loam.Error{
-			Code: loam.Unavailable, Op: capability, Err: fmt.Errorf("component %q is not there, or did not open", name),
-			Hint: "see what became of it: loam get component",
-		}
-	}
-}
-
-type componentKey struct{ capability, name string }
-
-// A component is one open driver.
-type component struct {
-	hash   string
-	driver interface{ Close() error }
-	err    error
-	tried  time.Time
 }
 
 // apply makes a plan run, reusing what stays the same, and ends what is no more. What fails is reported on its resource
@@ -162,9 +134,14 @@ func (s *server) apply(ctx context.Context, plan *snapshot.Plan) {
 	}
 	oldComponents := s.applyComponents(ctx, plan)
 	s.applyTargets(ctx, plan)
+	s.keepMu.Lock()
 	s.keeping = map[string]any{}
+	s.keepMu.Unlock()
 	s.applyListeners(ctx, plan)
+	s.applyAPIs(ctx, plan)
+	s.keepMu.Lock()
 	s.kept = s.keeping
+	s.keepMu.Unlock()
 	s.applySubscriptions(ctx, plan)
 	for key, c := range oldComponents {
 		s.endLater(func(ctx context.Context) error { return c.driver.Close() }, "component", key.name)
@@ -179,7 +156,7 @@ func (s *server) refresh(ctx context.Context) {
 	}
 	stale := false
 	for _, c := range s.components {
-		stale = stale || c.err != nil && time.Since(c.tried) > 5*time.Second
+		stale = stale || c.err != nil && time.Since(c.tried) > retryOpening
 	}
 	for _, l := range s.listeners {
 		stale = stale || l.err != nil
@@ -206,90 +183,6 @@ func (s *server) endLater(end func(context.Context) error, kind, name string) {
 			s.o.Log.Warn("did not end cleanly", kind, name, "error", err)
 		}
 	})
-}
-
-// applyComponents opens what is new and returns what is to be closed once nothing uses it any more.
-func (s *server) applyComponents(ctx context.Context, plan *snapshot.Plan) map[componentKey]*component {
-	next, old := map[componentKey]*component{}, map[componentKey]*component{}
-	set := &opened{
-		state: map[string]*state.Store{}, pubsub: map[string]*pubsub.Bus{}, lock: map[string]*lock.Locker{},
-		config: map[string]*config.Config{}, sequence: map[string]*sequence.Sequence{}, secret: map[string]*secret.Store{},
-	}
-	for _, c := range plan.Components {
-		key := componentKey{c.Capability, c.Name}
-		hash := snapshot.Hash(c)
-		was := s.components[key]
-		if was == nil || was.hash != hash || was.err != nil {
-			now := s.openComponent(ctx, c, hash)
-			switch {
-			case now.err != nil && was != nil && was.driver != nil:
-				was.err = now.err // the previous one serves on
-			case was != nil && was.driver != nil:
-				old[key], was = was, now
-			default:
-				was = now
-			}
-		}
-		next[key] = was
-		if was.err != nil {
-			s.failures["Component/"+c.Name] = was.err
-		}
-		if was.driver != nil {
-			set.add(c, was.driver)
-		}
-	}
-	for key, c := range s.components {
-		if next[key] == nil && c.driver != nil {
-			old[key] = c
-		}
-	}
-	s.components = next
-	s.open.Store(set)
-	return old
-}
-
-func (s *server) openComponent(ctx context.Context, c snapshot.Component, hash string) *component {
-	now := &component{hash: hash, tried: time.Now()}
-	i := slices.IndexFunc(s.o.Factories, func(f loam.Factory) bool { return f.Type == c.Type })
-	if i < 0 {
-		now.err = loam.Errorf(loam.Unimplemented, "component", "type %q is not in this binary", c.Type)
-		return now
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	driver, err := s.o.Factories[i].Open(ctx, c.Name, c.Metadata)
-	if err != nil {
-		now.err = err
-		s.o.Log.Error("component did not open", "component", c.Name, "type", c.Type, "error", err, "hint", loam.HintOf(err))
-		return now
-	}
-	now.driver = driver.(interface{ Close() error }) // every Driver has it
-	return now
-}
-
-// add puts a driver behind its capability's logic. A new capability is a case here.
-func (o *opened) add(c snapshot.Component, driver any) {
-	switch c.Capability {
-	case "state":
-		put(o.state, c, state.New(c.Name, driver.(state.Driver)))
-	case "pubsub":
-		put(o.pubsub, c, pubsub.New(c.Name, driver.(pubsub.Driver)))
-	case "lock":
-		put(o.lock, c, lock.New(c.Name, driver.(lock.Driver)))
-	case "config":
-		put(o.config, c, config.New(c.Name, driver.(config.Driver)))
-	case "sequence":
-		put(o.sequence, c, sequence.New(c.Name, driver.(sequence.Driver)))
-	case "secret":
-		put(o.secret, c, secret.New(c.Name, driver.(secret.Driver)))
-	}
-}
-
-func put[T any](m map[string]T, c snapshot.Component, v T) {
-	m[c.Name] = v
-	if c.Default {
-		m[""], m["default"] = v, v
-	}
 }
 
 // applyTargets starts functions and apps that are new or changed.
@@ -357,11 +250,14 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 			if err != nil {
 				return nil, &loam.Error{Code: loam.NotFound, Op: fmt.Sprintf("app %q", a.Name), Err: err, Hint: "build it first: loam build"}
 			}
+			if !a.Program() {
+				return newVersion(snapshot.Hash(a), onlyAsks(a.Name), func(context.Context) error { return nil }), nil
+			}
 			if a.Address != "" {
-				t := app.New(s.engine, a.Address)
+				t := app.New(app.Config{Engine: s.engine, Hub: s.hub, Address: a.Address, Protocol: a.Protocol})
 				return newVersion(snapshot.Hash(a), t, t.Close), nil
 			}
-			command := app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port, Ready: a.Health}
+			command := app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port, Ready: a.Health, Protocol: a.Protocol, Hub: s.hub}
 			var p *app.Process
 			if old, ok := s.inheritApp(a.Name, snapshot.Hash(a)+sum); ok {
 				command.Port = old.Port
@@ -401,7 +297,7 @@ func (s *server) startFunction(ctx context.Context, hash string, module []byte, 
 	config := wasm.Config{
 		ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Settings: []byte(f.Settings), Timeout: f.Timeout, CPU: f.CPU, Memory: f.Memory,
 		Concurrency: f.Concurrency, Queue: f.Queue, MaxRequest: f.MaxRequest, MaxResponse: f.MaxResponse, MaxCalls: f.MaxCalls, MaxEgress: f.MaxEgress, Idle: f.Idle,
-		Caller: &loam.Caller{Name: f.Name, Grants: f.Grants}, Methods: s.methods, Interpret: s.o.Quick,
+		Caller: &loam.Caller{Name: f.Name, Grants: f.Grants, Denied: f.Denied}, Methods: s.methods, Interpret: s.o.Quick,
 	}
 	if n := f.Session; n != nil {
 		config.Session = wasm.Session{Header: n.Header, Cookie: n.Cookie, Max: n.Max, Idle: n.Idle}
@@ -487,9 +383,12 @@ type subscription struct {
 func (s *server) applySubscriptions(ctx context.Context, plan *snapshot.Plan) {
 	wanted := map[string]snapshot.Subscription{}
 	for _, sub := range plan.Subscriptions {
+		if s.subscriber(sub.Target) != "" {
+			continue // it comes in the words of an API
+		}
 		wanted[sub.Name+"→"+sub.Target.Kind+"/"+sub.Target.Name] = sub
 	}
-	busOf := find(s, "pubsub", func(o *opened) map[string]*pubsub.Bus { return o.pubsub })
+	busOf := find[*pubsub.Bus](s, "pubsub")
 	for id, sub := range s.subscriptions {
 		w, ok := wanted[id]
 		bus, _ := busOf(w.Component)
@@ -511,16 +410,33 @@ func (s *server) applySubscriptions(ctx context.Context, plan *snapshot.Plan) {
 	}
 }
 
+// subscriber is the API by which a target is brought its events; "": none.
+func (s *server) subscriber(ref snapshot.TargetRef) string {
+	for _, a := range s.plan.APIs {
+		if ref.Kind == "App" && a.App == ref.Name && a.Target {
+			return a.Key()
+		}
+	}
+	return ""
+}
+
 func (s *server) subscribe(w snapshot.Subscription, bus *pubsub.Bus) *subscription {
 	ctx, stop := context.WithCancel(context.Background())
 	sub := &subscription{hash: snapshot.Hash(w), bus: bus, stop: stop, done: make(chan struct{})}
 	log := s.o.Log.With("subscription", w.Name)
 	to := event.Route{Target: s.targets[w.Target], Structured: w.Target.Kind == "App", Path: w.Path, Component: w.Component}
+	if len(w.Rules) > 0 {
+		to.Rules = &event.Subscription{Component: w.Component, Default: w.Path}
+		for _, r := range w.Rules {
+			to.Rules.Rules = append(to.Rules.Rules, event.Rule{Match: r.Match, Path: r.Path})
+		}
+		_ = to.Rules.Compile() // Build let nothing else through
+	}
 	go func() {
 		defer close(sub.done)
 		err := bus.Subscribe(ctx, pubsub.Options{
 			Topic: w.Topic, Group: w.Group, InFlight: w.InFlight, DeadLetter: w.DeadLetter, MaxDeliveries: w.Deliveries,
-			RetryMin: w.RetryAfter, Log: log,
+			RetryMin: w.RetryAfter, Raw: w.Raw, Metadata: w.Metadata, Log: log,
 		}, to.Deliver)
 		if err != nil {
 			sub.failed.Store(true)
@@ -547,6 +463,18 @@ func (s *server) close(ctx context.Context) error {
 			end(l.listener.Drain, "listener", name)
 		}
 	}
+	for key, a := range s.apis {
+		if a.stop(); a.rounds != nil {
+			end(func(ctx context.Context) error {
+				select {
+				case <-a.rounds.done:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}, "api", key)
+		}
+	}
 	for id, sub := range s.subscriptions {
 		sub.stop()
 		end(func(ctx context.Context) error {
@@ -559,6 +487,15 @@ func (s *server) close(ctx context.Context) error {
 		}, "subscription", id)
 	}
 	ends.Wait()
+	for _, a := range s.apis {
+		a.close()
+	}
+	for _, r := range s.resolvers {
+		r.names.Close()
+		if c, ok := r.Resolver.(io.Closer); ok {
+			_ = c.Close() // others see for themselves that it is gone
+		}
+	}
 	for ref, h := range s.targets {
 		if v := h.current.Swap(nil); v != nil {
 			end(v.end, strings.ToLower(ref.Kind), ref.Name)

@@ -108,9 +108,14 @@ func (s *server) policies(p snapshot.Policy, session *snapshot.Session) loam.Pol
 			if failures == 0 {
 				failures = -1
 			}
-			return policy.NewBreaker(policy.BreakerConfig{
+			c := policy.BreakerConfig{
 				Failures: failures, ErrorRatio: b.ErrorRatio, MinRequests: b.MinRequests, Window: b.Window, Rest: b.Rest, HalfOpen: b.HalfOpen, Told: s.told,
-			})
+			}
+			if b.Trip != "" {
+				c.Interval = b.Window
+				c.Trip, _ = policy.ParseTrip(b.Trip) // Build let nothing else through
+			}
+			return policy.NewBreaker(c)
 		}).Policy()
 	}
 	return policy.Build(c)
@@ -204,6 +209,12 @@ func CheckExpression(expression string) error {
 	return err
 }
 
+// CheckTrip tells what is wrong with the trip of a Resiliency's breaker.
+func CheckTrip(expression string) error {
+	_, err := policy.ParseTrip(expression)
+	return err
+}
+
 // authz is what may be asked: every list of rules must let a request pass.
 func (s *server) authz(lists [][]snapshot.Rule) loam.Policy {
 	var all []loam.Policy
@@ -243,6 +254,8 @@ func failing(err error) loam.Policy {
 // keep returns what is kept under a state's name, making it if it is not there.
 func keep[T any](s *server, state string, make func() T) T {
 	key := reflect.TypeFor[T]().String() + " " + state
+	s.keepMu.Lock()
+	defer s.keepMu.Unlock()
 	if v, ok := s.kept[key]; ok {
 		s.keeping[key] = v
 		return v.(T)

@@ -14,7 +14,7 @@ import (
 // shared counts a rate limit's requests in a state component, for all processes that use it. It counts in windows as
 // long as the limit's: a key for each, that the component forgets by itself.
 func (s *server) shared(l snapshot.RateLimit) policy.TakeFunc {
-	store := find(s, "state", func(o *opened) map[string]*state.Store { return o.state })
+	store := find[*state.Store](s, "state")
 	caller := &loam.Caller{Name: "rate limit", Grants: []loam.Grant{{Capability: "state", Component: l.Component}}}
 	most := max(l.Requests, l.Burst)
 	return func(ctx context.Context, key string, n int) (int, time.Duration, error) {

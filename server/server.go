@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
+	"github.com/loam-run/loam/capability/invoke"
+	"github.com/loam-run/loam/event"
 	"github.com/loam-run/loam/internal/filelock"
 	"github.com/loam-run/loam/internal/rss"
 	"github.com/loam-run/loam/resource"
@@ -39,9 +42,15 @@ type Options struct {
 	DataDir   string         // loam.db, the compile cache, the admin token
 	Version   string
 	Address   string // where to listen when no Gateway is declared; "" is 127.0.0.1:8080
+	App       string // the one program that all is for, as with loam sidecar; "": what the resources declare
 	Admin     string // the admin endpoint's address; "" is any free port of loopback
 	Metrics   string // where to serve metrics to whoever asks; "": nowhere but at the admin endpoint
 	Log       *slog.Logger
+	// SetLevel changes from which level on is logged what a component says; nil: nobody can.
+	SetLevel func(component, level string) error
+	// Resolver makes what apps of other processes are found by, by the name of a resolution and its configuration; nil: they
+	// are not.
+	Resolver  func(name string, config map[string]string) (invoke.Resolver, error)
 	AccessLog io.Writer // where the lines go of routes that have an access log; nil: os.Stdout
 	// Goroutines serves by a goroutine for each connection where event loops are to be had.
 	Goroutines bool
@@ -114,6 +123,12 @@ func run(ctx context.Context, o Options, before *wire) (err error) {
 		defer cancel()
 		err = errors.Join(err, s.close(ctx), s.host.Close(), s.disown())
 	}()
+	if o.App != "" {
+		var end context.CancelFunc
+		ctx, end = context.WithCancel(ctx)
+		defer end()
+		s.shutdown = end
+	}
 	if before == nil {
 		err = s.begin(ctx)
 	} else {
@@ -191,7 +206,7 @@ func (s *server) begin(ctx context.Context) (err error) {
 		return err
 	}
 	if err = s.reload(ctx); err == nil {
-		err = s.deaf()
+		err = cmp.Or(s.deaf(), s.fatal())
 	}
 	if err != nil {
 		err = errors.Join(err, s.admin.Close())
@@ -309,11 +324,17 @@ func (s *server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plan := snapshot.Build(objects, problems, s.plan, snapshot.Env{
-		Factories: s.o.Factories, Embedded: s.embedded(), Address: s.o.Address, CheckExpression: CheckExpression,
-	})
+	plan := snapshot.Build(objects, problems, s.plan, s.env())
 	s.apply(ctx, plan)
 	return nil
+}
+
+// env is what plans are made with.
+func (s *server) env() snapshot.Env {
+	return snapshot.Env{
+		Factories: s.o.Factories, Embedded: s.embedded(), Address: s.o.Address, App: s.o.App,
+		CheckExpression: CheckExpression, CheckMatch: event.CheckMatch, CheckTrip: CheckTrip,
+	}
 }
 
 // deaf is why no listener could be opened, if there should be some and there is none: a process that nobody can reach
@@ -333,13 +354,17 @@ func (s *server) deaf() (err error) {
 func (s *server) embedded() []snapshot.Component {
 	path := filepath.Join(s.o.DataDir, "loam.db")
 	var cs []snapshot.Component
-	for _, capability := range []string{"state", "pubsub", "lock", "config", "sequence"} {
-		cs = append(cs, snapshot.Component{
-			Name: "default", Capability: capability, Type: capability + ".sqlite", Metadata: map[string]string{"path": path}, Default: true,
-		})
+	for _, capability := range []string{"state", "pubsub", "lock", "config", "sequence", "jobs"} {
+		if s.o.App == "" || capability == "jobs" { // an app that is all there is has what it declares, and jobs
+			cs = append(cs, snapshot.Component{
+				Name: "default", Capability: capability, Type: capability + ".sqlite", Metadata: map[string]string{"path": path}, Default: true,
+			})
+		}
 	}
-	cs = append(cs, snapshot.Component{Name: "default", Capability: "secret", Type: "secret.env", Default: true})
+	if s.o.App == "" {
+		cs = append(cs, snapshot.Component{Name: "default", Capability: "secret", Type: "secret.env", Default: true})
+	}
 	return slices.DeleteFunc(cs, func(c snapshot.Component) bool { // an embedder may have left some out
-		return !slices.ContainsFunc(s.o.Factories, func(f loam.Factory) bool { return f.Type == c.Type })
+		return !slices.ContainsFunc(s.o.Factories, func(f loam.Factory) bool { return f.Named(c.Type) })
 	})
 }

@@ -89,8 +89,8 @@ func (s *server) publish() {
 	for ref, h := range s.targets {
 		c.targets[ref] = h
 	}
-	for _, l := range s.listeners {
-		if l.listener != nil {
+	for name, l := range s.listeners {
+		if l.listener != nil && !strings.HasPrefix(name, "api/") {
 			c.status.URLs = append(c.status.URLs, "http://"+l.listener.Addr().String())
 		}
 	}

@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/target/app"
 )
 
 // A handle is a target by name. Routes and subscriptions hold handles, so that a new version of a function takes over
@@ -87,4 +89,24 @@ func (h *handle) enter() (*version, error) {
 		}
 		// It was replaced between the two lines: the next version stands there already.
 	}
+}
+
+// port is where the program listens that h leads to; 0: it is none that was started here.
+func (h *handle) port() int {
+	if v := h.current.Load(); v != nil {
+		if p, ok := v.target.(*app.Process); ok {
+			port, _ := p.Port()
+			return port
+		}
+	}
+	return 0
+}
+
+// onlyAsks is the target of an app that has no program to send requests to.
+func onlyAsks(name string) loam.Target {
+	return loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
+		return nil, &loam.Error{
+			Code: loam.FailedPrecondition, Op: "app " + strconv.Quote(name), Err: errors.New("it only asks: it says nowhere that it listens"), Hint: "write its address, command or source",
+		}
+	})
 }

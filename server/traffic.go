@@ -93,7 +93,7 @@ func (s *server) applyListeners(ctx context.Context, plan *snapshot.Plan) {
 		}
 	}
 	for name, l := range s.listeners {
-		if !wanted[name] {
+		if !wanted[name] && !strings.HasPrefix(name, "api/") {
 			delete(s.listeners, name)
 			if l.listener != nil {
 				s.endLater(l.listener.Drain, "listener", name)

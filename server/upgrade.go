@@ -427,6 +427,14 @@ func (s *server) handOver(n *successor, r *upgradeRequest) (h *heir, err error) 
 
 // pause ends deliveries: those under way, and what they came to is on the disk when it returns.
 func (s *server) pause(ctx context.Context) error {
+	for _, a := range s.apis {
+		if a.rounds == nil {
+			continue
+		}
+		if err := a.rounds.rest(ctx); err != nil {
+			return fmt.Errorf("a delivery to app %s did not end: %w", a.plan.App, errHangs)
+		}
+	}
 	for _, sub := range s.subscriptions {
 		sub.stop()
 	}

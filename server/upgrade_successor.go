@@ -104,9 +104,7 @@ func (s *server) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.plan = snapshot.Build(objects, problems, nil, snapshot.Env{
-		Factories: s.o.Factories, Embedded: s.embedded(), Address: s.o.Address, CheckExpression: CheckExpression,
-	})
+	s.plan = snapshot.Build(objects, problems, nil, s.env())
 	b.tell("the new process has read the resources")
 	s.failures = map[string]error{}
 	s.applyTargets(ctx, s.plan)

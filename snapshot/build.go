@@ -318,7 +318,7 @@ func (b *builder) embed() {
 		if b.defaults[c.Capability] == "" {
 			b.defaults[c.Capability] = c.Name
 			b.components[componentKey{c.Capability, c.Name}] = nil
-			c.Default = true
+			c.Default, c.Embedded = true, true
 			b.plan.Components = append(b.plan.Components, c)
 		}
 	}

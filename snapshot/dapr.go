@@ -29,6 +29,12 @@ var capabilitySettings = map[string][]string{
 	"binding":  {"direction", "route"},
 }
 
+// IsSetting tells whether metadata of that name belongs to a capability, whatever the technology.
+func IsSetting(capability, name string) bool {
+	_, ok := named(capabilitySettings[capability], name)
+	return ok
+}
+
 // factory is the one of that name.
 func (b *builder) factory(typ string) (loam.Factory, bool) {
 	i := slices.IndexFunc(b.env.Factories, func(f loam.Factory) bool { return f.Named(typ) })
@@ -211,6 +217,12 @@ func (b *builder) subscription(o *resource.Object, s *resource.Subscription, tol
 		}
 		sub := whole
 		sub.Target, sub.Group = ref, name
+		if sub.Deliveries == 0 {
+			sub.Deliveries = 5
+			if slices.ContainsFunc(b.plan.APIs, func(a API) bool { return a.App == name && a.Dialect == "dapr" }) {
+				sub.Deliveries = 1 // Dapr leaves tries to Resiliency
+			}
+		}
 		subs = append(subs, sub)
 	}
 	if bad || len(b.faults.problems) > 0 && !tolerant {
@@ -297,6 +309,7 @@ func (b *builder) apis(o *resource.Object, s *resource.App, caller loam.Caller) 
 		tcp(&a, "internal", d.Internal)
 		tcp(&a, "public", d.Public)
 		a.Dapr, a.Caller.Denied = b.configure(o, d.Configuration, caller.Denied)
+		a.Dapr.MTLS = d.MTLS
 		all = append(all, a)
 	}
 	if l := s.API.Layotto; l != nil {
@@ -330,7 +343,7 @@ func (b *builder) configuration(o *resource.Object, s *resource.Configuration) {
 	b.pipeline(o, "spec.httpPipeline", s.HTTPPipeline)
 	b.pipeline(o, "spec.appHttpPipeline", s.AppHTTPPipeline)
 	if a := s.AccessControl; a != nil && (a.DefaultAction == "deny" || len(a.Policies) > 0) && (s.MTLS == nil || !s.MTLS.Enabled) {
-		b.warn(o.Problem("spec.accessControl", "holds for calls of other sidecars by the app id that they give: they do not prove it yet", "let nobody else reach the internal port"))
+		b.warn(o.Problem("spec.accessControl", "callers that other sidecars speak for do not prove who they are yet: defaultAction holds for all of them", "have apps that are named here in one Loam with this one"))
 	}
 	if n := s.NameResolution; n != nil && n.Component != "" && !slices.Contains(nameResolutions, n.Component) {
 		b.fault(unresolved, o.Problem("spec.nameResolution.component", fmt.Sprintf("there is no name resolution %q", n.Component), meant(n.Component, nameResolutions, "it is one of ")))
@@ -400,13 +413,13 @@ func (b *builder) configure(o *resource.Object, names []string, denied []loam.Gr
 		}
 	}
 	if a := all.AccessControl; a != nil {
-		c.DefaultDeny = a.DefaultAction == "deny"
+		c.DefaultDeny, c.TrustDomain = a.DefaultAction == "deny", a.TrustDomain
 		for _, p := range a.Policies {
 			deny := c.DefaultDeny
 			if p.DefaultAction != "" {
 				deny = p.DefaultAction == "deny"
 			}
-			out := AccessFor{App: p.AppID, TrustDomain: cmp.Or(p.TrustDomain, a.TrustDomain), Namespace: p.Namespace, Deny: deny}
+			out := AccessFor{App: p.AppID, TrustDomain: p.TrustDomain, Namespace: p.Namespace, Deny: deny}
 			for _, op := range p.Operations {
 				methods := op.HTTPVerb
 				if slices.Contains(methods, "*") {

@@ -311,6 +311,8 @@ type Configuration struct {
 	Features       []string // that are turned on
 	NameResolution string   // mdns, registry…
 	Resolution     map[string]string
+	MTLS           bool        // sidecars are to prove who they are
+	TrustDomain    string      // of the app
 	DefaultDeny    bool        // who may call is whom AccessPolicies name
 	AccessPolicies []AccessFor // by app
 	Pipeline       Policy      // before the API over HTTP
@@ -396,6 +398,7 @@ type Component struct {
 	Optional   bool              // that it does not open is a warning
 	Fatal      bool              // the process does not start while it does not open
 	Default    bool              // the capability's own, for who names none
+	Embedded   bool              // nobody declared it
 }
 
 // A Ref is metadata whose value is elsewhere: in a secret, or a variable.

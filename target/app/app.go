@@ -4,18 +4,46 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/protocol/http1"
+	"github.com/loam-run/loam/protocol/http2"
 )
 
-// An App is a loam.Target. Its connections are kept and used again until Close.
-type App struct{ client *http1.Client }
+// Config says how a program is reached.
+type Config struct {
+	Engine   loop.Engine // whose tasks call it
+	Hub      *http2.Hub  // of the engine; needed for h2c, grpc and grpcs
+	Address  string      // host:port
+	Protocol string      // http, https, h2c, grpc or grpcs; "": http
+}
 
-// New makes the target of a program that listens at address, a host:port. Tasks of engine call it.
-func New(engine loop.Engine, address string) *App {
-	return &App{http1.NewClient(address, http1.ClientConfig{Engine: engine})}
+// client sends requests to a program, and keeps connections for that.
+type client interface {
+	loam.Target
+	Close()
+}
+
+// An App is a loam.Target. Its connections are kept and used again until Close.
+type App struct{ client client }
+
+// New makes the target of a program. TLS hides what is said from others of the machine; it proves nothing, since programs
+// beside us have certificates that nobody signed, as Dapr's users know.
+func New(c Config) *App {
+	var secure *tls.Config
+	if c.Protocol == "https" || c.Protocol == "grpcs" {
+		secure = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12} //nolint:gosec // see above
+	}
+	switch c.Protocol {
+	case "h2c", "grpc", "grpcs":
+		if secure != nil {
+			secure.NextProtos = []string{"h2"}
+		}
+		return &App{http2.NewClient(c.Address, http2.ClientConfig{Hub: c.Hub, TLS: secure})}
+	}
+	return &App{http1.NewClient(c.Address, http1.ClientConfig{Engine: c.Engine, TLS: secure})}
 }
 
 // Serve sends the request to the program.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/loop"
+	"github.com/loam-run/loam/protocol/http2"
 )
 
 const (
@@ -37,8 +38,11 @@ type Command struct {
 	Dir   string
 	Env   map[string]string // beside the process's own
 	Port  int               // to listen on, told to it in PORT; 0: a free one
-	Ready string            // path that answers 2xx to GET once it is ready; empty: it is once it listens
+	Ready string            // path that answers 2xx to GET once it is ready; empty, or of grpc: it is once it listens
 	Grace time.Duration     // between SIGTERM and SIGKILL; 0: 10s
+
+	Protocol string     // that it speaks; "": http
+	Hub      *http2.Hub // as Config has it
 }
 
 // A Process is a loam.Target: a program kept running. Requests wait until it listens.
@@ -88,7 +92,7 @@ func Start(engine loop.Engine, c Command, log *slog.Logger) (*Process, error) {
 func newProcess(engine loop.Engine, c Command, log *slog.Logger) *Process {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port))
 	p := &Process{
-		command: c, address: address, app: New(engine, address), log: log.With("app", c.Name),
+		command: c, address: address, app: New(Config{Engine: engine, Hub: c.Hub, Address: address, Protocol: c.Protocol}), log: log.With("app", c.Name),
 		done: make(chan struct{}), given: make(chan struct{}), ready: make(chan struct{}), state: "starting",
 	}
 	p.life, p.stop = context.WithCancel(context.Background())
@@ -368,7 +372,7 @@ func (p *Process) awaitListening(ctx context.Context) {
 func (p *Process) ask(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if p.command.Ready == "" {
+	if p.command.Ready == "" || p.command.Protocol == "grpc" {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
 		if err != nil {
 			return false

@@ -140,7 +140,7 @@ func listens(address string) bool {
 
 func TestAppAtAnAddress(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host+r.URL.Path) }))
-	a := New(engine, s.Listener.Addr().String())
+	a := New(Config{Engine: engine, Address: s.Listener.Addr().String()})
 	if got, err := ask(t, a, "/x"); err != nil || got != "mailer/x" {
 		t.Error(got, err)
 	}
@@ -220,7 +220,7 @@ func TestReadyWhenItSaysSo(t *testing.T) {
 	if _, err := p.Serve(req); loam.CodeOf(err) != loam.Unavailable {
 		t.Errorf("it answers 503 yet, so requests wait: %v", err)
 	}
-	if _, err := ask(t, New(engine, p.Address()), "/recover"); err != nil {
+	if _, err := ask(t, New(Config{Engine: engine, Address: p.Address()}), "/recover"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ask(t, p, "/pid"); err != nil {

@@ -1,0 +1,66 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/resource"
+	"github.com/loam-run/loam/snapshot"
+)
+
+// A guard does something behind policies, which know requests only: it is a request to them, whose answer is that it was
+// done. What no other try can mend is not tried again: the error's code says.
+type guard struct{ policy loam.Policy }
+
+// guard makes one of what resiliency says of a component; an empty one is nil, and does what it is given.
+func (s *server) guard(p snapshot.Policy) *guard {
+	if p.Timeout == nil && p.Retry == nil && p.Breaker == nil {
+		return nil
+	}
+	return &guard{s.policies(p, nil)}
+}
+
+// done is the answer of something that was done.
+var done = loam.Response{Status: http.StatusOK}
+
+// do does something, where it may block.
+func (g *guard) do(ctx context.Context, fn func(ctx context.Context) error) error {
+	if g == nil {
+		return fn(ctx)
+	}
+	req := loam.NewRequest(ctx)
+	defer req.Release()
+	req.Method, req.Scheme, req.Authority, req.Path = http.MethodGet, "http", "component", "/"
+	_, err := g.policy(loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
+		if err := fn(req.Context()); err != nil {
+			return nil, err
+		}
+		res := done
+		return &res, nil
+	})).Serve(req)
+	return err
+}
+
+// otherPolicies is what holds for calls to an app that resiliency does not name. Each app has a breaker of its own.
+func (s *server) otherPolicies(r snapshot.Resiliency, app string) loam.Policy {
+	p := r.OtherApps
+	if p.Breaker != nil {
+		b := *p.Breaker
+		b.State += " " + app
+		p.Breaker = &b
+	}
+	return s.policies(p, nil)
+}
+
+func containsWord(list, word string) bool {
+	for w := range strings.SplitSeq(list, ",") {
+		if strings.EqualFold(strings.TrimSpace(w), word) {
+			return true
+		}
+	}
+	return false
+}
+
+func sensitive(value string) resource.Sensitive { return resource.Sensitive(value) }
