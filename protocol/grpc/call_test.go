@@ -279,3 +279,23 @@ func TestStream(t *testing.T) {
 		})
 	})
 }
+
+// A stream may end well without a message.
+func TestEmptyStream(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		w.do(t, func(req *loam.Request) {
+			for range 3 { // the request can be used again after it
+				cs := w.client.Open(req, "/test.Echo/Chat")
+				cs.CloseSend()
+				if err := cs.Recv(&text{}); err != io.EOF {
+					t.Errorf("it ends with %v", err)
+				}
+				if got := cs.Trailer().Get("x-count"); got != "0" {
+					t.Errorf("its trailer says %q", got)
+				}
+				cs.Close()
+				req.Header = req.Header[:0]
+			}
+		})
+	})
+}

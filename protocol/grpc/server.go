@@ -237,9 +237,14 @@ func (f streaming) serve(s *Server, req *loam.Request) (*loam.Response, error) {
 	}
 	if ended { // there is no message: the head says it all
 		st.stop(t)
+		req.SetTask(t)
 		if st.err != nil {
 			return st.failed(st.err)
 		}
+		st.res.Status = 200
+		st.res.Header = append(loam.Header{{Name: "content-type", Value: "application/grpc"}}, st.header...)
+		st.res.Header = append(AppendStatus(st.res.Header, nil), st.trailer...)
+		return &st.res, nil
 	}
 	res := &st.res
 	res.Status, res.Length, res.Body = 200, -1, (*answer)(st)
