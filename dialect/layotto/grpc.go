@@ -11,8 +11,12 @@ import (
 // GRPC serves what Layotto serves on its gRPC port.
 func (a *API) GRPC() loam.Target { return a.server }
 
-// Services are the methods of the API by their paths, for who serves other APIs on the same port.
-func (a *API) Services() map[string]grpc.Method { return a.server.Methods }
+// Then is GRPC with calls of other services handed on to next: Layotto served some of Dapr's on the same port.
+func (a *API) Then(next loam.Target) loam.Target {
+	s := *a.server
+	s.Unknown = next
+	return &s
+}
 
 // oldObjects is what the service of objects was called before the extensions had packages of their own.
 const oldObjects = "/spec.proto.extension.v1.ObjectStorageService/"
@@ -69,8 +73,11 @@ func (a *API) newServer() *grpc.Server {
 
 // not is a method that is not done, and says so.
 func not(why string) grpc.Method {
-	return grpc.Unary(func(*grpc.Call, *grpc.Raw) (*grpc.Raw, error) { return nil, fail(loam.Unimplemented, "%s", why) })
+	return notDone{grpc.Unary(func(*grpc.Call, *grpc.Raw) (*grpc.Raw, error) { return nil, fail(loam.Unimplemented, "%s", why) })}
 }
+
+// notDone is told from other methods by its type.
+type notDone struct{ grpc.Method }
 
 // answers makes a method of one request and a stream of answers.
 func answers[In any, PIn interface {

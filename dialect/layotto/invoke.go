@@ -95,12 +95,8 @@ func fillRequest(req *loam.Request, in *pb.InvokeServiceRequest) error {
 	query := ""
 	if x := m.HttpExtension; x != nil {
 		query = x.Querystring
-		if x.Verb != pb.HTTPExtension_NONE {
-			name, ok := verbs[x.Verb]
-			if !ok {
-				return invalid("verb %d is none of HTTP's", x.Verb)
-			}
-			req.Method = name
+		if req.Method = verb(x.Verb); req.Method == "" {
+			return invalid("verb %d cannot be called", x.Verb)
 		}
 	}
 	path, inPath, _ := strings.Cut(m.Method, "?")
@@ -127,10 +123,27 @@ func fillRequest(req *loam.Request, in *pb.InvokeServiceRequest) error {
 	return nil
 }
 
-var verbs = map[pb.HTTPExtension_Verb]string{
-	pb.HTTPExtension_GET: http.MethodGet, pb.HTTPExtension_HEAD: http.MethodHead, pb.HTTPExtension_POST: http.MethodPost,
-	pb.HTTPExtension_PUT: http.MethodPut, pb.HTTPExtension_DELETE: http.MethodDelete, pb.HTTPExtension_OPTIONS: http.MethodOptions,
-	pb.HTTPExtension_TRACE: http.MethodTrace, pb.HTTPExtension_PATCH: http.MethodPatch,
+// verb is a method of HTTP; "": there is none such, or it makes a tunnel, which a call cannot carry.
+func verb(v pb.HTTPExtension_Verb) string {
+	switch v {
+	case pb.HTTPExtension_NONE, pb.HTTPExtension_GET:
+		return http.MethodGet
+	case pb.HTTPExtension_HEAD:
+		return http.MethodHead
+	case pb.HTTPExtension_POST:
+		return http.MethodPost
+	case pb.HTTPExtension_PUT:
+		return http.MethodPut
+	case pb.HTTPExtension_DELETE:
+		return http.MethodDelete
+	case pb.HTTPExtension_OPTIONS:
+		return http.MethodOptions
+	case pb.HTTPExtension_TRACE:
+		return http.MethodTrace
+	case pb.HTTPExtension_PATCH:
+		return http.MethodPatch
+	}
+	return ""
 }
 
 // addMetadata makes fields of HTTP of a call's metadata. Layotto copies all of it, :authority and te among them, which a
