@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"errors"
 	"io"
 	"testing"
 
@@ -66,4 +67,22 @@ func TestOutbox(t *testing.T) {
 		}
 		return s, shared, stranger
 	})
+}
+
+func TestTransactions(t *testing.T) {
+	for name, other := range map[string]func(*Memory) *Memory{
+		"one commit": func(m *Memory) *Memory { return m }, "two": func(*Memory) *Memory { return New() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			statetest.RunTransactions(t, func(t *testing.T) (state.Driver, pubsub.Driver) {
+				m := New()
+				s, err1 := m.OpenState(t.Context(), "s", Config{})
+				p, err2 := other(m).OpenPubsub(t.Context(), "p", Config{})
+				if err := errors.Join(err1, err2); err != nil {
+					t.Fatal(err)
+				}
+				return s, p
+			})
+		})
+	}
 }

@@ -66,6 +66,17 @@ func TestOutbox(t *testing.T) {
 }
 
 // Components of one file share it, and keep to themselves.
+func TestTransactions(t *testing.T) {
+	for _, second := range []string{"loam.db", "other.db"} { // of one file, and of two: without a commit that is shared
+		t.Run(second, func(t *testing.T) {
+			statetest.RunTransactions(t, func(t *testing.T) (state.Driver, pubsub.Driver) {
+				f, dir := New(), t.TempDir()
+				return openIn[state.Driver](t, f, "state.sqlite", "s", filepath.Join(dir, "loam.db")), openIn[pubsub.Driver](t, f, "pubsub.sqlite", "p", filepath.Join(dir, second))
+			})
+		})
+	}
+}
+
 func TestComponentsOfOneFile(t *testing.T) {
 	f, path := New(), filepath.Join(t.TempDir(), "loam.db")
 	a := openIn[*State](t, f, "state.sqlite", "a", path)
