@@ -60,6 +60,8 @@ type Limits struct {
 	NoTransactions bool // Apply takes one op
 	NoTTL          bool // ops with a TTL are refused
 	MaxOps         int  // in a transaction; 0: MaxOps of the package
+	NoNewETags     bool // Apply answers empty ETags: who wants one reads the item
+	TextKeys       bool // a key that is not UTF-8 is refused
 }
 
 // GetOptions are what a reader may say beside the keys.

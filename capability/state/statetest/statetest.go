@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/loam-run/loam"
@@ -87,6 +88,31 @@ func apply(t *testing.T, d state.Driver, ops ...state.Op) []string {
 		}
 		etags = append(etags, e...)
 	}
+	return told(t, d, ops, etags)
+}
+
+// told are the ETags that ops were answered with, or, where the driver does not tell them, those that are read afterwards.
+func told(t *testing.T, d state.Driver, ops []state.Op, etags []string) []string {
+	t.Helper()
+	if !limitsOf(d).NoNewETags {
+		return etags
+	}
+	keys := make([]string, len(ops))
+	for i, op := range ops {
+		keys[i] = op.Key
+		if etags[i] != "" {
+			t.Errorf("the driver says that it does not tell new ETags, and tells %q", etags[i])
+		}
+	}
+	items, err := d.Get(t.Context(), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, it := range items {
+		if !ops[i].Delete {
+			etags[i] = it.ETag
+		}
+	}
 	return etags
 }
 
@@ -160,6 +186,7 @@ func bulkInOne(t *testing.T, d state.Driver) {
 	if err != nil || len(etags) != n {
 		t.Fatalf("%d ETags, %v", len(etags), err)
 	}
+	etags = told(t, d, ops, etags)
 	items, err := d.Get(t.Context(), keys)
 	if err != nil || len(items) != n {
 		t.Fatalf("%d items, %v", len(items), err)
@@ -415,6 +442,17 @@ func keysAreCopies(t *testing.T, d state.Driver) {
 
 func keysOfAnyBytes(t *testing.T, d state.Driver) {
 	keys := []string{"a", "a\x00b", "a\x00", "\x00", "\xff\xfe", "ä", "%_", "' OR 1=1 --", strings.Repeat("k", state.MaxKey)}
+	if limitsOf(d).TextKeys {
+		binary := func(k string) bool { return !utf8.ValidString(k) }
+		i := slices.IndexFunc(keys, binary)
+		if _, err := d.Apply(t.Context(), []state.Op{{Key: keys[i]}}); loam.CodeOf(err) != loam.InvalidArgument {
+			t.Errorf("a key that is no text: %v", err)
+		}
+		if _, err := d.Get(t.Context(), keys); loam.CodeOf(err) != loam.InvalidArgument {
+			t.Errorf("keys of which one is no text: %v", err)
+		}
+		keys = slices.DeleteFunc(keys, binary)
+	}
 	for _, k := range keys {
 		apply(t, d, state.Op{Key: k, Value: []byte("value of " + k)})
 	}
