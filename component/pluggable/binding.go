@@ -1,0 +1,107 @@
+package pluggable
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/api/dapr/components"
+	"github.com/loam-run/loam/capability/binding"
+)
+
+// Output is a binding.Driver that can be invoked.
+type Output struct {
+	*conn
+	operations []string
+}
+
+// Input is a binding.Driver that brings events.
+type Input struct{ *conn }
+
+// Both is a binding.Driver that does either.
+type Both struct {
+	Output
+	in Input
+}
+
+func openBinding(ctx context.Context, c *conn, metadata map[string]string, in, out bool) (binding.Driver, error) {
+	properties := &components.MetadataRequest{Properties: metadata}
+	var o Output
+	if out {
+		if err := c.init(ctx, "OutputBinding", &components.OutputBindingInitRequest{Metadata: properties}); err != nil {
+			return nil, err
+		}
+		var list components.ListOperationsResponse
+		if err := c.call(ctx, "OutputBinding/ListOperations", &components.ListOperationsRequest{}, &list); err != nil && loam.CodeOf(err) != loam.Unimplemented {
+			return nil, c.fail("OutputBinding.ListOperations", err)
+		}
+		o = Output{c, list.Operations}
+	}
+	if in {
+		if err := c.init(ctx, "InputBinding", &components.InputBindingInitRequest{Metadata: properties}); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case in && out:
+		return &Both{o, Input{c}}, nil
+	case in:
+		return &Input{c}, nil
+	}
+	return &o, nil
+}
+
+// Operations are those that the program lists.
+func (o *Output) Operations() []string { return o.operations }
+
+// Invoke has the program do one.
+func (o *Output) Invoke(ctx context.Context, r binding.Request) (binding.Response, error) {
+	var out components.InvokeResponse
+	err := o.call(ctx, "OutputBinding/Invoke", &components.InvokeRequest{Operation: r.Operation, Data: r.Data, Metadata: r.Metadata}, &out)
+	return binding.Response{Data: out.Data, Metadata: out.Metadata}, o.fail("binding.Invoke "+r.Operation, err)
+}
+
+// Read is the Input's.
+func (b *Both) Read(ctx context.Context, handle binding.Handler) error { return b.in.Read(ctx, handle) }
+
+// maxReads is how many events of an input are handled at once.
+const maxReads = 64
+
+// Read hands on what the program reads, several at once, and opens its stream anew where it breaks.
+func (b *Input) Read(ctx context.Context, handle binding.Handler) error {
+	for ctx.Err() == nil {
+		if err := b.readOnce(ctx, handle); err != nil && loam.CodeOf(err) == loam.Unimplemented {
+			return b.fail("binding.Read", err)
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+	return nil
+}
+
+func (b *Input) readOnce(ctx context.Context, handle binding.Handler) error {
+	s := b.open("InputBinding/Read")
+	defer s.end()
+	if err := s.Post(&components.ReadRequest{}); err != nil { // Dapr's SDKs begin with the first message
+		return err
+	}
+	var handling sync.WaitGroup
+	defer handling.Wait()
+	slots := make(chan struct{}, maxReads)
+	for {
+		var in components.ReadResponse
+		if err := s.recv(ctx, &in); err != nil {
+			return err
+		}
+		slots <- struct{}{}
+		handling.Go(func() {
+			defer func() { <-slots }()
+			answer, err := handle(context.WithoutCancel(ctx), binding.Event{Data: in.Data, Metadata: in.Metadata, ContentType: in.ContentType})
+			out := components.ReadRequest{ResponseData: answer, MessageId: in.MessageId}
+			if err != nil {
+				out.ResponseError = &components.AckResponseError{Message: err.Error()}
+			}
+			_ = s.Post(&out) // where the stream is broken the program brings it again
+		})
+	}
+}
