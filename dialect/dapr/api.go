@@ -10,6 +10,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/dialect"
+	"github.com/loam-run/loam/protocol/grpc"
 )
 
 // Settings are what Dapr's API has beyond the options of every dialect. The zero value is what daprd does by default.
@@ -63,6 +64,10 @@ type API struct {
 	maxBody int64 // bytes; 0: no bound
 	self    selfMetadata
 	watches *config.Subscriptions // of the program, to configuration
+
+	grpc      *grpc.Server
+	configs   configStreams
+	streaming streams
 }
 
 // New makes the API.
@@ -74,6 +79,7 @@ func New(o dialect.Options, s Settings) (*API, error) {
 	a.watches = config.NewSubscriptions(o.Capabilities.Config, o.Log)
 	a.routes = newRouteTable(httpRoutes(), s.Allowed, s.Denied)
 	a.public = newRouteTable(publicRoutes(), nil, nil)
+	a.grpc = a.newGRPC()
 	var err error
 	if a.channel, err = newChannel(o, s); err != nil {
 		return nil, err

@@ -228,7 +228,9 @@ func TestOthers(t *testing.T) {
 }
 
 func TestMetadata(t *testing.T) {
-	a := newAPI(t, func(o *dialect.Options, s *Settings) { s.AppPort, s.AppProtocol, s.Features = 8080, "http", []string{"X"} })
+	a := newAPI(t, func(o *dialect.Options, s *Settings) {
+		s.AppPort, s.AppProtocol, s.Features = 8080, "http", []string{"X"}
+	})
 	do(t, a.HTTP(), "PUT", "/v1.0/metadata/color", "blue")
 	for name, to := range map[string]loam.Target{"api": a.HTTP(), "public": a.Public()} {
 		r := do(t, to, "GET", "/v1.0/metadata", "")

@@ -70,11 +70,13 @@ func (a *API) extendedMetadata() map[string]string {
 	return m
 }
 
+// subscriptions are all that are active.
 func (a *API) subscriptions() []Subscription {
-	if a.settings.Subscriptions == nil {
-		return nil
+	var all []Subscription
+	if a.settings.Subscriptions != nil {
+		all = a.settings.Subscriptions()
 	}
-	return a.settings.Subscriptions()
+	return append(all, a.streaming.list()...)
 }
 
 func (c *call) getMetadata() error {

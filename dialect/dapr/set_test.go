@@ -60,17 +60,23 @@ func find[T any](c *components, what string, m map[string]*T, name string) (*T, 
 	return nil, loam.Errorf(loam.NotFound, what, "there is no component %q", name)
 }
 
-func (c *components) State(n string) (*state.Store, error)        { return find(c, "state", c.state, n) }
-func (c *components) Pubsub(n string) (*pubsub.Bus, error)        { return find(c, "pubsub", c.pubsub, n) }
-func (c *components) Lock(n string) (*lock.Locker, error)         { return find(c, "lock", c.lock, n) }
-func (c *components) Config(n string) (*config.Config, error)     { return find(c, "config", c.config, n) }
-func (c *components) Secret(n string) (*secret.Store, error)      { return find(c, "secret", c.secret, n) }
-func (c *components) Binding(n string) (*binding.Binding, error)  { return find(c, "binding", c.binding, n) }
-func (c *components) Crypto(n string) (*crypto.Crypto, error)     { return find(c, "crypto", c.crypto, n) }
-func (c *components) Jobs(n string) (*jobs.Jobs, error)           { return find(c, "jobs", c.jobs, n) }
-func (c *components) File(string) (*file.Store, error)            { return nil, loam.Errorf(loam.NotFound, "file", "there is none") }
-func (c *components) Sequence(string) (*sequence.Sequence, error) { return nil, loam.Errorf(loam.NotFound, "sequence", "there is none") }
-func (c *components) Invoker() *invoke.Invoker                    { return nil }
+func (c *components) State(n string) (*state.Store, error)    { return find(c, "state", c.state, n) }
+func (c *components) Pubsub(n string) (*pubsub.Bus, error)    { return find(c, "pubsub", c.pubsub, n) }
+func (c *components) Lock(n string) (*lock.Locker, error)     { return find(c, "lock", c.lock, n) }
+func (c *components) Config(n string) (*config.Config, error) { return find(c, "config", c.config, n) }
+func (c *components) Secret(n string) (*secret.Store, error)  { return find(c, "secret", c.secret, n) }
+func (c *components) Binding(n string) (*binding.Binding, error) {
+	return find(c, "binding", c.binding, n)
+}
+func (c *components) Crypto(n string) (*crypto.Crypto, error) { return find(c, "crypto", c.crypto, n) }
+func (c *components) Jobs(n string) (*jobs.Jobs, error)       { return find(c, "jobs", c.jobs, n) }
+func (c *components) File(string) (*file.Store, error) {
+	return nil, loam.Errorf(loam.NotFound, "file", "there is none")
+}
+func (c *components) Sequence(string) (*sequence.Sequence, error) {
+	return nil, loam.Errorf(loam.NotFound, "sequence", "there is none")
+}
+func (c *components) Invoker() *invoke.Invoker { return nil }
 
 func (c *components) Components(*loam.Caller) []capability.Component {
 	var all []capability.Component
