@@ -82,11 +82,10 @@ func newChannel(o dialect.Options, s Settings) (*channel, error) {
 // call calls a method of the program. The request's path is the method, its fields are those of who calls. Where the
 // program speaks gRPC, the answer has gRPC's status in fields of our own.
 func (c *channel) call(req *loam.Request) (*loam.Response, error) {
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
 	switch {
-	case c.target == nil:
-		return nil, errNoApp
-	case c.health != nil && !c.health.ok.Load():
-		return nil, errUnhealthy
 	case req.Header.Has(fieldProxy):
 		req.Header.Del(fieldProxy)
 		return c.proxy(req)
@@ -102,6 +101,17 @@ func (c *channel) call(req *loam.Request) (*loam.Response, error) {
 	}
 	c.prepare(req)
 	return c.target.Serve(req)
+}
+
+// ready tells whether the program may be called.
+func (c *channel) ready() error {
+	switch {
+	case c.target == nil:
+		return errNoApp
+	case c.health != nil && !c.health.ok.Load():
+		return errUnhealthy
+	}
+	return nil
 }
 
 // prepare makes a request one of ours.
@@ -161,11 +171,29 @@ func (c *channel) Subscriptions(ctx context.Context) ([]event.Subscription, erro
 	return c.subscriptionsHTTP(ctx)
 }
 
+// take makes a subscription that the program asked for ready. It is false where a rule of it is none.
+func (c *channel) take(s *event.Subscription) bool {
+	s.Raw, _ = strconv.ParseBool(s.Metadata["rawPayload"]) // what is no truth is false
+	if err := s.Compile(); err != nil {
+		c.opts.Log.Error("subscription is left out", "component", s.Component, "topic", s.Topic, "error", err)
+		return false
+	}
+	return true
+}
+
+// path is where in the program an event goes. A program that speaks gRPC needs no path.
+func (c *channel) path(to *event.Subscription, e *loam.Event) (string, error) {
+	if c.opts.App.GRPC && len(to.Rules) == 0 {
+		return to.Default, nil
+	}
+	return to.Path(e)
+}
+
 // Deliver brings one event.
-func (c *channel) Deliver(ctx context.Context, to *event.Subscription, e loam.Event, attempt int) error {
-	path, ok := pathOf(to, &e)
-	if !ok {
-		return dropped{loam.Errorf(loam.NotFound, "deliver", "no rule of the subscription to %q matches the event", to.Topic)}
+func (c *channel) Deliver(ctx context.Context, to *event.Subscription, e loam.Event, _ int) error {
+	path, err := c.path(to, &e)
+	if err != nil {
+		return err
 	}
 	if c.opts.App.GRPC {
 		return c.deliverGRPC(ctx, to, path, &e)
@@ -179,9 +207,9 @@ func (c *channel) DeliverBulk(ctx context.Context, to *event.Subscription, event
 	paths := map[string][]int{}
 	var order []string
 	for i := range events {
-		path, ok := pathOf(to, &events[i])
-		if !ok {
-			errs[i] = dropped{loam.Errorf(loam.NotFound, "deliver", "no rule of the subscription to %q matches the event", to.Topic)}
+		path, err := c.path(to, &events[i])
+		if err != nil {
+			errs[i] = err
 			continue
 		}
 		if paths[path] == nil {
@@ -189,15 +217,15 @@ func (c *channel) DeliverBulk(ctx context.Context, to *event.Subscription, event
 		}
 		paths[path] = append(paths[path], i)
 	}
+	deliver := c.deliverBulkHTTP
+	if c.opts.App.GRPC {
+		deliver = c.deliverBulkGRPC
+	}
 	for _, path := range order {
 		which := paths[path]
 		batch := make([]loam.Event, len(which))
 		for j, i := range which {
 			batch[j] = events[i]
-		}
-		deliver := c.deliverBulkHTTP
-		if c.opts.App.GRPC {
-			deliver = c.deliverBulkGRPC
 		}
 		for j, err := range deliver(ctx, to, path, batch) {
 			errs[which[j]] = err

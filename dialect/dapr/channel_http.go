@@ -30,17 +30,22 @@ func (c *channel) post(ctx context.Context, path, contentType string, body []byt
 	if body == nil {
 		body = []byte{}
 	}
+	if err := c.ready(); err != nil {
+		return 0, nil, err
+	}
 	return c.ask(ctx, c.target, http.MethodPost, path, contentType, body, header)
 }
 
-// ask sends the program a request and reads what it answers. A nil body is none.
+// get sends the program a request without a body and reads what it answers.
+func (c *channel) get(ctx context.Context, method, path string, header loam.Header) (status int, answer []byte, err error) {
+	if err := c.ready(); err != nil {
+		return 0, nil, err
+	}
+	return c.ask(ctx, c.target, method, path, "", nil, header)
+}
+
+// ask sends a request and reads what is answered. A nil body is none.
 func (c *channel) ask(ctx context.Context, target loam.Target, method, path, contentType string, body []byte, header loam.Header) (int, []byte, error) {
-	if target == nil {
-		return 0, nil, errNoApp
-	}
-	if c.health != nil && !c.health.ok.Load() && target == c.target {
-		return 0, nil, errUnhealthy
-	}
 	req := loam.NewRequest(ctx)
 	defer req.Release()
 	path, query, _ := strings.Cut(strings.TrimPrefix(path, "/"), "?")
@@ -88,7 +93,7 @@ type jsonSubscription struct {
 
 func (c *channel) subscriptionsHTTP(ctx context.Context) ([]event.Subscription, error) {
 	const op = "GET /dapr/subscribe"
-	status, body, err := c.ask(ctx, c.target, http.MethodGet, "dapr/subscribe", "", nil, loam.Header{{Name: "dapr-app-id", Value: c.opts.App.ID}})
+	status, body, err := c.get(ctx, http.MethodGet, "dapr/subscribe", loam.Header{{Name: "dapr-app-id", Value: c.opts.App.ID}})
 	switch {
 	case err != nil:
 		return nil, err
@@ -108,7 +113,7 @@ func (c *channel) subscriptionsHTTP(ctx context.Context) ([]event.Subscription, 
 	}
 	var all []event.Subscription
 	for _, s := range said {
-		sub := subscription(s.PubsubName, s.Topic, s.DeadLetterTopic, s.Metadata)
+		sub := event.Subscription{Component: s.PubsubName, Topic: s.Topic, DeadLetter: s.DeadLetterTopic, Metadata: s.Metadata}
 		for _, r := range s.Routes.Rules {
 			sub.Rules = append(sub.Rules, event.Rule{Match: strings.TrimSpace(r.Match), Path: r.Path})
 		}
@@ -119,10 +124,12 @@ func (c *channel) subscriptionsHTTP(ctx context.Context) ([]event.Subscription, 
 			sub.Bulk = bulk(b.MaxMessagesCount, b.MaxAwaitDurationMs)
 		}
 		if len(sub.Rules) == 0 && sub.Default == "" {
-			c.opts.Log.Warn("subscription without a route", "component", s.PubsubName, "topic", s.Topic)
+			c.opts.Log.Error("subscription without a route is left out", "component", s.PubsubName, "topic", s.Topic)
 			continue
 		}
-		all = append(all, sub)
+		if c.take(&sub) {
+			all = append(all, sub)
+		}
 	}
 	return all, nil
 }
@@ -227,9 +234,7 @@ func (c *channel) deliverBulkHTTP(ctx context.Context, to *event.Subscription, p
 		e := &events[i]
 		entry := bulkEntry{EntryID: entryID(e, i), Metadata: e.Metadata}
 		if e.Raw {
-			if entry.ContentType = e.ContentType; entry.ContentType == "" {
-				entry.ContentType = "application/octet-stream"
-			}
+			entry.ContentType = rawType(e)
 			entry.Event, _ = json.Marshal(e.Data) // bytes, in base64
 		} else {
 			full := enveloped(e)
@@ -267,7 +272,7 @@ func (c *channel) deliverBulkHTTP(ctx context.Context, to *event.Subscription, p
 		status, ok := statuses[envelope.Entries[i].EntryID]
 		switch {
 		case !ok || status == "":
-			errs[i] = loam.Errorf(loam.Unavailable, "deliver", "the app said nothing of this one of several events")
+			errs[i] = errSilent
 		default:
 			errs[i] = outcome(status)
 		}
@@ -275,10 +280,20 @@ func (c *channel) deliverBulkHTTP(ctx context.Context, to *event.Subscription, p
 	return errs
 }
 
+var errSilent = loam.Errorf(loam.Unavailable, "deliver", "the app said nothing of this one of several events")
+
+// rawType is the content type of an event without an envelope.
+func rawType(e *loam.Event) string {
+	if e.ContentType == "" {
+		return "application/octet-stream"
+	}
+	return e.ContentType
+}
+
 const bulkType = "com.dapr.event.sent.bulk"
 
 func (c *channel) bindingHTTP(ctx context.Context, route string) (bool, error) {
-	status, _, err := c.ask(ctx, c.target, http.MethodOptions, route, "", nil, nil)
+	status, _, err := c.get(ctx, http.MethodOptions, route, nil)
 	if err != nil {
 		return false, fmt.Errorf("OPTIONS of the input binding's route %q: %w", route, err)
 	}

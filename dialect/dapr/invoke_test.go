@@ -653,3 +653,7 @@ func TestSiblings(t *testing.T) {
 		t.Errorf("%d %s", res.StatusCode, b)
 	}
 }
+
+func newHTTP2(f *fleet, address string) *http2.Client {
+	return http2.NewClient(address, http2.ClientConfig{Hub: f.hub})
+}
