@@ -125,26 +125,19 @@ var ErrEnvelope = errors.New("not a CloudEvents 1.0 object")
 // The event refers to b.
 func Decode(b []byte, topic string) (loam.Event, error) {
 	e := loam.Event{Topic: topic}
-	members, err := object(b)
-	if err != nil {
-		return e, err
+	versioned, err := fill(&e, b, topic)
+	if err == nil && !versioned {
+		err = fmt.Errorf("%w: it has no specversion", ErrEnvelope)
 	}
-	if _, ok := text(members["specversion"]); !ok {
-		return e, fmt.Errorf("%w: it has no specversion", ErrEnvelope)
-	}
-	return e, fill(&e, members)
+	return e, err
 }
 
 // Complete reads an envelope that a publisher wrote, as Dapr does: whatever JSON object it is, the members that are missing
-// are for others to fill in.
+// are for others to fill in. The event refers to b.
 func Complete(b []byte, topic string) (loam.Event, error) {
 	e := loam.Event{Topic: topic}
-	members, err := object(b)
-	if err != nil {
-		return e, err
-	}
-	delete(members, "topic")
-	return e, fill(&e, members)
+	_, err := fill(&e, b, "")
+	return e, err
 }
 
 // Message is a broker's message as an event: decoded, or where raw is wanted or it is no envelope, as it is.
@@ -157,32 +150,51 @@ func Message(b []byte, topic string, raw bool) loam.Event {
 	return loam.Event{Topic: topic, Raw: true, Data: b}
 }
 
-func object(b []byte) (map[string]json.RawMessage, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(b, &members); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrEnvelope, err)
+// fill puts an envelope's members where they belong, and tells whether it says a version. A topic that is not the one given
+// is kept; given none, none is.
+func fill(e *loam.Event, b []byte, topic string) (versioned bool, err error) {
+	if !json.Valid(b) {
+		return false, fmt.Errorf("%w: it is no JSON", ErrEnvelope)
 	}
-	if members == nil || len(members) > MaxMembers {
-		return nil, fmt.Errorf("%w: null, or more than %d members", ErrEnvelope, MaxMembers)
+	whole := string(b) // what strings are parts of
+	at := space(b, 0)
+	if b[at] != '{' {
+		return false, fmt.Errorf("%w: it is no JSON object", ErrEnvelope)
 	}
-	return members, nil
-}
-
-// fill puts an envelope's members where they belong.
-func fill(e *loam.Event, members map[string]json.RawMessage) error {
 	e.ContentType = "application/json"
-	for name, value := range members {
+	var data []byte
+	var encoded string
+	hasData, hasEncoded := false, false
+	for n := 0; ; n++ {
+		if at = space(b, at+1); b[at] == '}' {
+			break
+		}
+		if n == MaxMembers {
+			return false, fmt.Errorf("%w: more than %d members", ErrEnvelope, MaxMembers)
+		}
+		begin := at
+		at = skip(b, at)
+		name, _ := text(whole[begin:at])
+		at = space(b, at) // the colon
+		begin = space(b, at+1)
+		end := skip(b, begin)
+		value := whole[begin:end]
 		s, isText := text(value)
+		if !isText && value != "null" {
+			s = value // of a member that should be a string
+		}
 		switch name {
-		case "specversion", "pubsubname", "data", "data_base64":
+		case "specversion":
+			versioned = isText
+		case "pubsubname":
 		case "id":
-			e.ID = scalar(s, isText, value)
+			e.ID = s
 		case "source":
-			e.Source = scalar(s, isText, value)
+			e.Source = s
 		case "type":
-			e.Type = scalar(s, isText, value)
+			e.Type = s
 		case "subject":
-			e.Subject = scalar(s, isText, value)
+			e.Subject = s
 		case "time":
 			if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
 				e.Time = t
@@ -192,36 +204,78 @@ func fill(e *loam.Event, members map[string]json.RawMessage) error {
 				e.ContentType = s
 			}
 		case "topic":
-			if isText && s != "" && s != e.Topic {
+			if isText && s != "" && s != topic && topic != "" {
 				set(&e.Attributes, name, s)
 			}
+		case "data":
+			data, hasData = b[begin:end:end], true
+		case "data_base64":
+			encoded, hasEncoded = s, isText
 		default:
 			switch {
 			case isText:
 				set(&e.Attributes, name, s)
-			case string(value) != "null":
-				set(&e.Extra, name, value)
+			case value != "null":
+				set(&e.Extra, name, json.RawMessage(b[begin:end:end]))
 			}
 		}
-	}
-	if encoded, ok := text(members["data_base64"]); ok {
-		data, err := base64.StdEncoding.DecodeString(encoded)
-		if err != nil {
-			return fmt.Errorf("%w: data_base64: %w", ErrEnvelope, err)
+		if at = space(b, end); b[at] == '}' {
+			break
 		}
-		e.Data = data
-		return nil
 	}
-	data, there := members["data"]
-	if !there || string(data) == "null" && !IsJSON(e.ContentType) {
-		return nil
-	}
-	if s, ok := text(data); ok && !IsJSON(e.ContentType) {
+	switch {
+	case hasEncoded:
+		if e.Data, err = base64.StdEncoding.DecodeString(encoded); err != nil {
+			return versioned, fmt.Errorf("%w: data_base64: %w", ErrEnvelope, err)
+		}
+	case !hasData || string(data) == "null" && !IsJSON(e.ContentType):
+	case data[0] == '"' && !IsJSON(e.ContentType):
+		s, _ := text(string(data))
 		e.Data = []byte(s)
-		return nil
+	default:
+		e.Data = data
 	}
-	e.Data = data
-	return nil
+	return versioned, nil
+}
+
+// space is where the first byte that is no white space stands, from at on; of valid JSON.
+func space(b []byte, at int) int {
+	for b[at] == ' ' || b[at] == '\n' || b[at] == '\t' || b[at] == '\r' {
+		at++
+	}
+	return at
+}
+
+// skip is where the value ends that begins at at; of valid JSON.
+func skip(b []byte, at int) int {
+	depth := 0
+	for {
+		switch b[at] {
+		case '"':
+			for at++; b[at] != '"'; at++ {
+				if b[at] == '\\' {
+					at++
+				}
+			}
+			at++
+		case '{', '[':
+			depth++
+			at++
+		case '}', ']':
+			depth--
+			at++
+		case ',', ':', ' ', '\n', '\t', '\r': // between the parts of a list or an object
+			at++
+			continue
+		default:
+			for at < len(b) && strings.IndexByte(",:]} \n\t\r", b[at]) < 0 {
+				at++
+			}
+		}
+		if depth == 0 {
+			return at
+		}
+	}
 }
 
 func set[T any](m *map[string]T, name string, value T) {
@@ -231,23 +285,16 @@ func set[T any](m *map[string]T, name string, value T) {
 	(*m)[name] = value
 }
 
-// text is what a JSON string says.
-func text(value json.RawMessage) (s string, ok bool) {
-	if len(value) < 2 || value[0] != '"' {
+// text is what a JSON string says: a part of value where nothing in it is escaped.
+func text(value string) (s string, ok bool) {
+	if value[0] != '"' {
 		return "", false
 	}
-	if in := value[1 : len(value)-1]; !slices.ContainsFunc(in, func(c byte) bool { return c == '\\' || c >= utf8.RuneSelf }) {
-		return string(in), true
+	s = value[1 : len(value)-1]
+	if strings.IndexByte(s, '\\') < 0 && utf8.ValidString(s) {
+		return s, true
 	}
-	return s, json.Unmarshal(value, &s) == nil
-}
-
-// scalar is a member that should be a string.
-func scalar(s string, isText bool, value json.RawMessage) string {
-	if !isText && string(value) != "null" {
-		return string(value)
-	}
-	return s
+	return s, json.Unmarshal([]byte(value), &s) == nil
 }
 
 // IsEnvelope tells whether a content type says that the content is an event in JSON.
