@@ -162,7 +162,10 @@ type DaprAPI struct {
 	AllowedOrigins string    `yaml:"allowedOrigins"`
 	Configuration  []string  `yaml:"configuration" one:"ok"` // names of Configurations; the last one that says something counts
 	Namespace      string    `yaml:"namespace"`
-	MTLS           bool      `yaml:"mtls"` // other sidecars are to prove who they are: none is talked to yet
+	// NoSubscriptions: the app is not asked what it subscribes to.
+	NoSubscriptions bool `yaml:"noSubscriptions"`
+	LogCalls        bool `yaml:"logCalls"`
+	MTLS            bool `yaml:"mtls"` // other sidecars are to prove who they are: none is talked to yet
 }
 
 // LayottoAPI is Layotto's API for one app. What has no address is not served.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -339,7 +340,10 @@ func (s *server) listenAPI(ctx context.Context, a *api, sock snapshot.APISocket,
 		l = &socket{address: sock.Address}
 		s.listeners[name] = l
 	}
-	forward := &forwarding{s: s, l: l, network: sock.Network, next: a.targets[sock.Name]}
+	forward := &forwarding{s: s, next: a.targets[sock.Name]}
+	if a.plan.Dapr.LogCalls {
+		forward.log = s.o.Log.With("app", a.plan.App, "api", a.plan.Dialect, "socket", sock.Name)
+	}
 	service := listener.Service{HTTP: forward, Plain: true}
 	if l.listener != nil {
 		l.err = nil
@@ -374,21 +378,23 @@ func (s *server) listenAPI(ctx context.Context, a *api, sock snapshot.APISocket,
 // idleAPI is how long a connection of an app may be silent: SDKs keep theirs.
 const idleAPI = time.Hour
 
-// forwarding is an API's target. While an upgrade moves the components to another process requests wait; once that one has
-// them, requests that still come here go there.
+// forwarding is an API's target. While an upgrade moves the components to another process requests wait; those that come on
+// old connections once that one has them are told so.
 type forwarding struct {
-	s       *server
-	l       *socket
-	network string
-	next    loam.Target
+	s    *server
+	next loam.Target
+	log  *slog.Logger // of each call; nil: none is logged
 }
 
-// Serve serves the request here, or has the process serve it that took over.
+// Serve serves the request, as long as the components are here.
 func (f *forwarding) Serve(req *loam.Request) (*loam.Response, error) {
 	for {
 		p := f.s.gate.at.Load()
 		switch {
+		case p.here && f.log == nil:
+			return f.next.Serve(req)
 		case p.here:
+			f.log.Info("call", "method", req.Method, "path", req.Path, "user-agent", req.Header.Get("User-Agent"))
 			return f.next.Serve(req)
 		case p.peer == nil:
 			ctx := req.Context()

@@ -202,17 +202,16 @@ func (b *rounds) keep(life context.Context) {
 // wishes are what the app said that it wants.
 type wishes struct {
 	subscriptions []event.Subscription
-	bindings      map[string]bool // by name: it was asked
 }
 
 // ask asks the app, once somebody listens where it should.
 func (b *rounds) ask(ctx context.Context) (*wishes, error) {
-	if b.callback == nil {
+	if b.callback == nil || b.plan.Silent {
 		return &wishes{}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	w := &wishes{bindings: map[string]bool{}}
+	w := &wishes{}
 	var err error
 	if w.subscriptions, err = b.callback.Subscriptions(ctx); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/metrics"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -39,6 +40,7 @@ type Provider interface {
 type Options struct {
 	Provider  Provider
 	Factories []loam.Factory // the component types there are
+	Instances int            // where another process has DataDir, DataDir.2 and so on are tried, up to so many; 0: 1
 	DataDir   string         // loam.db, the compile cache, the admin token
 	Version   string
 	Address   string // where to listen when no Gateway is declared; "" is 127.0.0.1:8080
@@ -155,17 +157,11 @@ func run(ctx context.Context, o Options, before *wire) (err error) {
 
 // open makes a server that has nothing to serve yet. Its data directory is its own, unless there is a process before it.
 func open(o Options, before *wire) (*server, error) {
-	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
-		return nil, &loam.Error{Code: loam.PermissionDenied, Op: "data directory", Err: err, Hint: "choose one that can be written: --data DIR"}
-	}
 	var owned *os.File
 	if before == nil {
 		var err error
-		if owned, err = filelock.Take(filepath.Join(o.DataDir, "lock")); err != nil {
-			return nil, &loam.Error{
-				Code: loam.FailedPrecondition, Op: "data directory " + o.DataDir, Err: err,
-				Hint: "end that process, or give this one a data directory of its own: --data DIR",
-			}
+		if o.DataDir, owned, err = occupy(o); err != nil {
+			return nil, err
 		}
 	}
 	var s *server
@@ -182,6 +178,32 @@ func open(o Options, before *wire) (*server, error) {
 		s.meet(before)
 	}
 	return s, nil
+}
+
+// occupy takes the data directory, or the next one that nobody has.
+func occupy(o Options) (string, *os.File, error) {
+	for n := 1; ; n++ {
+		dir := o.DataDir
+		if n > 1 {
+			dir += "." + strconv.Itoa(n)
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return "", nil, &loam.Error{Code: loam.PermissionDenied, Op: "data directory", Err: err, Hint: "choose one that can be written: --data DIR"}
+		}
+		owned, err := filelock.Take(filepath.Join(dir, "lock"))
+		switch {
+		case err == nil && n > 1:
+			o.Log.Warn("another process has the data directory of this app: what it keeps there is not seen here", "data", dir)
+			return dir, owned, nil
+		case err == nil:
+			return dir, owned, nil
+		case n >= o.Instances:
+			return "", nil, &loam.Error{
+				Code: loam.FailedPrecondition, Op: "data directory " + dir, Err: err,
+				Hint: "end that process, or give this one a data directory of its own: --data DIR",
+			}
+		}
+	}
 }
 
 // disown lets go of the data directory, and of the process before this one.

@@ -182,7 +182,7 @@ func (s *server) startSuccessor(ctx context.Context, r *upgradeRequest, h hello)
 		return nil, err
 	}
 	cmd.ExtraFiles = append(cmd.ExtraFiles, its)
-	cmd.Env = append(cmd.Environ(), predecessorEnv+"="+strconv.Itoa(2+len(cmd.ExtraFiles)))
+	cmd.Env = append(cmd.Environ(), predecessorEnv+"="+strconv.Itoa(2+len(cmd.ExtraFiles)), "LOAM_DATA="+s.o.DataDir)
 	err = cmd.Start()
 	its.Close()
 	if err != nil {

@@ -309,7 +309,8 @@ func (b *builder) apis(o *resource.Object, s *resource.App, caller loam.Caller) 
 		tcp(&a, "internal", d.Internal)
 		tcp(&a, "public", d.Public)
 		a.Dapr, a.Caller.Denied = b.configure(o, d.Configuration, caller.Denied)
-		a.Dapr.MTLS = d.MTLS
+		a.Dapr.MTLS, a.Silent = d.MTLS, d.NoSubscriptions
+		a.Dapr.LogCalls = a.Dapr.LogCalls || d.LogCalls
 		all = append(all, a)
 	}
 	if l := s.API.Layotto; l != nil {

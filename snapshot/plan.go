@@ -282,6 +282,7 @@ type API struct {
 	MaxBody        int64 // bytes of a message; 0: no bound
 	Namespace      string
 	AllowedOrigins string
+	Silent         bool // the app is not asked what it subscribes to
 	Dapr           Configuration
 	Resiliency     Resiliency
 }

@@ -128,6 +128,9 @@ func (b *builder) implicitGateway() {
 			return
 		}
 	}
+	if b.env.App != "" && !slices.ContainsFunc(b.order, func(e *entry) bool { return strings.HasSuffix(e.kind, "Route") }) {
+		return // nothing would be served there
+	}
 	address := cmp.Or(b.env.Address, "127.0.0.1:8080")
 	section := Section{Name: "default/http", Protocol: "HTTP"}
 	if _, port, err := net.SplitHostPort(address); err == nil {

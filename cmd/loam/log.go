@@ -23,10 +23,14 @@ func (f logFlags) logger(w io.Writer, auto string) *slog.Logger {
 			format = "text"
 		}
 	}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: f.LogLevel}))
+	return newLogger(w, f.LogLevel, format == "json")
+}
+
+func newLogger(w io.Writer, level slog.Leveler, json bool) *slog.Logger {
+	if json {
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 	}
-	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: f.LogLevel, TimeFormat: "15:04:05.000", NoColor: !isTerminal(w)}))
+	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !isTerminal(w)}))
 }
 
 // isTerminal tells whether colours and progress make sense there (see https://no-color.org).

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -22,6 +23,7 @@ var version = "dev"
 // cli is every command and its flags.
 type cli struct {
 	Run        runCmd        `cmd:"" help:"Serve resources from files and folders."`
+	Sidecar    sidecarCmd    `cmd:"" help:"Serve Dapr's API to one app, by daprd's flags and files."`
 	Dev        devCmd        `cmd:"" help:"Build, serve, watch and reload a project while you write it."`
 	Check      checkCmd      `cmd:"" help:"Tell what is wrong with resources, without serving them."`
 	Get        getCmd        `cmd:"" help:"Show the resources of a running loam and how they are."`
@@ -43,12 +45,25 @@ type out struct {
 	err io.Writer
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	args := os.Args[1:]
+	if filepath.Base(os.Args[0]) == "daprd" {
+		args = append([]string{"sidecar"}, args...)
+	}
+	os.Exit(run(args, os.Stdout, os.Stderr))
+}
 
 // run is main without the process: it returns the exit status. 0 is done, 1 failed, 2 called wrongly.
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signalContext()
 	defer stop()
+	if len(args) > 0 && args[0] == "sidecar" { // its flags are daprd's, which may have one dash
+		if err := runSidecar(ctx, args[1:], out{stdout, stderr}); err != nil {
+			printError(stderr, err)
+			return 1
+		}
+		return 0
+	}
 	var c cli
 	exited := -1
 	parser, err := kong.New(&c, options(ctx, out{stdout, stderr}, &exited)...)
