@@ -196,11 +196,11 @@ func (a *API) getObject(st *grpc.Stream, in *pb.GetObjectInput) error {
 	}
 	sent := false
 	err = download(c, body, func(chunk []byte) error {
-		out := pb.GetObjectOutput{Body: chunk}
-		if !sent {
-			head.Body, sent, out = chunk, true, head
+		if sent {
+			return st.Send(&pb.GetObjectOutput{Body: chunk})
 		}
-		return st.Send(&out)
+		head.Body, sent = chunk, true
+		return st.Send(&head)
 	})
 	if err == nil && !sent { // there is not a byte, but what is said of it
 		err = st.Send(&head)
