@@ -88,6 +88,24 @@ var methods = map[string]grpc.Method{
 	}),
 }
 
+func newServer() *grpc.Server { return &grpc.Server{Methods: methods, MaxMessage: 1 << 20} }
+
+// frame is a body of memory.
+type frame struct {
+	b    []byte
+	read int
+}
+
+func (f *frame) Read(p []byte) (int, error) {
+	n := copy(p, f.b[f.read:])
+	if f.read += n; n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (*frame) Close() error { return nil }
+
 type world struct {
 	loop.Engine
 	hub    *http2.Hub
@@ -111,7 +129,7 @@ func newWorld(t testing.TB, goroutines bool) *world {
 		}
 	})
 	w := &world{Engine: e, hub: http2.NewHub(e)}
-	s := http2.NewServer(&grpc.Server{Methods: methods, MaxMessage: 1 << 20}, http2.ServerConfig{Options: protocol.Options{Log: log}, Hub: w.hub})
+	s := http2.NewServer(newServer(), http2.ServerConfig{Options: protocol.Options{Log: log}, Hub: w.hub})
 	for _, network := range []string{"tcp", "unix"} {
 		address := "127.0.0.1:0"
 		if network == "unix" {

@@ -38,14 +38,28 @@ func (c *Client) Call(req *loam.Request, method string, in, out Message, reply *
 	res, err := c.Target.Serve(req)
 	req.Body, req.Header = nil, req.Header[:metadata]
 	if err != nil {
-		return err
+		return late(req.Task(), req.Deadline(), err)
 	}
-	err = x.receive(res, c.MaxMessage, out)
+	err = late(req.Task(), req.Deadline(), x.receive(res, c.MaxMessage, out))
 	if reply != nil {
 		reply.Header, reply.Trailer = cloneHeader(res.Header), cloneHeader(res.Trailer)
 	}
 	return errors.Join(err, res.Close())
 }
+
+// late is err, or that the time is over: a server that watches the deadline too resets the stream at that very moment.
+func late(t loam.Task, deadline time.Time, err error) error {
+	if err == nil || deadline.IsZero() || loam.CodeOf(err) != loam.Unavailable {
+		return err
+	}
+	if _, said := errors.AsType[*Status](err); said || t.Now().Add(timing).Before(deadline) {
+		return err
+	}
+	return &loam.Error{Code: loam.DeadlineExceeded, Op: "grpc", Err: err}
+}
+
+// timing is how far two clocks and timers are apart.
+const timing = 10 * time.Millisecond
 
 // prepare fills in what makes a request a call.
 func (c *Client) prepare(req *loam.Request, method string) {
@@ -253,7 +267,7 @@ func (cs *ClientStream) RecvIn(t loam.Task, m Message) error {
 	}
 	res, err := cs.response(t)
 	if err != nil {
-		return err
+		return late(t, cs.req.Deadline(), err)
 	}
 	if cs.in.body == nil {
 		if cs.status = answered(res); cs.status == nil && res.Body == nil {
@@ -276,7 +290,7 @@ func (cs *ClientStream) RecvIn(t loam.Task, m Message) error {
 		return cs.status
 	}
 	if err != nil {
-		return err
+		return late(t, cs.req.Deadline(), err)
 	}
 	return parse(m, b)
 }

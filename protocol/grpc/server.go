@@ -237,7 +237,6 @@ func (f streaming) serve(s *Server, req *loam.Request) (*loam.Response, error) {
 	}
 	if ended { // there is no message: the head says it all
 		st.stop(t)
-		req.SetTask(t)
 		if st.err != nil {
 			return st.failed(st.err)
 		}
@@ -268,6 +267,7 @@ func (st *Stream) run(f streaming) {
 
 // stop ends the handler and returns when it has.
 func (st *Stream) stop(t loam.Task) {
+	defer st.req.SetTask(t)
 	st.out.abandon(errOver)
 	st.mu.Lock()
 	if st.over {
@@ -322,6 +322,5 @@ func (a *answer) Read(p []byte) (int, error) {
 func (a *answer) Close() error {
 	st := (*Stream)(a)
 	st.stop(st.parent)
-	st.req.SetTask(st.parent)
 	return nil
 }

@@ -199,7 +199,7 @@ func DecodeBinary(s string) ([]byte, error) {
 func DecodeMessage(s string) string {
 	i := strings.IndexByte(s, '%')
 	if i < 0 {
-		return strings.Clone(s)
+		return strings.ToValidUTF8(strings.Clone(s), "\uFFFD")
 	}
 	b := make([]byte, 0, len(s))
 	for ; i >= 0; i = strings.IndexByte(s, '%') {
