@@ -8,6 +8,12 @@ type Bound interface {
 	Bind(t loam.Task)
 }
 
+// A Whole is a body that is in memory, of which nothing was read yet. Who sends it takes it at once instead of reading it,
+// and needs no buffer. The bytes are valid until Close.
+type Whole interface {
+	Whole() []byte
+}
+
 // Bind binds a body that has to be.
 func Bind(body any, t loam.Task) {
 	if b, ok := body.(Bound); ok {

@@ -95,6 +95,9 @@ func (x *exchange) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Whole is the request's message.
+func (x *exchange) Whole() []byte { return x.out }
+
 func (x *exchange) Close() error { return nil }
 
 func (x *exchange) free() {
@@ -357,4 +360,7 @@ func (cs *ClientStream) Close() {
 	cs.req.SetTask(cs.task)
 }
 
-var _ protocol.Bound = (*request)(nil)
+var (
+	_ protocol.Bound = (*request)(nil)
+	_ protocol.Whole = (*exchange)(nil)
+)

@@ -168,6 +168,9 @@ func (r *reply) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Whole is the answer.
+func (r *reply) Whole() []byte { return r.out }
+
 // Close lets the reply be used again.
 func (r *reply) Close() error {
 	r.free()
@@ -211,7 +214,10 @@ type Stream struct {
 	res    loam.Response
 }
 
-var _ protocol.Bound = (*answer)(nil)
+var (
+	_ protocol.Bound = (*answer)(nil)
+	_ protocol.Whole = (*reply)(nil)
+)
 
 func (f streaming) serve(s *Server, req *loam.Request) (*loam.Response, error) {
 	t := req.Task()

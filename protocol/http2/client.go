@@ -297,6 +297,13 @@ func (p *pump) stop(t loam.Task) {
 
 // sendFrom sends the request's body and its trailer.
 func (s *stream) sendFrom(t loam.Task, req *loam.Request) error {
+	if w, ok := req.Body.(protocol.Whole); ok {
+		p := w.Whole()
+		if req.Length >= 0 && int64(len(p)) != req.Length {
+			return loam.Errorf(loam.InvalidArgument, "http2", "the body is not as long as was announced")
+		}
+		return s.sendWhole(t, p, req.Trailer, req.Deadline())
+	}
 	buf := loop.Borrow(t, int(min(max(req.Length, 4<<10), 32<<10)))
 	defer buf.Free(t)
 	sent := int64(0)

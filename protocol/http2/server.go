@@ -388,6 +388,13 @@ func relayed(res *loam.Response, sh *shard) *stream {
 // copyBody sends a body that somebody else has. Until it has filled a small buffer it gets no large one.
 func (s *stream) copyBody(t loam.Task, res *loam.Response, length int64) error {
 	sh := s.sh
+	if w, ok := res.Body.(protocol.Whole); ok {
+		p := w.Whole()
+		if length >= 0 && int64(len(p)) != length {
+			return errors.New("the body is not as long as was announced")
+		}
+		return s.sendWhole(t, p, res.Trailer, s.req.Deadline())
+	}
 	if s.small == nil {
 		s.small = make([]byte, 2<<10)
 	}
@@ -440,6 +447,23 @@ func (s *stream) copyBody(t loam.Task, res *loam.Response, length int64) error {
 			buf = buf[:cap(buf)]
 		}
 	}
+}
+
+// sendWhole sends a body that is in memory, and the trailer where there is one.
+func (s *stream) sendWhole(t loam.Task, p []byte, trailer loam.Header, deadline time.Time) error {
+	if len(p) > 0 || len(trailer) == 0 {
+		if err := s.send(t, p, len(trailer) == 0, deadline); err != nil {
+			return err
+		}
+	}
+	if len(trailer) > 0 {
+		s.sh.enter(t)
+		if !s.gone {
+			s.sendTrailer(trailer)
+		}
+		s.sh.leave(t)
+	}
+	return nil
 }
 
 // stamp is the Date field's value of one second.
