@@ -1,7 +1,6 @@
 package pubsub
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -150,19 +149,21 @@ func TTL(metadata map[string]string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
-	if d, err := time.ParseDuration(text); err == nil {
-		return max(d, 0), nil
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("ttl value must be a valid integer: actual is '%s'", text)
+		}
+		d = 1<<63 - 1
+		if n < int64(d/time.Second) {
+			d = time.Duration(n) * time.Second
+		}
 	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("ttl value must be a valid integer: actual is '%s'", text)
-	case n <= 0:
-		return 0, errors.New("ttl value must be higher than zero: actual is '" + text + "'")
-	case n > int64(1<<63-1)/int64(time.Second):
-		return 1<<63 - 1, nil
+	if d <= 0 {
+		return 0, fmt.Errorf("ttl value must be higher than zero: actual is '%s'", text)
 	}
-	return time.Duration(n) * time.Second, nil
+	return d, nil
 }
 
 // expiration is the attribute that ends an event's life, as Dapr writes it, where a driver does not do that itself.
