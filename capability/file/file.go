@@ -321,7 +321,7 @@ func CheckName(name string) error {
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		if part == "" || part == "." || part == ".." {
-			return fmt.Errorf("a name is a path whose parts are neither empty nor . nor ..")
+			return fmt.Errorf("no part of a name's path is empty, . or .. itself")
 		}
 	}
 	return nil

@@ -147,7 +147,7 @@ func TestEndOfRun(t *testing.T) {
 			}
 			return ctx.Err()
 		})
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if came := stop(); len(came) != 2 {
 			t.Fatal(came)
 		}
@@ -168,9 +168,9 @@ func TestMissedTimes(t *testing.T) {
 		j := jobs.New("jobs", open(t))
 		schedule(t, j, jobs.Job{Name: "often", Schedule: "@every 10s"}, false)
 		schedule(t, j, jobs.Job{Name: "once", Due: "1s"}, false)
-		time.Sleep(time.Hour + 5*time.Second)
+		<-time.After(time.Hour + 5*time.Second)
 		stop := run(t, j, 1, func(context.Context, jobs.Job) error { return nil })
-		time.Sleep(6 * time.Second)
+		<-time.After(6 * time.Second)
 		if came := stop(); !slices.Equal(came, []string{"once", "often", "often"}) {
 			t.Errorf("%q came", came)
 		}
@@ -185,18 +185,18 @@ func TestWhileItRuns(t *testing.T) {
 		}
 		answer := make(chan error)
 		stop := run(t, j, 2, func(context.Context, jobs.Job) error { return <-answer })
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		if err := j.Delete(t.Context(), app(), "deleted"); err != nil {
 			t.Error(err)
 		}
 		schedule(t, j, jobs.Job{Name: "replaced", Due: "100s"}, true)
 		answer <- nil
 		answer <- errApp // neither changes what was asked for meanwhile
-		time.Sleep(99 * time.Second)
+		<-time.After(99 * time.Second)
 		if names := left(t, j); !slices.Equal(names, []string{"replaced"}) {
 			t.Errorf("%q are left", names)
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		answer <- nil
 		synctest.Wait()
 		if came := stop(); len(came) != 3 || came[2] != "replaced" || len(left(t, j)) > 0 {
@@ -223,13 +223,13 @@ func TestAtOnce(t *testing.T) {
 			under[job.Name] = true
 			most = max(most, len(under))
 			mu.Unlock()
-			time.Sleep(20 * time.Second)
+			<-time.After(20 * time.Second)
 			mu.Lock()
 			delete(under, job.Name)
 			mu.Unlock()
 			return nil
 		})
-		time.Sleep(50 * time.Second)
+		<-time.After(50 * time.Second)
 		came := stop()
 		if most != 3 || len(came) != 8 {
 			t.Errorf("%d at once, %q came", most, came)
@@ -281,11 +281,11 @@ func TestComponentFails(t *testing.T) {
 		schedule(t, j, jobs.Job{Name: "a", Due: "10s"}, false)
 		f.set(true, true)
 		stop := run(t, j, 4, func(context.Context, jobs.Job) error { return nil })
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		f.set(false, true)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		f.set(false, false)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if came := stop(); !slices.Equal(came, []string{"a"}) || len(left(t, j)) > 0 {
 			t.Errorf("%q came, %q are left", came, left(t, j))
 		}

@@ -30,7 +30,7 @@ func times(t *testing.T, schedule string, forHow, took time.Duration) (due []flo
 		if len(e.Data) > 0 || e.Metadata["timeZone"] == "" || e.Metadata["readTimeUTC"] == "" {
 			t.Errorf("%+v", e)
 		}
-		time.Sleep(took)
+		<-time.After(took)
 		return nil, errors.New("which changes nothing")
 	})
 	if err != nil {

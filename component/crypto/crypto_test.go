@@ -262,15 +262,15 @@ func TestSetRefreshes(t *testing.T) {
 		want("again", "old", loam.OK, 1)
 		want("another key, at once", "new", loam.NotFound, 1)
 		answer = setOf(t, map[string]any{"new": make([]byte, 32)})
-		time.Sleep(patience + time.Second)
+		<-time.After(patience + time.Second)
 		want("another key, later", "new", loam.OK, 2)
 		failing = true
-		time.Sleep(11 * time.Minute)
+		<-time.After(11 * time.Minute)
 		want("while it fails", "new", loam.OK, 3)
 		want("and not with each call", "new", loam.OK, 3)
 		failing = false
 		answer = setOf(t, map[string]any{"newer": make([]byte, 32)})
-		time.Sleep(retry + time.Second)
+		<-time.After(retry + time.Second)
 		want("when it is well again", "newer", loam.OK, 4)
 		want("when it is well again", "new", loam.NotFound, 4)
 	})

@@ -143,11 +143,7 @@ func TestSecretsThatBreak(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	secrettest.Run(t, func(t *testing.T, secrets map[string]string) (secret.Driver, func(name, value string)) {
-		put := func(name, value string) {
-			if err := os.Setenv("TEST_"+name, value); err != nil {
-				t.Error(err)
-			}
-		}
+		put := func(name, value string) { t.Setenv("TEST_"+name, value) }
 		for name, value := range secrets {
 			t.Setenv("TEST_"+name, value) // which puts back what was there at the end
 		}
