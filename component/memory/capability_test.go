@@ -279,6 +279,55 @@ func TestLockChecks(t *testing.T) {
 	wantCode(t, "too long", l.Renew(ctx, granted(), "l", "me", lock.MaxTTL+1), loam.InvalidArgument)
 }
 
+// What an app's API sees of locks and sequences are its own: names begin with what the dialect and keyPrefix say.
+func TestViews(t *testing.T) {
+	ctx, m := t.Context(), New()
+	ld, err1 := m.OpenLock(ctx, "default", Config{})
+	sd, err2 := m.OpenSequence(ctx, "default", Config{})
+	l, err3 := lock.Open("default", ld, map[string]string{"keyPrefix": "name"})
+	s, err4 := sequence.Open("default", sd, nil)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		t.Fatal(err)
+	}
+	mine, err1 := l.For("lock||", "orders", "")
+	numbers, err2 := s.For("sequencer|||", "orders", "")
+	others, err3 := s.For("sequencer|||", "carts", "")
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := mine.TryLock(ctx, granted("x"), "x", "me", time.Minute); !ok || err != nil {
+		t.Errorf("%t, %v", ok, err)
+	}
+	if ld.leases["lock||default||x"].owner != "me" {
+		t.Errorf("the leases are %v", ld.leases)
+	}
+	for owner, want := range map[string]lock.Status{"you": lock.BelongsToOthers, "me": lock.Success} {
+		if got := lock.StatusOf(mine.Unlock(ctx, granted("x"), "x", owner)); got != want {
+			t.Errorf("unlocked by %s: %d", owner, got)
+		}
+	}
+	if got := lock.StatusOf(mine.Unlock(ctx, granted("x"), "x", "me")); got != lock.DoesNotExist {
+		t.Errorf("unlocked twice: %d", got)
+	}
+	if got := lock.StatusOf(mine.Unlock(ctx, granted("y"), "x", "me")); got != lock.InternalError {
+		t.Errorf("unlocked without a grant, which is no word on who holds it: %d", got)
+	}
+	_, err := mine.TryLock(ctx, granted(), "a||b", "me", time.Minute)
+	wantCode(t, "a name with a separator", err, loam.InvalidArgument)
+
+	n1, err1 := numbers.Next(ctx, granted("k"), "k", 5)
+	n2, err2 := numbers.NextWeak(ctx, granted("k"), "k", 1)
+	n3, err3 := others.Next(ctx, granted("k"), "k", 1)
+	if err := errors.Join(err1, err2, err3); err != nil || n1 != 1 || n2 != 6 || n3 != 1 || sd.next["sequencer|||orders||k"] != 6 {
+		t.Errorf("%d, %d, %d of %v: %v", n1, n2, n3, sd.next, err)
+	}
+	for _, err := range []error{errOf(lock.Open("l", ld, map[string]string{"keyPrefix": "a||b"})), errOf(sequence.Open("s", sd, map[string]string{"keyPrefix": "a||b"}))} {
+		wantCode(t, "a prefix that separates", err, loam.InvalidArgument)
+	}
+}
+
+func errOf[T any](_ T, err error) error { return err }
+
 func TestConfigChecks(t *testing.T) {
 	c, ctx := openAll(t).config, t.Context()
 	items := func(keys ...string) (items []config.Item) {
