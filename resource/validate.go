@@ -39,8 +39,9 @@ func (c *check) add(path, what, hint string) {
 func validate(o *Object) []Problem {
 	c := &check{Object: o}
 	name := c.name
-	if strings.HasPrefix(o.APIVersion, "dapr.io/") {
-		name = c.daprName
+	app, _ := o.Spec.(*App)
+	if strings.HasPrefix(o.APIVersion, "dapr.io/") || app != nil && (app.API.Dapr != nil || app.API.Layotto != nil) {
+		name = c.daprName // its keys begin with it: it comes along as it is
 	}
 	name("metadata.name", o.Name)
 	for _, a := range slices.Sorted(maps.Keys(o.Annotations)) {

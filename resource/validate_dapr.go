@@ -67,6 +67,9 @@ func (c *check) maxBody(at string, b Bytes) {
 func (c *check) listens(at string, addresses []string) {
 	for i, a := range addresses {
 		here := at + "[" + strconv.Itoa(i) + "]"
+		if path, ok := strings.CutPrefix(a, "unix:"); ok && strings.Trim(path, "/") != "" {
+			continue
+		}
 		host, port, err := net.SplitHostPort(a)
 		n, perr := strconv.Atoi(port)
 		if err != nil || strings.Contains(host, "/") || perr != nil || n < 0 || n > 65535 {

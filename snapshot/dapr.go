@@ -290,6 +290,10 @@ func (b *builder) apis(o *resource.Object, s *resource.App, caller loam.Caller) 
 	var all []API
 	tcp := func(a *API, name string, addresses []string) {
 		for _, at := range addresses {
+			if path, ok := strings.CutPrefix(at, "unix:"); ok {
+				a.Sockets = append(a.Sockets, APISocket{name, "unix", beside(o, filepath.Clean(path))})
+				continue
+			}
 			a.Sockets = append(a.Sockets, APISocket{name, "tcp", at})
 		}
 	}

@@ -259,7 +259,7 @@ func (c *conversion) server(s *value) (found bool) {
 func (c *conversion) listener(l *value) (found bool) {
 	address, network := l.text("address"), l.text("network")
 	if network == "unix" {
-		address = "unix://" + address
+		address = "unix:" + address
 	}
 	actuator := false
 	for _, f := range l.get("stream_filters").items {
@@ -375,7 +375,7 @@ func (c *conversion) application(v *value) {
 		switch m.name {
 		case "app_id":
 			if m.scalar != "" {
-				c.id = m.scalar
+				c.id = c.name(m.value, m.scalar)
 			}
 		case "grpc_callback_port":
 			port = m.scalar
@@ -421,6 +421,7 @@ func (c *conversion) component(section, capability string, prefixes []string, na
 		// Layotto's default, which is not Dapr's: the same keys for everyone.
 		spec.Metadata = append(spec.Metadata, layottoSetting{Name: "keyPrefix", Value: new("none")})
 	}
+	name = c.name(v, name)
 	if other, taken := c.names[name]; taken {
 		// Names are a capability's own in Layotto; its dialect here finds the second one by this name too.
 		c.other(v, "%s has the name %q already: this one is called %s.%s, and programs go on saying %q", other, name, capability, name, name)
@@ -429,6 +430,20 @@ func (c *conversion) component(section, capability string, prefixes []string, na
 	c.names[name] = capability
 	r.Metadata, r.Spec = map[string]string{"name": name}, spec
 	c.components = append(c.components, r)
+}
+
+// name is what may be the name of a component or an app that programs know by it.
+func (c *conversion) name(v *value, name string) string {
+	clean := strings.Trim(strings.Map(func(r rune) rune {
+		if r < 0x80 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)) {
+			return r
+		}
+		return '-'
+	}, name), "-_.")
+	if clean = cmp.Or(clean, "unnamed"); clean != name {
+		c.missing(v, "%q is no name here: it is called %s, and programs must say that", name, clean)
+	}
+	return clean
 }
 
 // typeOf is what the type of a component is called here; "": there is none such.
@@ -471,7 +486,7 @@ func (c *conversion) settings(section, typ string, v *value) []layottoSetting {
 			list = append(list, layottoSetting{Name: m.key, Value: new(m.scalar)})
 		}
 	}
-	if strings.HasSuffix(typ, ".localstorage") && !slices.ContainsFunc(list, func(s layottoSetting) bool { return s.Name == "rootPath" }) {
+	if strings.HasPrefix(typ, "file.local") && !slices.ContainsFunc(list, func(s layottoSetting) bool { return s.Name == "rootPath" }) {
 		c.other(v, "files stay in the folder that rootPath names: files; Layotto's reads and writes any path")
 		list = append(list, layottoSetting{Name: "rootPath", Value: new("files")})
 	}
