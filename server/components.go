@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -213,8 +214,17 @@ func (s *server) openComponent(ctx context.Context, c snapshot.Component) (inter
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.Timeout, openTime))
 	defer cancel()
-	driver, err := s.o.Factories[i].Open(ctx, c.Name, c.Metadata)
-	if err != nil {
+	var driver any
+	var err error
+	if _, missing := os.Stat(c.Metadata["path"]); c.Embedded && c.Capability == "jobs" && s.o.App != "" && errors.Is(missing, fs.ErrNotExist) {
+		driver = newLazyJobs(func(ctx context.Context) (jobs.Driver, error) {
+			d, err := s.o.Factories[i].Open(ctx, c.Name, c.Metadata)
+			if err != nil {
+				return nil, err
+			}
+			return d.(jobs.Driver), nil
+		})
+	} else if driver, err = s.o.Factories[i].Open(ctx, c.Name, c.Metadata); err != nil {
 		return nil, nil, err
 	}
 	closer := driver.(interface{ Close() error }) // every Driver has it

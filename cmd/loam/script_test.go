@@ -4,11 +4,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,17 +22,20 @@ import (
 var update = flag.Bool("update", false, "rewrite what the scripts expect")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"loam": main})
+	testscript.Main(m, map[string]func(){"loam": main, "daprd": main, "daprapp": daprApp})
 }
 
 // TestScripts runs the CLI as users meet it. Beside testscript's own commands there are
 //
-//	answer URL [CURL-LIKE ARGS]   ask until somebody answers, and print the status and the body; -d BODY posts
+//	answer URL [CURL-LIKE ARGS]   ask until somebody answers, and print the status and the body; -d BODY posts, -H 'NAME: VALUE'
+//	                              adds a field, -i prints the fields too
 //	eventually TEXT (CMD… | URL)  run a command, or ask, until the text is in what it says
 //	mode OCTAL FILE               check a file's permissions
 //	terminate                     send SIGTERM to the commands in the background
+//	interrupt                     send SIGINT to those that are a sidecar
 //
-// and the variables PORT and PORT2, two free ports.
+// and the variables PORT and PORT2 to PORT6, free ports. Beside loam there are daprd, which is the same, and daprapp PORT, an
+// app that is written for Dapr.
 func TestScripts(t *testing.T) {
 	goEnv, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE", "GOROOT").Output()
 	if err != nil {
@@ -46,7 +51,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GOPROXY", "off") // what the CLI makes builds without a network
 			env.Setenv("GOFLAGS", "-mod=mod")
 			env.Setenv("GOTOOLCHAIN", "local")
-			for _, name := range []string{"PORT", "PORT2"} {
+			for _, name := range []string{"PORT", "PORT2", "PORT3", "PORT4", "PORT5", "PORT6"} {
 				port, err := freePort()
 				if err != nil {
 					return err
@@ -55,7 +60,7 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"answer": answer, "eventually": eventually, "mode": mode, "terminate": terminate},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"answer": answer, "eventually": eventually, "mode": mode, "terminate": terminate, "interrupt": interrupt},
 	})
 }
 
@@ -90,13 +95,18 @@ func until(ts *testscript.TestScript, try func() error) {
 
 func answer(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: answer URL [-d BODY] [-bearer FILE]")
+		ts.Fatalf("usage: answer URL [-i] [-d BODY] [-H FIELD] [-bearer FILE]")
 	}
-	method, body, bearer := http.MethodGet, "", ""
+	method, body, bearer, fields := http.MethodGet, "", "", slices.Contains(args, "-i")
+	args = slices.DeleteFunc(args, func(a string) bool { return a == "-i" })
+	header := http.Header{}
 	for i := 1; i+1 < len(args); i += 2 {
 		switch args[i] {
 		case "-d":
 			method, body = http.MethodPost, args[i+1]
+		case "-H":
+			name, value, _ := strings.Cut(args[i+1], ": ")
+			header.Set(name, value)
 		case "-bearer":
 			bearer = strings.TrimSpace(ts.ReadFile(args[i+1]))
 		}
@@ -106,6 +116,7 @@ func answer(ts *testscript.TestScript, neg bool, args []string) {
 		if err != nil {
 			return err
 		}
+		maps.Copy(req.Header, header)
 		if bearer != "" {
 			req.Header.Set("Authorization", "Bearer "+bearer)
 		}
@@ -116,7 +127,11 @@ func answer(ts *testscript.TestScript, neg bool, args []string) {
 		defer res.Body.Close()
 		b, err := io.ReadAll(res.Body)
 		if err == nil {
-			fmt.Fprintf(ts.Stdout(), "%d\n%s", res.StatusCode, b)
+			fmt.Fprintln(ts.Stdout(), res.StatusCode)
+			if fields {
+				_ = res.Header.Write(ts.Stdout()) // a buffer takes it
+			}
+			fmt.Fprintf(ts.Stdout(), "%s", b)
 		}
 		return err
 	})
@@ -174,5 +189,13 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 func terminate(ts *testscript.TestScript, neg bool, args []string) {
 	for _, cmd := range ts.BackgroundCmds() {
 		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+	}
+}
+
+func interrupt(ts *testscript.TestScript, neg bool, args []string) {
+	for _, cmd := range ts.BackgroundCmds() {
+		if strings.Contains(strings.Join(cmd.Args, " "), "app-id") {
+			_ = cmd.Process.Signal(syscall.SIGINT) // one may have ended
+		}
 	}
 }
