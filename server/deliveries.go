@@ -14,6 +14,7 @@ import (
 	"github.com/loam-run/loam/capability/binding"
 	"github.com/loam-run/loam/capability/jobs"
 	"github.com/loam-run/loam/capability/pubsub"
+	"github.com/loam-run/loam/capability/state"
 	"github.com/loam-run/loam/dialect"
 	"github.com/loam-run/loam/dialect/dapr"
 	"github.com/loam-run/loam/event"
@@ -191,6 +192,7 @@ func (b *rounds) keep(life context.Context) {
 		if b.run != nil {
 			all = append(all, b.own())
 		}
+		all = append(all, b.relays()...)
 		if healthy && wants != nil {
 			all = append(all, b.wanted(wants)...)
 		}
@@ -231,6 +233,24 @@ type wanted struct {
 func (b *rounds) own() wanted {
 	j, _ := pick[*jobs.Jobs](b.s.open.Load(), "jobs", "") // a nil one says why
 	return wanted{id: "own", from: j, run: b.run}
+}
+
+// relays publish what the app's transactions left for the outboxes of state components, whether the app is well or not.
+func (b *rounds) relays() (all []wanted) {
+	for _, f := range b.s.open.Load().only(b.plan.App).all {
+		store, ok := f.made.(*state.Store)
+		if !ok || !store.HasOutbox() {
+			continue
+		}
+		all = append(all, wanted{id: "outbox " + f.plan.Name, from: store, run: func(ctx context.Context) error {
+			view, err := store.For(b.caller.Name, b.plan.Namespace)
+			if err != nil {
+				return err
+			}
+			return view.Relay(ctx, b.caller.Name)
+		}})
+	}
+	return all
 }
 
 // wanted is all that is to be brought at present.

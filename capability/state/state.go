@@ -416,6 +416,12 @@ func (s *Store) conceal(ops []Op) ([]Op, error) {
 // Write does each of the ops by itself: what becomes of one is nothing to the others. nil: all were done; else there is one
 // error for each op, nil for those that were. Ops of one key are done in their order.
 func (s *Store) Write(ctx context.Context, caller *loam.Caller, ops []Op) []error {
+	if len(ops) == 1 {
+		if err := s.write(ctx, caller, ops); err != nil {
+			return []error{err}
+		}
+		return nil
+	}
 	errs := make([]error, len(ops))
 	if len(ops) > MaxOps {
 		for i := range errs {
@@ -426,11 +432,7 @@ func (s *Store) Write(ctx context.Context, caller *loam.Caller, ops []Op) []erro
 	good, at := make([]Op, 0, len(ops)), make([]int, 0, len(ops))
 	failed := false
 	for i := range ops {
-		errs[i] = s.checkOp(caller, &ops[i])
-		if errs[i] == nil && ops[i].Projection {
-			errs[i] = loam.Errorf(loam.InvalidArgument, "state.Write "+strconv.Quote(ops[i].Key), "a projection is part of a transaction")
-		}
-		if errs[i] != nil {
+		if errs[i] = s.checkWrite(caller, &ops[i]); errs[i] != nil {
 			failed = true
 			continue
 		}
@@ -453,12 +455,12 @@ func (s *Store) Write(ctx context.Context, caller *loam.Caller, ops []Op) []erro
 	if len(good) == 0 {
 		return done()
 	}
-	if len(good) == 1 || len(good) <= s.MaxTransaction() {
+	if len(good) <= s.MaxTransaction() {
 		_, err := s.driver.Apply(ctx, good)
 		switch {
 		case err == nil:
 			return done()
-		case len(good) == 1 || !refused(err):
+		case !refused(err):
 			for _, i := range at {
 				errs[i], failed = err, true
 			}
@@ -471,6 +473,25 @@ func (s *Store) Write(ctx context.Context, caller *loam.Caller, ops []Op) []erro
 		}
 	}
 	return done()
+}
+
+// write does one op.
+func (s *Store) write(ctx context.Context, caller *loam.Caller, op []Op) error {
+	if err := s.checkWrite(caller, &op[0]); err != nil {
+		return err
+	}
+	op, err := s.conceal(op)
+	if err == nil {
+		_, err = s.driver.Apply(ctx, op)
+	}
+	return err
+}
+
+func (s *Store) checkWrite(caller *loam.Caller, op *Op) error {
+	if op.Projection {
+		return loam.Errorf(loam.InvalidArgument, "state.Write "+strconv.Quote(op.Key), "a projection is part of a transaction")
+	}
+	return s.checkOp(caller, op)
 }
 
 // refused tells whether an error is one op's own fault, so that others may succeed.
