@@ -14,7 +14,7 @@ ifneq ($(shell command -v gcc || command -v clang),)
 RACE := -race
 endif
 
-.PHONY: all build run redis test sdk test-peers race lint bench bench-proxy cross fresh soak-store soak-shop soak-upgrade soak-reload soak-upstreams soak-ledger soak-redis fuzz clean help
+.PHONY: all build run redis test sdk test-peers race lint bench bench-proxy bench-api cross fresh soak-store soak-shop soak-upgrade soak-reload soak-upstreams soak-ledger soak-redis fuzz clean help
 
 all: build test ## Build and test, as CI does (what make alone does)
 
@@ -43,10 +43,11 @@ sdk: ## Install the compilers of the guest SDKs (Debian, as root) and hold the l
 	@$(GO) test -C tools -tags sdk ./apigen
 	@$(GO) test -tags sdk ./test/sdk ./wasm/wagi ./wasm/httpwasm ./wasm/proxywasm ./examples/layotto-guest
 
-test-peers: ## Hold the data path against other programs: h2spec, gRPC's interop cases, nginx's verdicts on smuggling, WebSocket libraries, Dapr's encryption (Debian, as root)
+test-peers: ## Hold the data path against other programs: h2spec, gRPC's interop cases, nginx's verdicts on smuggling, WebSocket libraries, Dapr's encryption and contracts (Debian, as root)
 	@test/peers/install.sh
 	@$(GO) vet -C test/http2 ./... && $(GO) test -C test/http2 ./...
 	@$(GO) vet -C test/crypto ./... && $(GO) test -C test/crypto ./...
+	@$(GO) vet -C test/dapr ./... && $(GO) test -C test/dapr ./...
 	@$(GO) vet -tags peers ./test/peers && PATH=$$PATH:/usr/sbin $(GO) test -tags peers ./test/peers
 	@$(GO) vet -C test/peers/websocket ./... && $(GO) test -C test/peers/websocket ./...
 
@@ -74,6 +75,17 @@ bench-functions: build ## Measure functions beside wazero, V8, node and workerd 
 	@[ -d $(CACHE)/node_modules ] || npm install --prefix $(CACHE) --ignore-scripts --no-audit --no-fund --silent $(WORKERD)
 	@$(GO) build -C bench -o ../bin/bench-functions ./functions
 	@bin/bench-functions -loam bin/loam -root . -workerd $$(echo $(CACHE)/node_modules/@cloudflare/workerd-linux-*/bin/workerd)
+
+# The daprd to measure beside, which bench/daprd pins, and where it is kept.
+DAPRD ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loam/daprd@1.18.3/daprd
+
+$(DAPRD):
+	@mkdir -p $(@D)
+	@$(GO) build -C bench/daprd -tags stablecomponents -o $@ github.com/dapr/dapr/cmd/daprd
+
+bench-api: build $(DAPRD) ## Measure the runtime API beside daprd (apt-get install redis-server)
+	@$(GO) build -C bench -o ../bin/bench-api ./api
+	@bin/bench-api -loam bin/loam -daprd $(DAPRD)
 
 cross: ## Build and vet for linux/arm64 and darwin/arm64
 	@for target in linux/arm64 darwin/arm64; do \

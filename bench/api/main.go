@@ -1,0 +1,281 @@
+// Command api measures the runtime API beside daprd: what a call costs in processor time, how long it takes, what the
+// sidecars weigh, and how long they take to be ready.
+//
+//	make bench-api
+//
+// Both are given the same flags and the same files. A state store in memory and one in Redis are read and written over
+// HTTP and gRPC; an event is published until the app has it; an app calls another through two sidecars. Contenders take
+// turns, medians are printed. The sidecars have one core, and load, app and Redis the other, where there are two. CPU is
+// processor time of the sidecars that take part, which neighbours on the machine disturb less than they disturb durations. The last
+// lines are the goals, tab-separated: name, value, unit, goal, ok or short.
+package main
+
+import (
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	var b bench
+	flag.StringVar(&b.loam, "loam", "../bin/loam", "the binary")
+	flag.StringVar(&b.daprd, "daprd", "", "daprd, built from bench/daprd; empty: it is not measured, and what is held against it is no goal")
+	flag.StringVar(&b.redis, "redis", "redis-server", "the program; empty: state in Redis is not measured")
+	flag.IntVar(&b.rounds, "rounds", 5, "turns each contender gets")
+	flag.DurationVar(&b.length, "for", 2*time.Second, "length of a turn")
+	only := flag.String("only", "", "what to measure, a regular expression of the names that are printed")
+	child := flag.String("child", "", "be the thin gRPC server (used by the benchmark itself)")
+	flag.Parse()
+	var err error
+	if *child != "" {
+		err = serveThin(*child)
+	} else if b.only, err = regexp.Compile(*only); err == nil {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		err = b.run(ctx)
+		stop()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "api:", err)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	loam, daprd, redis string
+	rounds             int
+	length             time.Duration
+	only               *regexp.Regexp
+
+	dir   string // of this run, removed when it is done
+	goals []string
+}
+
+// run measures.
+func (b *bench) run(ctx context.Context) (err error) {
+	for _, path := range []*string{&b.loam, &b.daprd} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+		if _, err := os.Stat(*path); err != nil {
+			return err
+		}
+	}
+	if b.dir, err = os.MkdirTemp("", "bench-api-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	if err := pin(); err != nil {
+		return err
+	}
+	a, err := serveApp()
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	store := ""
+	if b.redis != "" {
+		r, address, err := startRedis(b.redis, b.dir)
+		if err != nil {
+			return err
+		}
+		defer r.stop()
+		store = address
+	}
+	var all []*contender
+	for name, command := range map[string][]string{"loam": {b.loam, "sidecar"}, "daprd": {b.daprd}} {
+		if command[0] != "" {
+			all = append(all, &contender{name: name, command: command})
+		}
+	}
+	slices.SortFunc(all, func(a, b *contender) int { return -cmp.Compare(a.name, b.name) }) // loam first
+	for _, c := range all {
+		if err := c.prepare(filepath.Join(b.dir, c.name), store); err != nil {
+			return err
+		}
+	}
+	if err := b.starts(ctx, all); err != nil {
+		return err
+	}
+	for _, c := range all {
+		defer c.stop()
+		if err := c.start(a); err != nil {
+			return err
+		}
+	}
+	if err := b.weigh(all, "after start"); err != nil {
+		return err
+	}
+	if err := b.calls(ctx, all, a, store != ""); err != nil {
+		return err
+	}
+	if err := b.weigh(all, "after load"); err != nil {
+		return err
+	}
+	fmt.Println()
+	for _, g := range b.goals {
+		fmt.Print(g)
+	}
+	return nil
+}
+
+// starts measures how long a sidecar takes from its start until it is healthy, and what it weighs then.
+func (b *bench) starts(ctx context.Context, all []*contender) error {
+	if !b.only.MatchString("start") {
+		return nil
+	}
+	took, rss := map[string][]float64{}, map[string][]float64{}
+	for range 2*b.rounds + 1 {
+		for _, c := range all {
+			ms, mib, err := c.timeStart(ctx)
+			if err != nil {
+				return err
+			}
+			took[c.name], rss[c.name] = append(took[c.name], ms), append(rss[c.name], mib)
+		}
+	}
+	fmt.Printf("%-34s%14s%14s\n", "start", "ms to healthy", "RSS, MiB")
+	for _, c := range all {
+		fmt.Printf("%-34s%14.1f%14.1f\n", c.name, median(took[c.name]), median(rss[c.name]))
+	}
+	fmt.Println()
+	b.goal("start to healthy", median(took["loam"]), "ms", 30)
+	b.goal("RSS of an idle sidecar", median(rss["loam"]), "MiB", 30)
+	return nil
+}
+
+// weigh prints what the sidecars weigh.
+func (b *bench) weigh(all []*contender, when string) error {
+	for _, c := range all {
+		var line strings.Builder
+		for _, s := range c.sidecars() {
+			mib, err := rssOf(s.pid())
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&line, "%14.1f", mib)
+		}
+		fmt.Printf("%-34s%s MiB\n", "RSS "+when+", "+c.name, line.String())
+	}
+	return nil
+}
+
+// calls measures every way to call, at one call at a time and at 64.
+func (b *bench) calls(ctx context.Context, all []*contender, a *app, redis bool) error {
+	direct, err := b.direct(a)
+	if err != nil {
+		return err
+	}
+	thin, err := b.thin()
+	if err != nil {
+		return err
+	}
+	defer thin.stop()
+	fmt.Printf("\n%-34s%14s%14s%14s%14s\n", "", "µs of CPU", "p50, µs", "p99, µs", "calls/s")
+	fmt.Printf("%-34s%14s%14.0f\n", "the app, without a sidecar, c=1", "", direct)
+	for _, k := range kinds {
+		if k.redis && !redis || !b.only.MatchString(k.name) {
+			continue
+		}
+		for _, concurrency := range []int{1, 64} {
+			if err := b.kind(ctx, k, concurrency, all, a, direct, thin); err != nil {
+				return fmt.Errorf("%s: %w", k.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// kind measures one way to call.
+func (b *bench) kind(ctx context.Context, k kind, concurrency int, all []*contender, a *app, direct float64, thin *thinServer) error {
+	type figures struct{ cpu, p50, p99, rate []float64 }
+	got := map[string]*figures{}
+	note := func(name string, m measured) {
+		f := got[name]
+		if f == nil {
+			f = new(figures)
+			got[name] = f
+		}
+		f.cpu, f.p50, f.p99, f.rate = append(f.cpu, m.cpu), append(f.p50, m.p50), append(f.p99, m.p99), append(f.rate, m.rate)
+	}
+	for round := range b.rounds + 1 { // the first warms up
+		for _, c := range all {
+			call, done, err := k.caller(c, a, concurrency)
+			if err != nil {
+				return fmt.Errorf("%s: %w\n%s", c.name, err, c.said())
+			}
+			m, err := load(ctx, b.length, concurrency, k.pids(c), call)
+			done()
+			if err != nil {
+				return fmt.Errorf("%s: %w\n%s", c.name, err, c.said())
+			}
+			if round > 0 {
+				note(c.name, m)
+			}
+		}
+		if k.thin {
+			call, done, err := thin.caller()
+			if err != nil {
+				return err
+			}
+			m, err := load(ctx, b.length, concurrency, []int{thin.pid()}, call)
+			done()
+			if err != nil {
+				return fmt.Errorf("the thin server: %w", err)
+			}
+			if round > 0 {
+				note("thin grpc-go server", m)
+			}
+		}
+	}
+	title := fmt.Sprintf("%s, c=%d", k.name, concurrency)
+	for _, name := range []string{"loam", "daprd", "thin grpc-go server"} {
+		if f := got[name]; f != nil {
+			fmt.Printf("%-34s%14.1f%14.0f%14.0f%14.0f  %s\n", title, median(f.cpu), median(f.p50), median(f.p99), median(f.rate), name)
+		}
+	}
+	ours, theirs := got["loam"], got["daprd"]
+	if k.thin && concurrency == 64 {
+		b.goal(title, median(ours.cpu), "µs of CPU", 22)
+	}
+	if theirs == nil {
+		return nil
+	}
+	most := 1.0 / 3
+	if k.redis {
+		most = 0.5
+	}
+	var cpu, added []float64 // of turns of the same round
+	base := direct
+	if k.thin {
+		base = 0
+	}
+	for i := range ours.cpu {
+		cpu = append(cpu, ours.cpu[i]/theirs.cpu[i])
+		added = append(added, max(ours.p50[i]-base, 1)/max(theirs.p50[i]-base, 1))
+	}
+	b.goal(title+": CPU beside daprd", median(cpu), "x", most)
+	if concurrency == 1 && !strings.HasPrefix(k.name, "gRPC") {
+		b.goal(title+": added p50 beside daprd", median(added), "x", most)
+	}
+	return nil
+}
+
+// goal notes a goal's line.
+func (b *bench) goal(name string, value float64, unit string, most float64) {
+	verdict := "ok"
+	if value > most {
+		verdict = "short"
+	}
+	b.goals = append(b.goals, fmt.Sprintf("%s\t%.2f\t%s\t≤%.3g\t%s\n", name, value, unit, most, verdict))
+}
