@@ -144,6 +144,7 @@ func (p *peer) send(req *loam.Request) (*loam.Response, error) {
 		res, err := o.call(to)
 		if err != nil {
 			o.req.End()
+			o.frames.free()
 		}
 		return res, whole, err
 	})
@@ -431,6 +432,7 @@ func (o *outbound) Bind(t loam.Task) { protocol.Bind(o.answer.Body, t) }
 // Close ends the call.
 func (o *outbound) Close() error {
 	err := o.answer.Close()
+	o.frames.free()
 	o.req.End()
 	return err
 }
@@ -527,13 +529,13 @@ func (a *API) callLocalStream(req *loam.Request) (*loam.Response, error) {
 		return nil, err
 	}
 	if err := a.admit(&in.req, &h, req); err != nil {
-		in.req.End()
+		in.release()
 		return nil, err
 	}
 	in.body()
 	res, err := a.channel.call(&in.req)
 	if err != nil {
-		in.req.End()
+		in.release()
 		return nil, channelFailed(err)
 	}
 	in.res = res
@@ -832,8 +834,14 @@ func (in *inbound) Bind(t loam.Task) { protocol.Bind(in.res.Body, t) }
 // Close ends the call.
 func (in *inbound) Close() error {
 	err := in.res.Close()
-	in.req.End()
+	in.release()
 	return err
+}
+
+// release gives back what the call holds. Nobody reads its body any more: the app's answer is closed.
+func (in *inbound) release() {
+	in.req.End()
+	in.frames.free()
 }
 
 // callLocal answers a call of one message each way.

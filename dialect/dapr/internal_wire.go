@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"github.com/loam-run/loam"
@@ -516,9 +517,25 @@ func shutFrame(b []byte, start int) []byte {
 type frameReader struct {
 	body     io.Reader
 	most     int // bytes of one
-	buf      []byte
+	buf      *frameBuffer
 	from, to int
 	err      error // that Read gave with the last bytes
+}
+
+// A frameBuffer holds what was read ahead.
+type frameBuffer [4 << 10]byte
+
+var frameBuffers = sync.Pool{New: func() any { return new(frameBuffer) }}
+
+// free gives back what the reader holds, when nothing more is read.
+func (r *frameReader) free() {
+	if r.buf != nil {
+		frameBuffers.Put(r.buf)
+		r.buf, r.from, r.to = nil, 0, 0
+	}
+	if r.err == nil {
+		r.err = errFrame
+	}
 }
 
 var (
@@ -569,12 +586,12 @@ func (r *frameReader) fill() error {
 		return r.err
 	}
 	if r.buf == nil {
-		r.buf = make([]byte, 4<<10)
+		r.buf = frameBuffers.Get().(*frameBuffer)
 	}
 	if r.from == r.to {
 		r.from, r.to = 0, 0
 	} else if r.to == len(r.buf) {
-		r.to = copy(r.buf, r.buf[r.from:r.to])
+		r.to = copy(r.buf[:], r.buf[r.from:r.to])
 		r.from = 0
 	}
 	for range 100 {

@@ -125,9 +125,11 @@ func (f *fleet) start(id, address string, change func(*dialect.Options, *Setting
 	return side
 }
 
-func (f *fleet) listen(target loam.Target) string {
+func (f *fleet) listen(target loam.Target) string { return f.listenOn("127.0.0.1:0", target) }
+
+func (f *fleet) listenOn(address string, target loam.Target) string {
 	f.t.Helper()
-	l, err := listener.Listen(f.t.Context(), f.engine, f.hub, listener.Config{Name: "test", Address: "127.0.0.1:0", Log: f.log}, listener.Service{HTTP: target, Plain: true})
+	l, err := listener.Listen(f.t.Context(), f.engine, f.hub, listener.Config{Name: "test", Address: address, Log: f.log}, listener.Service{HTTP: target, Plain: true})
 	if err != nil {
 		f.t.Fatal(err)
 	}
