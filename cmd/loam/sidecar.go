@@ -141,7 +141,7 @@ func (f *sidecarFlags) flags(w io.Writer) *flag.FlagSet {
 	s.Var(&f.disableInit, "disable-init-endpoints", "what the app is not asked at the start: config, subscribe")
 	s.StringVar(&f.maxBody, "max-body-size", "4Mi", "`size` of a message at most")
 	s.IntVar(&f.maxBodyMB, "dapr-http-max-request-size", 0, "older name of --max-body-size, in `megabytes`")
-	s.StringVar(&f.origins, "allowed-origins", "*", "`origins` that may ask over HTTP")
+	s.StringVar(&f.origins, "allowed-origins", "", "`origins` whose pages may ask over HTTP, with commas between them")
 	s.StringVar(&f.mode, "mode", "standalone", "standalone")
 	s.IntVar(&f.graceSeconds, "dapr-graceful-shutdown-seconds", 5, "`seconds` for what is under way at the end; -1: as long as it takes")
 	s.DurationVar(&f.block, "dapr-block-shutdown-duration", 0, "how long to serve on after SIGTERM, at most until the app is unwell")
