@@ -2,6 +2,7 @@ package layotto
 
 import (
 	"context"
+	"strings"
 
 	"github.com/loam-run/loam"
 	pb "github.com/loam-run/loam/api/layotto"
@@ -53,15 +54,32 @@ func (a callback) Subscriptions(ctx context.Context) ([]event.Subscription, erro
 	}
 	var list []event.Subscription
 	for _, s := range out.Subscriptions {
-		list = append(list, event.Subscription{Component: s.PubsubName, Topic: s.Topic, Group: a.app, Default: pb.MethodAppCallbackOnTopicEvent, Metadata: s.Metadata})
+		list = append(list, event.Subscription{Component: a.component(s.PubsubName), Topic: s.Topic, Group: a.app, Default: pb.MethodAppCallbackOnTopicEvent, Metadata: s.Metadata})
 	}
 	return list, nil
+}
+
+// component is a pubsub component as it is called here, and saidFor as the program calls it: see find.
+func (a callback) component(said string) string {
+	if _, err := a.opts.Capabilities.Pubsub(said); loam.CodeOf(err) == loam.NotFound {
+		if _, err := a.opts.Capabilities.Pubsub(pubsubs.capability + "." + said); loam.CodeOf(err) != loam.NotFound {
+			return pubsubs.capability + "." + said
+		}
+	}
+	return said
+}
+
+func (a callback) saidFor(component string) string {
+	if said, ok := strings.CutPrefix(component, pubsubs.capability+"."); ok && said != "" && a.component(said) == component {
+		return said
+	}
+	return component
 }
 
 // Deliver brings one event by OnTopicEvent. A program that does not know the method wants none.
 func (a callback) Deliver(ctx context.Context, to *event.Subscription, e loam.Event, _ int) error {
 	var out pb.TopicEventResponse
-	err := a.invoke(ctx, pb.MethodAppCallbackOnTopicEvent, topicEvent(&e, to.Component), &out)
+	err := a.invoke(ctx, pb.MethodAppCallbackOnTopicEvent, topicEvent(&e, a.saidFor(to.Component)), &out)
 	if loam.CodeOf(err) == loam.Unimplemented {
 		return dropped{err}
 	}

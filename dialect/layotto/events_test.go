@@ -188,7 +188,9 @@ func TestSubscribeTopicEvents(t *testing.T) {
 		}
 		e := next(st)
 		answer(st, e.Id, pb.TopicEventResponse_SUCCESS)
-		task.Await(func() { works(t, w.publish(t, "pub_subs_demo", "orders", "3", map[string]string{"cloudevent.id": "id3"})) })
+		task.Await(func() {
+			works(t, w.publish(t, "pub_subs_demo", "orders", "3", map[string]string{"cloudevent.id": "id3"}))
+		})
 		if e := next(st); e.Id != "id3" {
 			t.Errorf("%+v", e)
 		}
@@ -254,14 +256,14 @@ func TestCallback(t *testing.T) {
 	call := func(fn func(ctx context.Context, c dialect.Callback)) { fn(t.Context(), w.api.Callback()) } // as drivers do, from a goroutine
 	call(func(ctx context.Context, c dialect.Callback) {
 		subs, err := c.Subscriptions(ctx)
-		if err != nil || len(subs) != 1 || subs[0].Component != "redis" || subs[0].Topic != "orders" || subs[0].Group != "app1" || subs[0].Metadata["a"] != "b" || subs[0].Default == "" {
+		if err != nil || len(subs) != 1 || subs[0].Component != "pubsub.redis" || subs[0].Topic != "orders" || subs[0].Group != "app1" || subs[0].Metadata["a"] != "b" || subs[0].Default == "" {
 			t.Errorf("%+v, %v", subs, err)
 		}
 		if err := c.Healthy(ctx); err != nil {
 			t.Error(err)
 		}
 		e := loam.Event{ID: "7", Source: "me", Type: "mine", ContentType: "text/plain", Topic: "orders", Data: []byte("hi"), Attributes: map[string]string{"traceparent": "x"}}
-		to := &event.Subscription{Component: "redis", Topic: "orders"}
+		to := &event.Subscription{Component: "pubsub.redis", Topic: "orders"}
 		type drop interface{ Drop() bool }
 		for _, try := range []struct {
 			status pb.TopicEventResponse_TopicEventResponseStatus
