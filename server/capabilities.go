@@ -173,11 +173,11 @@ func (v *view) Jobs(name string) (*jobs.Jobs, error) {
 // Invoker calls functions, apps and services by name.
 func (v *view) Invoker() *invoke.Invoker { return v.s.invoker }
 
-// Components are those that caller may reach. Embedded ones are there for who names none: nothing is told of them.
+// Components are those that caller may reach. Nothing is told of what a sidecar has beside those that were declared for it.
 func (v *view) Components(caller *loam.Caller) []capability.Component {
 	var all []capability.Component
 	for _, f := range v.opened().all {
-		if !f.plan.Embedded && mayReach(caller, f.plan) {
+		if !(f.plan.Embedded && v.s.o.App != "") && mayReach(caller, f.plan) {
 			all = append(all, f.told)
 		}
 	}

@@ -136,13 +136,17 @@ func (s *server) detail(key string) string {
 			return ""
 		}
 		v := h.current.Load()
+		said := "ready"
 		switch {
 		case v == nil:
 			return ""
 		case v.state != nil:
-			return v.state()
+			said = v.state()
 		}
-		return "ready"
+		if kind == "App" {
+			said += s.addresses(name)
+		}
+		return said
 	case "Gateway":
 		var at []string
 		for _, l := range s.plan.Listeners {
@@ -173,4 +177,25 @@ func (s *server) detail(key string) string {
 		}
 	}
 	return ""
+}
+
+// addresses are where an app's APIs are served: "; dapr http 127.0.0.1:3500, grpc 127.0.0.1:50001".
+func (s *server) addresses(app string) string {
+	var all strings.Builder
+	for _, p := range s.plan.APIs {
+		a := s.apis[p.Key()]
+		if p.App != app || a == nil {
+			continue
+		}
+		var at []string
+		for _, sock := range a.plan.Sockets {
+			if l := s.listeners[apiListener(a.plan, sock)]; l != nil && l.listener != nil {
+				at = append(at, sock.Name+" "+l.listener.Addr().String())
+			}
+		}
+		if len(at) > 0 {
+			all.WriteString("; " + p.Dialect + " " + strings.Join(at, ", "))
+		}
+	}
+	return all.String()
 }

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 //	eventually TEXT (CMD… | URL)  run a command, or ask, until the text is in what it says
 //	mode OCTAL FILE               check a file's permissions
 //	terminate                     send SIGTERM to the commands in the background
+//	replace FILE                  write the variables' values into a file, in place of $NAME
 //	interrupt                     send SIGINT to those that are a sidecar
 //
 // and the variables PORT and PORT2 to PORT6, free ports. Beside loam there are daprd, which is the same, and daprapp PORT, an
@@ -60,7 +61,7 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"answer": answer, "eventually": eventually, "mode": mode, "terminate": terminate, "interrupt": interrupt},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"answer": answer, "eventually": eventually, "mode": mode, "terminate": terminate, "interrupt": interrupt, "replace": replace},
 	})
 }
 
@@ -198,4 +199,8 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 			_ = cmd.Process.Signal(syscall.SIGINT) // one may have ended
 		}
 	}
+}
+
+func replace(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), 0o600))
 }
