@@ -33,8 +33,8 @@ func TestPrefix(t *testing.T) {
 }
 
 func TestTrue(t *testing.T) {
-	for value, want := range map[string]bool{"true": true, "TRUE": true, " yes": true, "1": true, "on": true, "y": true, "t": true, "": false, "0": false, "no": false, "2": false} {
-		if True(value) != want {
+	for value, want := range map[string]bool{"true": true, "TRUE": true, "1": true, "on": true, "y": true, "t": true, "": false, "0": false, "no": false, "2": false} {
+		if True(value) != want || True(" "+value) != want {
 			t.Errorf("%q is %t", value, !want)
 		}
 	}

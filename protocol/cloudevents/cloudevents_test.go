@@ -61,9 +61,9 @@ func TestDecode(t *testing.T) {
 		`{"specversion":"1.0","datacontenttype":"text/plain","data":{"n":1}}`:         {ContentType: "text/plain", Topic: "t", Data: []byte(`{"n":1}`)},
 		`{"specversion":"1.0","datacontenttype":"application/json","data":null}`:      {ContentType: "application/json", Topic: "t", Data: []byte(`null`)},
 		`{"specversion":"1.0","time":"yesterday","datacontenttype":"a/b","data":"x"}`: {ContentType: "a/b", Topic: "t", Data: []byte("x")},
-		" {\"specversion\" : \"1.0\", \"id\":\"\\ud83d\\ude00\"}\n":                   {ID: "😀", ContentType: "application/json", Topic: "t"},
+		`{"specversion" : "1.0", "id":"\ud83d\ude00"}`:                                {ID: "😀", ContentType: "application/json", Topic: "t"},
 	} {
-		got, err := Decode([]byte(text), "t")
+		got, err := Decode([]byte(" "+text+"\n"), "t")
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v %s", text, err, diff)
 		}
