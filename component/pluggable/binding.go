@@ -2,12 +2,11 @@ package pluggable
 
 import (
 	"context"
-	"sync"
-	"time"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api/dapr/components"
 	"github.com/loam-run/loam/capability/binding"
+	"github.com/loam-run/loam/protocol/grpc"
 )
 
 // Output is a binding.Driver that can be invoked.
@@ -70,38 +69,24 @@ const maxReads = 64
 
 // Read hands on what the program reads, several at once, and opens its stream anew where it breaks.
 func (b *Input) Read(ctx context.Context, handle binding.Handler) error {
+	slots := make(chan struct{}, maxReads)
+	answer := func(id string, data []byte, err error) grpc.Message {
+		out := &components.ReadRequest{ResponseData: data, MessageId: id}
+		if err != nil {
+			out.ResponseError = &components.AckResponseError{Message: err.Error()}
+		}
+		return out
+	}
 	for ctx.Err() == nil {
-		if err := b.readOnce(ctx, handle); err != nil && loam.CodeOf(err) == loam.Unimplemented {
+		err := talk(ctx, b.conn, "InputBinding/Read", &components.ReadRequest{}, slots, func(ctx context.Context, m *components.ReadResponse) grpc.Message {
+			defer func() { <-slots }()
+			data, err := handle(context.WithoutCancel(ctx), binding.Event{Data: m.Data, Metadata: m.Metadata, ContentType: m.ContentType})
+			return answer(m.MessageId, data, err)
+		}, func(m *components.ReadResponse) grpc.Message { return answer(m.MessageId, nil, errEnded) })
+		if loam.CodeOf(err) == loam.Unimplemented {
 			return b.fail("binding.Read", err)
 		}
-		pause(ctx, 100*time.Millisecond)
+		pause(ctx, again)
 	}
 	return nil
-}
-
-func (b *Input) readOnce(ctx context.Context, handle binding.Handler) error {
-	s := b.open("InputBinding/Read")
-	defer s.end()
-	if err := s.Post(&components.ReadRequest{}); err != nil { // Dapr's SDKs begin with the first message
-		return err
-	}
-	var handling sync.WaitGroup
-	defer handling.Wait()
-	slots := make(chan struct{}, maxReads)
-	for {
-		var in components.ReadResponse
-		if err := s.recv(ctx, &in); err != nil {
-			return err
-		}
-		slots <- struct{}{}
-		handling.Go(func() {
-			defer func() { <-slots }()
-			answer, err := handle(context.WithoutCancel(ctx), binding.Event{Data: in.Data, Metadata: in.Metadata, ContentType: in.ContentType})
-			out := components.ReadRequest{ResponseData: answer, MessageId: in.MessageId}
-			if err != nil {
-				out.ResponseError = &components.AckResponseError{Message: err.Error()}
-			}
-			_ = s.Post(&out) // where the stream is broken the program brings it again
-		})
-	}
 }

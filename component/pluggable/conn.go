@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/loam-run/loam"
@@ -86,35 +87,63 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// stream is a call whose messages go both ways. Its life is longer than that of who reads it, so that what was read can be
-// acknowledged.
-type stream struct {
-	*grpc.ClientStream
-	req *loam.Request
-}
-
-func (c *conn) open(method string) *stream {
-	req := loam.NewRequest(context.Background())
+// talk is a call whose messages go both ways: after the first of ours, the program's are handled, each beside the others once
+// it has a slot, which handle gives back, and answered. When ctx ends no more are handled: those that come are answered by
+// refuse, and once all others are answered the call is ended. handle's context ends with the call, or with ctx.
+func talk[M any, P interface {
+	*M
+	grpc.Message
+}](ctx context.Context, c *conn, method string, first grpc.Message, slots chan struct{}, handle func(context.Context, P) grpc.Message, refuse func(P) grpc.Message,
+) error {
+	req := loam.NewRequest(context.Background()) // longer than ctx, so that what was handled can be answered
+	defer req.Release()
 	req.Header.Add("x-component-instance", c.instance)
-	return &stream{c.client.Open(req, "/"+prefix+method), req}
-}
-
-// recv waits for a message until ctx ends.
-func (s *stream) recv(ctx context.Context, m grpc.Message) error {
-	t, end := loam.NewTask(ctx)
-	defer end()
-	return s.RecvIn(t, m)
-}
-
-// end says that no more is sent, gives the program a while to take what was, and closes the stream.
-func (s *stream) end() {
-	s.CloseSend()
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	for s.recv(ctx, ignored{}) == nil {
+	s := c.client.Open(req, "/"+prefix+method)
+	defer s.Close()
+	if err := s.Post(first); err != nil {
+		return err
 	}
-	s.Close()
-	s.req.Release()
+	life, over := context.WithCancel(ctx)
+	var mu sync.Mutex // over what is begun, and that nothing more is
+	var handling, ending sync.WaitGroup
+	read, task := make(chan struct{}), req.Task()
+	ended := false
+	ending.Go(func() {
+		<-life.Done()
+		mu.Lock()
+		ended = true
+		mu.Unlock()
+		handling.Wait()
+		s.CloseSend()
+		select {
+		case <-read: // to its end
+		case <-time.After(grace): // a program that does not end the call
+			task.Cancel()
+		}
+	})
+	defer ending.Wait()
+	defer over()
+	defer close(read)
+	for {
+		m := P(new(M))
+		if err := s.Recv(m); err != nil {
+			return err
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			_ = s.Post(refuse(m)) // where the call is over the program brings it again
+			continue
+		}
+		mu.Lock()
+		if ended {
+			<-slots
+			_ = s.Post(refuse(m)) // the same
+		} else {
+			handling.Go(func() { _ = s.Post(handle(life, m)) }) // the same
+		}
+		mu.Unlock()
+	}
 }
 
 // grace is how long a program may take to end a stream that we have.

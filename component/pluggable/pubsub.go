@@ -2,15 +2,16 @@ package pluggable
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api/dapr/components"
 	"github.com/loam-run/loam/capability/pubsub"
 	"github.com/loam-run/loam/protocol/cloudevents"
+	"github.com/loam-run/loam/protocol/grpc"
 )
 
 // Pubsub is a pubsub.Driver. How durable an event is that was published, and whether several are published all or none, is
@@ -87,59 +88,45 @@ func contentType(e *loam.Event) string {
 // Subscribe delivers what the program pulls for us. The group is told by the metadata consumerID of the topic; Dapr's
 // components take theirs from the component's metadata. A stream that breaks is opened anew.
 func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle pubsub.Handler) error {
-	slots := make(chan struct{}, max(1, sub.InFlight))
-	for ctx.Err() == nil {
-		if err := p.pull(ctx, sub, handle, slots); err != nil && loam.CodeOf(err) == loam.Unimplemented {
-			return p.fail("pubsub.Subscribe "+strconv.Quote(sub.Topic), err)
-		}
-		pause(ctx, 100*time.Millisecond)
-	}
-	return nil
-}
-
-// maxWaiting bounds the deliveries of a subscription that wait to be tried again. Others are given back to the program.
-const maxWaiting = 256
-
-// pull delivers by one stream, until that breaks or ctx ends.
-func (p *Pubsub) pull(ctx context.Context, sub pubsub.Subscription, handle pubsub.Handler, slots chan struct{}) error {
 	topic := &components.Topic{Name: sub.Topic, Metadata: map[string]string{}}
 	maps.Copy(topic.Metadata, sub.Metadata)
 	if sub.Group != "" && topic.Metadata["consumerID"] == "" {
 		topic.Metadata["consumerID"] = sub.Group
 	}
-	s := p.open("PubSub/PullMessages")
-	defer s.end()
-	if err := s.Post(&components.PullMessagesRequest{Topic: topic}); err != nil {
-		return err
-	}
-	reading, cancel := context.WithCancel(ctx) // ends with the stream, and with it what waits to be tried again
-	var handling sync.WaitGroup
-	defer handling.Wait()
-	defer cancel()
-	waiting := make(chan struct{}, maxWaiting)
-	for {
-		var m components.PullMessagesResponse
-		if err := s.recv(ctx, &m); err != nil {
-			return err
+	slots, waiting := make(chan struct{}, max(1, sub.InFlight)), make(chan struct{}, maxWaiting)
+	ack := func(m *components.PullMessagesResponse, err error) grpc.Message {
+		out := &components.PullMessagesRequest{AckMessageId: m.Id}
+		if err != nil {
+			out.AckError = &components.AckMessageError{Message: err.Error()}
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done(): // not handled, not acknowledged: it comes again
-			return s.Post(&components.PullMessagesRequest{AckMessageId: m.Id, AckError: &components.AckMessageError{Message: "the subscription has ended"}})
-		}
-		handling.Go(func() {
-			ack := components.PullMessagesRequest{AckMessageId: m.Id}
-			if !p.deliver(reading, sub, handle, slots, waiting, &m) {
-				ack.AckError = &components.AckMessageError{Message: "it could not be handled"}
-			}
-			_ = s.Post(&ack) // where the stream is broken it comes again
-		})
+		return out
 	}
+	for ctx.Err() == nil {
+		err := talk(ctx, p.conn, "PubSub/PullMessages", &components.PullMessagesRequest{Topic: topic}, slots, func(ctx context.Context, m *components.PullMessagesResponse) grpc.Message {
+			return ack(m, p.deliver(ctx, sub, handle, slots, waiting, m))
+		}, func(m *components.PullMessagesResponse) grpc.Message { return ack(m, errEnded) })
+		if loam.CodeOf(err) == loam.Unimplemented {
+			return p.fail("pubsub.Subscribe "+strconv.Quote(sub.Topic), err)
+		}
+		pause(ctx, again)
+	}
+	return nil
 }
 
-// deliver has one message handled, again and again if need be, and tells whether it is done with. It holds a slot while
-// the handler is at work, and gives back the one that it was given.
-func (p *Pubsub) deliver(ctx context.Context, sub pubsub.Subscription, handle pubsub.Handler, slots, waiting chan struct{}, m *components.PullMessagesResponse) bool {
+// again is how long to wait before a stream is opened anew.
+const again = 100 * time.Millisecond
+
+var (
+	errEnded   = errors.New("nobody listens any more")
+	errTooMany = errors.New("too many deliveries wait to be tried again")
+)
+
+// maxWaiting bounds the deliveries of a subscription that wait to be tried again. Others are given back to the program.
+const maxWaiting = 256
+
+// deliver has one message handled, again and again if need be, until it is done with: nil. It holds a slot while the
+// handler is at work, and gives back the one that it was given.
+func (p *Pubsub) deliver(ctx context.Context, sub pubsub.Subscription, handle pubsub.Handler, slots, waiting chan struct{}, m *components.PullMessagesResponse) error {
 	for attempt := 1; ; attempt++ {
 		e := cloudevents.Message(m.Data, sub.Topic, sub.Raw)
 		e.Metadata = m.Metadata
@@ -149,22 +136,22 @@ func (p *Pubsub) deliver(ctx context.Context, sub pubsub.Subscription, handle pu
 		v := handle(context.WithoutCancel(ctx), pubsub.Delivery{Event: e, Attempt: attempt})
 		<-slots
 		if !v.Retry {
-			return true
+			return nil
 		}
 		select {
 		case waiting <- struct{}{}:
 		default:
-			return false
+			return errTooMany
 		}
-		again := pause(ctx, v.After)
+		late := pause(ctx, v.After)
 		<-waiting
-		if !again {
-			return false
+		if !late {
+			return errEnded
 		}
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
-			return false
+			return errEnded
 		}
 	}
 }
