@@ -525,7 +525,7 @@ func (a *API) callLocalStream(req *loam.Request) (*loam.Response, error) {
 	}
 	in := &inbound{frames: frameReader{most: maxHead + maxChunk}}
 	var h requestHead
-	if err := in.open(req, &h); err != nil {
+	if err := in.open(req, &h, a.limit()); err != nil {
 		return nil, err
 	}
 	if err := a.admit(&in.req, &h, req); err != nil {
@@ -557,7 +557,7 @@ func channelFailed(err error) error {
 }
 
 // open takes the first message, and more where the body of the request begins in the next.
-func (in *inbound) open(req *loam.Request, h *requestHead) error {
+func (in *inbound) open(req *loam.Request, h *requestHead, limit int64) error {
 	if req.Body == nil {
 		return errInternalRequest("there is no message")
 	}
@@ -588,12 +588,19 @@ func (in *inbound) open(req *loam.Request, h *requestHead) error {
 		in.data = h.data
 	}
 	in.left = -1
+	fromGRPC := false
 	for _, f := range h.header {
-		if strings.EqualFold(f.Name, "content-length") {
+		switch {
+		case f.Name == "content-type" && strings.HasPrefix(f.Value, "application/grpc"):
+			fromGRPC = true
+		case strings.EqualFold(f.Name, "content-length"):
 			if n, err := strconv.ParseInt(f.Value, 10, 64); err == nil && n >= 0 {
 				in.left = n
 			}
 		}
+	}
+	if fromGRPC { // the length is that of a message of gRPC's, and the data is one message: it is short, and comes at once
+		return in.gather(limit)
 	}
 	if in.left < 0 && len(in.data) == 0 {
 		// Who has no body says no length: whether there is one, the next message tells.
@@ -608,6 +615,23 @@ func (in *inbound) open(req *loam.Request, h *requestHead) error {
 		return errInternalRequest("there is more data than its length says")
 	}
 	return nil
+}
+
+// gather waits for the whole body.
+func (in *inbound) gather(limit int64) error {
+	all := in.data
+	for {
+		in.data = nil
+		if err := in.fill(); err == io.EOF {
+			in.data, in.left = all, int64(len(all))
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if all = append(all, in.data...); int64(len(all)) > limit {
+			return loam.Errorf(loam.ResourceExhausted, "invoke", "data of more than %d bytes", limit)
+		}
+	}
 }
 
 func errInternalRequest(why string) error {

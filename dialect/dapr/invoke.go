@@ -120,8 +120,13 @@ func invokeFailed(id string, err error) *failure {
 	if errors.As(err, &f) {
 		return f
 	}
-	s := grpc.StatusOf(err)
-	f = errInvoke.failure("failed to invoke, id: %s, err: %s", id, grpcWords(s.Code, errors.New(s.Message)))
+	s, said := errors.AsType[*grpc.Status](err)
+	if said { // another sidecar did
+		f = errInvoke.failure("failed to invoke, id: %s, err: %s", id, grpcWords(s.Code, errors.New(s.Message)))
+	} else {
+		s = grpc.StatusOf(err)
+		f = errInvoke.failure("failed to invoke, id: %s, err: %s", id, strings.TrimPrefix(s.Message, s.Code.String()+": "))
+	}
 	if s.Code == loam.PermissionDenied {
 		f.status, f.code = http.StatusForbidden, s.Code
 	}

@@ -299,7 +299,7 @@ func TestInvokeErrors(t *testing.T) {
 		status int
 		words  string
 	}{
-		{"/v1.0/invoke/unknown/method/x", 500, "failed to invoke, id: unknown, err: rpc error: code = NotFound desc = "},
+		{"/v1.0/invoke/unknown/method/x", 500, "failed to invoke, id: unknown, err: "},
 		{"/v1.0/invoke/a.b.c/method/x", 500, "failed to invoke, id: a.b.c, err: invalid app id a.b.c"},
 		{"/v1.0/invoke/orders/x", 404, "failed getting app id either from the URL path or the header dapr-app-id"},
 		{"/nothing", 404, "failed getting app id"},
