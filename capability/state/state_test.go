@@ -10,6 +10,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,14 +59,14 @@ func TestSetOptions(t *testing.T) {
 type plain struct {
 	items map[string][]byte
 	away  func(key string) error
-	calls int
+	calls atomic.Int64
 }
 
 func (p *plain) Limits() Limits { return Limits{NoETags: true, NoTransactions: true, NoTTL: true} }
 func (p *plain) Close() error   { return nil }
 
 func (p *plain) Get(_ context.Context, keys []string) ([]Item, error) {
-	p.calls++
+	p.calls.Add(1)
 	items := make([]Item, len(keys))
 	for i, k := range keys {
 		if p.away != nil && p.away(k) != nil {
@@ -80,7 +81,7 @@ func (p *plain) Get(_ context.Context, keys []string) ([]Item, error) {
 }
 
 func (p *plain) Apply(_ context.Context, ops []Op) ([]string, error) {
-	p.calls++
+	p.calls.Add(1)
 	if len(ops) != 1 {
 		return nil, errors.New("it has no transactions")
 	}
@@ -153,8 +154,8 @@ func TestLimits(t *testing.T) {
 	if _, err := s.List(t.Context(), all, "", "", 1); loam.CodeOf(err) != loam.Unimplemented {
 		t.Errorf("a list: %v", err)
 	}
-	if d.calls != 0 {
-		t.Errorf("the driver was asked %d times", d.calls)
+	if d.calls.Load() != 0 {
+		t.Errorf("the driver was asked %d times", d.calls.Load())
 	}
 }
 
