@@ -24,6 +24,9 @@ type Driver interface {
 // SUBSCRIBE_WILDCARDS.
 type Featured interface{ Features() []string }
 
+// An Instant driver publishes into memory: who calls it need not leave an event loop for it.
+type Instant interface{ Instant() bool }
+
 // A Subscription says what a consumer group wants.
 type Subscription struct {
 	Topic    string

@@ -56,6 +56,12 @@ func Open(name string, d Driver, settings map[string]string) (*Bus, error) {
 // PubsubDriver is the component's driver, for a state component that can publish in its own commit.
 func (b *Bus) PubsubDriver() any { return b.driver }
 
+// Instant tells whether Publish only touches memory, so that an event loop may call it without Task.Await.
+func (b *Bus) Instant() bool {
+	i, ok := b.driver.(Instant)
+	return ok && i.Instant()
+}
+
 // Name is the component's.
 func (b *Bus) Name() string { return b.name }
 

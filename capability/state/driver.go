@@ -27,7 +27,7 @@ type Getter interface {
 	GetOne(ctx context.Context, key string, o GetOptions) (Item, error)
 }
 
-// An Instant driver answers Get and GetOne from memory: who calls it need not leave an event loop for it.
+// An Instant driver answers Get, GetOne and Apply from memory: who calls it need not leave an event loop for it.
 type Instant interface{ Instant() bool }
 
 // A Lister is a Driver that can list keys in byte order.

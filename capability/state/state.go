@@ -101,6 +101,9 @@ func (s *Store) For(app, namespace string) (*Store, error) {
 // Instant tells whether Get, GetOne and GetBulk answer from memory, so that an event loop may call them without Task.Await.
 func (s *Store) Instant() bool { return s.instant }
 
+// InstantWrites tells the same of Apply, Write and Transact, which an outbox makes wait.
+func (s *Store) InstantWrites() bool { return s.instant && s.outbox == nil }
+
 // Features are what the component can, in Dapr's words: ETAG, TRANSACTIONAL, TTL, QUERY_API.
 func (s *Store) Features() []string {
 	var f []string

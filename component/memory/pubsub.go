@@ -71,6 +71,9 @@ func (t *topic) tell() {
 	t.news = make(chan struct{})
 }
 
+// Instant tells that nothing is waited for.
+func (p *Pubsub) Instant() bool { return true }
+
 // Publish appends events.
 func (p *Pubsub) Publish(_ context.Context, events []loam.Event) error {
 	p.m.mu.Lock()

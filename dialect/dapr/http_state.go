@@ -1,6 +1,7 @@
 package dapr
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"unicode/utf8"
@@ -264,6 +265,15 @@ func (c *call) queryState() error {
 func await(req *loam.Request, fn func()) {
 	req.Context() // made here: it belongs to the task
 	req.Task().Await(fn)
+}
+
+// awaitUnless is await, unless what fn calls never waits.
+func awaitUnless(instant bool, req *loam.Request, fn func(ctx context.Context)) {
+	if instant {
+		fn(context.Background())
+		return
+	}
+	await(req, func() { fn(req.Context()) })
 }
 
 func (c *call) await(fn func()) { await(c.Request, fn) }

@@ -2,6 +2,7 @@ package dapr
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"maps"
 	"strings"
@@ -78,7 +79,7 @@ func (p *publication) event(data []byte, contentType string, metadata map[string
 // publish hands one event on.
 func (p *publication) publish(req *loam.Request, e loam.Event) error {
 	var err error
-	await(req, func() { err = p.bus.Publish(req.Context(), p.api.opts.App.Caller, []loam.Event{e}) })
+	awaitUnless(p.bus.Instant(), req, func(ctx context.Context) { err = p.bus.Publish(ctx, p.api.opts.App.Caller, []loam.Event{e}) })
 	if err != nil {
 		return p.failed(err)
 	}

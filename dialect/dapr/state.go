@@ -76,7 +76,7 @@ func (a *API) getBulk(req *loam.Request, s *stateStore, names []string, parallel
 // that was not done, with the words of all.
 func (a *API) write(req *loam.Request, s *stateStore, ops []state.Op, fail func(err error, words string) error) error {
 	var errs []error
-	await(req, func() { errs = s.Write(req.Context(), a.opts.App.Caller, ops) })
+	awaitUnless(s.InstantWrites(), req, func(ctx context.Context) { errs = s.Write(ctx, a.opts.App.Caller, ops) })
 	var first error
 	var text []string
 	for _, err := range errs {
@@ -217,7 +217,7 @@ func (a *API) transact(req *loam.Request, s *stateStore, writes []stateWrite) er
 		}
 	}
 	if err == nil {
-		await(req, func() { err = s.Transact(req.Context(), a.opts.App.Caller, ops, traceOf(req.Header)) })
+		awaitUnless(s.InstantWrites(), req, func(ctx context.Context) { err = s.Transact(ctx, a.opts.App.Caller, ops, traceOf(req.Header)) })
 	}
 	if f, ok := err.(*failure); ok {
 		return f
