@@ -244,11 +244,11 @@ func (s *server) wrap(c snapshot.Component, driver any) (any, error) {
 	case "pubsub":
 		return pubsub.Open(c.Name, driver.(pubsub.Driver), c.Settings)
 	case "lock":
-		return lock.New(c.Name, driver.(lock.Driver)), nil
+		return lock.Open(c.Name, driver.(lock.Driver), c.Settings)
 	case "config":
 		return config.New(c.Name, driver.(config.Driver)), nil
 	case "sequence":
-		return sequence.New(c.Name, driver.(sequence.Driver)), nil
+		return sequence.Open(c.Name, driver.(sequence.Driver), c.Settings)
 	case "secret":
 		return secret.New(c.Name, driver.(secret.Driver)), nil
 	case "binding":
