@@ -72,6 +72,7 @@ type server struct {
 	apis       map[string]*api            // by app and dialect
 	resolvers  map[string]*resolver       // by what they are made of
 	neighbours atomic.Pointer[neighbours] // what APIs find of each other
+	left       chan struct{}              // closed when another process accepts in this one's place
 	shutdown   func()                     // ends the process, where an app may; else nil
 
 	gate     *gate    // where capability calls find the components
@@ -91,7 +92,7 @@ const watchdog = 500 * time.Millisecond
 func newServer(o Options, host *wasm.Host) *server {
 	s := &server{
 		o: o, started: time.Now(), host: host, components: map[componentKey]*component{}, targets: map[snapshot.TargetRef]*handle{},
-		listeners: map[string]*socket{}, subscriptions: map[string]*subscription{}, digests: map[string]digest{}, uuids: map[string]string{}, apis: map[string]*api{}, resolvers: map[string]*resolver{},
+		listeners: map[string]*socket{}, subscriptions: map[string]*subscription{}, digests: map[string]digest{}, uuids: map[string]string{}, apis: map[string]*api{}, resolvers: map[string]*resolver{}, left: make(chan struct{}),
 		logs: map[snapshot.AccessLog]*telemetry.AccessLog{}, kept: map[string]any{},
 		gate: newGate(), upgrades: make(chan *upgradeRequest),
 	}

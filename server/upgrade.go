@@ -495,6 +495,7 @@ func (s *server) leave(ctx context.Context, n *heir) {
 			}
 		}
 	}
+	close(s.left)
 	ends.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, handTime/2)
 		defer cancel()

@@ -356,8 +356,13 @@ func (f *sidecarFlags) app() (*resource.Object, error) {
 		d.GRPC = append(d.GRPC, net.JoinHostPort(host, f.grpcPort))
 	}
 	if f.internalPort == "" || f.internalPort == "0" {
-		if f.internalPort, err = unusedPort(f.internalAddress); err != nil {
-			return nil, err
+		if f.internalPort = os.Getenv(internalPortEnv); f.internalPort == "" {
+			if f.internalPort, err = unusedPort(f.internalAddress); err != nil {
+				return nil, err
+			}
+			if err := os.Setenv(internalPortEnv, f.internalPort); err != nil {
+				return nil, err
+			}
 		}
 	}
 	d.Internal = []string{net.JoinHostPort(f.internalAddress, f.internalPort)}
@@ -403,6 +408,9 @@ func unusedPort(host string) (string, error) {
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	return port, err
 }
+
+// internalPortEnv tells a process that takes this one's place by which port others know the app.
+const internalPortEnv = "LOAM_INTERNAL_PORT"
 
 // logger is where the flags say that is logged, and how the level is changed.
 func (f *sidecarFlags) logger(o out) (*slog.Logger, func(component, level string) error, error) {
