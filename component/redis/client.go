@@ -158,8 +158,25 @@ func (c *client) exchange(batch []*call) {
 			_ = pipe.Process(ctx, cmd) // it only queues
 		}
 	}
-	_, _ = pipe.Exec(ctx) // each command has its error
+	for _, x := range batch {
+		for _, cmd := range x.commands {
+			cmd.SetErr(errUnanswered) // until its answer is read
+		}
+	}
+	_, err := pipe.Exec(ctx)
+	if err == nil {
+		err = errUnanswered
+	}
+	for _, x := range batch {
+		for _, cmd := range x.commands {
+			if errors.Is(cmd.Err(), errUnanswered) { // the library leaves them where it finds no connection
+				cmd.SetErr(err)
+			}
+		}
+	}
 }
+
+var errUnanswered = errors.New("no answer")
 
 // backoff doubles with each attempt, and is spread so that what failed together does not come back together.
 func (c *client) backoff(attempt int) time.Duration {
@@ -261,7 +278,7 @@ func (c *client) fail(op string, err error) error {
 	default:
 		switch word, _, _ := strings.Cut(err.Error(), " "); word {
 		case "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY", "MISCONF", "NOREPLICAS", "MOVED", "ASK":
-			out.Code = loam.Unavailable
+			out.Code, out.Hint = loam.Unavailable, "Redis at "+c.where+" does not serve at the moment, for the reason it says; try again"
 		case "OOM":
 			out.Code, out.Hint = loam.ResourceExhausted, "Redis has no memory left: raise its maxmemory, or let it evict"
 		case "NOAUTH", "WRONGPASS", "NOPERM":
