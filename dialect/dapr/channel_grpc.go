@@ -164,7 +164,7 @@ func (c *channel) deliverBulkGRPC(ctx context.Context, to *event.Subscription, p
 	in := pb.TopicEventBulkRequest{Id: randomID(), Metadata: metadata, Topic: to.Topic, PubsubName: to.Component, Type: bulkType, Path: path}
 	for i := range events {
 		entry := pb.TopicEventBulkRequestEntry{EntryId: entryID(&events[i], i), ContentType: cloudevents.ContentType, Metadata: events[i].Metadata}
-		if events[i].Raw {
+		if events[i].Raw || to.Raw {
 			entry.Bytes, entry.ContentType = events[i].Data, rawType(&events[i])
 			if entry.Bytes == nil {
 				entry.Bytes = []byte{}

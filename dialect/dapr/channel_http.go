@@ -160,7 +160,11 @@ func appendMetadata(h loam.Header, metadata map[string]string) loam.Header {
 
 func (c *channel) deliverHTTP(ctx context.Context, to *event.Subscription, path string, e *loam.Event) error {
 	full := enveloped(e)
-	status, answer, err := c.post(ctx, path, cloudevents.ContentType, cloudevents.Append(nil, &full, to.Component), cloudEventHeader(to, e))
+	body := cloudevents.Append(nil, &full, to.Component)
+	if full.Raw = e.Raw; e.Raw {
+		body = event.Envelope(&full, to.Component) // an object without an envelope is handed on as it is
+	}
+	status, answer, err := c.post(ctx, path, cloudevents.ContentType, body, cloudEventHeader(to, e))
 	if err != nil {
 		return err
 	}
@@ -233,7 +237,7 @@ func (c *channel) deliverBulkHTTP(ctx context.Context, to *event.Subscription, p
 	for i := range events {
 		e := &events[i]
 		entry := bulkEntry{EntryID: entryID(e, i), Metadata: e.Metadata}
-		if e.Raw {
+		if e.Raw || to.Raw {
 			entry.ContentType = rawType(e)
 			entry.Event, _ = json.Marshal(e.Data) // bytes, in base64
 		} else {
