@@ -11,9 +11,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/config"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // settings is a driver whose server can go away: then its watches end, and nothing is read.
 type settings struct {
