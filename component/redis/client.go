@@ -78,6 +78,12 @@ func (c *client) wait(ctx context.Context, x *call) error {
 		c.mu.Unlock()
 		return redis.ErrClosed
 	}
+	if c.flights < maxFlights && len(c.waiting) == 0 {
+		c.flights++
+		c.flying.Add(1)
+		c.mu.Unlock()
+		return c.flyAlone(ctx, x)
+	}
 	c.waiting = append(c.waiting, x)
 	if c.flights < maxFlights {
 		c.flights++
@@ -90,6 +96,23 @@ func (c *client) wait(ctx context.Context, x *call) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// flyAlone sends a call by who makes it, so that one at a time costs no change of goroutines. What waits by then flies on.
+func (c *client) flyAlone(ctx context.Context, x *call) error {
+	c.send(ctx, []*call{x})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) > 0 {
+		c.flying.Go(c.fly)
+	} else {
+		c.flights--
+	}
+	c.flying.Done()
+	if x.err != nil {
+		return inTime(ctx, x.err)
+	}
+	return nil
 }
 
 // fly sends batches until nobody waits.
@@ -108,16 +131,16 @@ func (c *client) fly() {
 		clear(c.waiting[left:])
 		c.waiting = c.waiting[:left]
 		c.mu.Unlock()
-		c.send(batch)
+		c.send(context.Background(), batch) // it is many callers': the connection's timeouts bound it
 	}
 }
 
 // send sends calls, some of them again, until each is answered or given up.
-func (c *client) send(batch []*call) {
+func (c *client) send(ctx context.Context, batch []*call) {
 	for attempt := 0; ; attempt++ {
-		c.exchange(batch)
+		c.exchange(ctx, batch)
 		again := batch[:0]
-		pause := false
+		wait := false
 		for _, x := range batch {
 			switch verdict := c.judge(x); {
 			case verdict == unknownScript:
@@ -125,8 +148,8 @@ func (c *client) send(batch []*call) {
 				args[0], args[1] = "eval", x.script.text
 				x.script = nil
 				again = append(again, x)
-			case attempt < c.retries && (verdict == notDone || verdict == perhapsDone && x.repeat):
-				again, pause = append(again, x), true
+			case attempt < c.retries && ctx.Err() == nil && (verdict == notDone || verdict == perhapsDone && x.repeat):
+				again, wait = append(again, x), true
 			default:
 				close(x.done)
 			}
@@ -134,8 +157,8 @@ func (c *client) send(batch []*call) {
 		if len(again) == 0 {
 			return
 		}
-		if batch = again; pause {
-			time.Sleep(c.backoff(attempt))
+		if batch = again; wait {
+			pause(ctx, c.backoff(attempt))
 		}
 		for _, x := range batch {
 			x.err = nil
@@ -146,8 +169,7 @@ func (c *client) send(batch []*call) {
 	}
 }
 
-func (c *client) exchange(batch []*call) {
-	ctx := context.Background() // the batch is many callers'; the connection's timeouts bound it
+func (c *client) exchange(ctx context.Context, batch []*call) {
 	if len(batch) == 1 && len(batch[0].commands) == 1 {
 		_ = c.db.Process(ctx, batch[0].commands[0]) // the command has the error
 		return
