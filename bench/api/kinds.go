@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,7 +21,7 @@ import (
 type kind struct {
 	name   string
 	redis  bool
-	thin   bool // a thin gRPC server is measured beside
+	grpc   bool
 	pids   func(*contender) []int
 	caller func(c *contender, a *app, n int) (call func(worker int) error, done func(), err error)
 }
@@ -27,12 +29,12 @@ type kind struct {
 var kinds = []kind{
 	{name: "HTTP GET state, memory", pids: theCallee, caller: overHTTP(getState("memory"))},
 	{name: "HTTP POST state, memory", pids: theCallee, caller: overHTTP(postState("memory"))},
-	{name: "gRPC GetState, memory", thin: true, pids: theCallee, caller: overGRPC(grpcGet("memory"))},
-	{name: "gRPC SaveState, memory", pids: theCallee, caller: overGRPC(grpcSave("memory"))},
+	{grpc: true, name: "gRPC GetState, memory", pids: theCallee, caller: overGRPC(grpcGet("memory"))},
+	{grpc: true, name: "gRPC SaveState, memory", pids: theCallee, caller: overGRPC(grpcSave("memory"))},
 	{name: "HTTP GET state, Redis", redis: true, pids: theCallee, caller: overHTTP(getState("redis"))},
 	{name: "HTTP POST state, Redis", redis: true, pids: theCallee, caller: overHTTP(postState("redis"))},
-	{name: "gRPC GetState, Redis", redis: true, pids: theCallee, caller: overGRPC(grpcGet("redis"))},
-	{name: "gRPC SaveState, Redis", redis: true, pids: theCallee, caller: overGRPC(grpcSave("redis"))},
+	{grpc: true, name: "gRPC GetState, Redis", redis: true, pids: theCallee, caller: overGRPC(grpcGet("redis"))},
+	{grpc: true, name: "gRPC SaveState, Redis", redis: true, pids: theCallee, caller: overGRPC(grpcSave("redis"))},
 	{name: "publish to delivery, memory", pids: theCallee, caller: publish},
 	{name: "invoke, two sidecars", pids: both, caller: overHTTP(func(*contender, int) ([]byte, bool) {
 		return request("GET", "/v1.0/invoke/callee/method/echo", ""), true
@@ -197,10 +199,10 @@ func callGRPC(address string, calls []grpcCall) (func(int) error, func(), error)
 	}, done, nil
 }
 
-// A thinServer is the least that a gRPC server by grpc-go costs: it answers every call by the same bytes.
+// A thinServer is the least that a server costs: it answers every call by the same bytes.
 type thinServer struct {
 	*process
-	address string
+	http, grpc string // addresses
 }
 
 func (b *bench) thin() (*thinServer, error) {
@@ -208,17 +210,19 @@ func (b *bench) thin() (*thinServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
-	if err != nil {
+	t := &thinServer{}
+	for _, address := range []*string{&t.http, &t.grpc} {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		*address = "127.0.0.1:" + port
+	}
+	if t.process, err = begin(true, self, "-child", t.http+","+t.grpc); err != nil {
 		return nil, err
 	}
-	p, err := begin(true, self, "-child", "127.0.0.1:"+port)
-	if err != nil {
-		return nil, err
-	}
-	t := &thinServer{p, "127.0.0.1:" + port}
 	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("tcp", t.address); err == nil {
+		if c, err := net.Dial("tcp", t.grpc); err == nil {
 			return t, c.Close()
 		}
 	}
@@ -226,18 +230,43 @@ func (b *bench) thin() (*thinServer, error) {
 	return nil, errors.New("the thin server does not listen")
 }
 
-func (t *thinServer) caller() (func(int) error, func(), error) {
-	var calls []grpcCall
-	for i := range 64 {
-		call := grpcGet("memory")(i)
-		call.before = &grpcCall{call.method, call.message, nil}
-		calls = append(calls, call)
+func (t *thinServer) caller(overGRPC bool, n int) (func(int) error, func(), error) {
+	if overGRPC {
+		var calls []grpcCall
+		for i := range n {
+			call := grpcGet("memory")(i)
+			call.before = &grpcCall{call.method, call.message, nil}
+			calls = append(calls, call)
+		}
+		return callGRPC(t.grpc, calls)
 	}
-	return callGRPC(t.address, calls)
+	var conns []*httpConn
+	done := func() {
+		for _, h := range conns {
+			h.close()
+		}
+	}
+	for range n {
+		h, err := dialHTTP(t.http)
+		if err != nil {
+			done()
+			return nil, nil, err
+		}
+		conns = append(conns, h)
+	}
+	get := request("GET", "/echo", "")
+	return func(worker int) error { return conns[worker].do(get) }, done, nil
 }
 
-func serveThin(address string) error {
-	ln, err := net.Listen("tcp", address)
+func serveThin(addresses string) error {
+	overHTTP, overGRPC, _ := strings.Cut(addresses, ",")
+	failed := make(chan error, 1)
+	go func() {
+		failed <- http.ListenAndServe(overHTTP, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(payload)) // who went away needs no answer
+		}))
+	}()
+	ln, err := net.Listen("tcp", overGRPC)
 	if err != nil {
 		return err
 	}
@@ -257,17 +286,6 @@ func serveThin(address string) error {
 			return &answer, nil
 		}}},
 	}, struct{}{})
-	return s.Serve(ln)
-}
-
-// direct is how long a call of the app takes without a sidecar: p50 in µs.
-func (b *bench) direct(a *app) (float64, error) {
-	h, err := dialHTTP("127.0.0.1:" + a.port)
-	if err != nil {
-		return 0, err
-	}
-	defer h.close()
-	echo := request("GET", "/echo", "")
-	m, err := load(context.Background(), b.length, 1, []int{os.Getpid()}, func(int) error { return h.do(echo) })
-	return m.p50, err
+	go func() { failed <- s.Serve(ln) }()
+	return <-failed
 }

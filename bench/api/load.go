@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httputil"
 	"os"
 	"slices"
 	"strconv"
@@ -159,13 +160,20 @@ func (h *httpConn) do(request []byte) error {
 			chunked = true
 		}
 	}
-	if chunked {
-		return errors.New("an answer came in chunks, which is not expected here")
-	}
-	if good {
+	if good && !chunked {
 		_, err = h.in.Discard(length)
 		return err
 	}
-	b, err := io.ReadAll(io.LimitReader(h.in, int64(length)))
-	return errors.Join(fmt.Errorf("%s: %s", status, b), err)
+	body := io.LimitReader(h.in, int64(length))
+	if chunked {
+		body = httputil.NewChunkedReader(h.in)
+	}
+	b, err := io.ReadAll(body)
+	if err == nil && chunked {
+		_, err = h.in.ReadSlice('\n') // the end of a trailer of no fields
+	}
+	if !good {
+		err = errors.Join(fmt.Errorf("%s: %s", status, b), err)
+	}
+	return err
 }

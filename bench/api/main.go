@@ -5,7 +5,8 @@
 //
 // Both are given the same flags and the same files. A state store in memory and one in Redis are read and written over
 // HTTP and gRPC; an event is published until the app has it; an app calls another through two sidecars. Contenders take
-// turns, medians are printed. The sidecars have one core, and load, app and Redis the other, where there are two. CPU is
+// turns with a thin server, by net/http or grpc-go, that answers each call by the same bytes: what is beyond its figures is
+// what a sidecar adds. Medians are printed. The sidecars have one core, and load, app and Redis the other, where there are two. CPU is
 // processor time of the sidecars that take part, which neighbours on the machine disturb less than they disturb durations. The last
 // lines are the goals, tab-separated: name, value, unit, goal, ok or short.
 package main
@@ -172,23 +173,18 @@ func (b *bench) weigh(all []*contender, when string) error {
 
 // calls measures every way to call, at one call at a time and at 64.
 func (b *bench) calls(ctx context.Context, all []*contender, a *app, redis bool) error {
-	direct, err := b.direct(a)
-	if err != nil {
-		return err
-	}
 	thin, err := b.thin()
 	if err != nil {
 		return err
 	}
 	defer thin.stop()
 	fmt.Printf("\n%-34s%14s%14s%14s%14s\n", "", "µs of CPU", "p50, µs", "p99, µs", "calls/s")
-	fmt.Printf("%-34s%14s%14.0f\n", "the app, without a sidecar, c=1", "", direct)
 	for _, k := range kinds {
 		if k.redis && !redis || !b.only.MatchString(k.name) {
 			continue
 		}
 		for _, concurrency := range []int{1, 64} {
-			if err := b.kind(ctx, k, concurrency, all, a, direct, thin); err != nil {
+			if err := b.kind(ctx, k, concurrency, all, a, thin); err != nil {
 				return fmt.Errorf("%s: %w", k.name, err)
 			}
 		}
@@ -197,7 +193,7 @@ func (b *bench) calls(ctx context.Context, all []*contender, a *app, redis bool)
 }
 
 // kind measures one way to call.
-func (b *bench) kind(ctx context.Context, k kind, concurrency int, all []*contender, a *app, direct float64, thin *thinServer) error {
+func (b *bench) kind(ctx context.Context, k kind, concurrency int, all []*contender, a *app, thin *thinServer) error {
 	type figures struct{ cpu, p50, p99, rate []float64 }
 	got := map[string]*figures{}
 	note := func(name string, m measured) {
@@ -223,29 +219,27 @@ func (b *bench) kind(ctx context.Context, k kind, concurrency int, all []*conten
 				note(c.name, m)
 			}
 		}
-		if k.thin {
-			call, done, err := thin.caller()
-			if err != nil {
-				return err
-			}
-			m, err := load(ctx, b.length, concurrency, []int{thin.pid()}, call)
-			done()
-			if err != nil {
-				return fmt.Errorf("the thin server: %w", err)
-			}
-			if round > 0 {
-				note("thin grpc-go server", m)
-			}
+		call, done, err := thin.caller(k.grpc, concurrency)
+		if err != nil {
+			return err
+		}
+		m, err := load(ctx, b.length, concurrency, []int{thin.pid()}, call)
+		done()
+		if err != nil {
+			return fmt.Errorf("the thin server: %w", err)
+		}
+		if round > 0 {
+			note("thin", m)
 		}
 	}
 	title := fmt.Sprintf("%s, c=%d", k.name, concurrency)
-	for _, name := range []string{"loam", "daprd", "thin grpc-go server"} {
+	for _, name := range []string{"loam", "daprd", "thin"} {
 		if f := got[name]; f != nil {
 			fmt.Printf("%-34s%14.1f%14.0f%14.0f%14.0f  %s\n", title, median(f.cpu), median(f.p50), median(f.p99), median(f.rate), name)
 		}
 	}
 	ours, theirs := got["loam"], got["daprd"]
-	if k.thin && concurrency == 64 {
+	if k.name == "gRPC GetState, memory" && concurrency == 64 {
 		b.goal(title, median(ours.cpu), "µs of CPU", 22)
 	}
 	if theirs == nil {
@@ -256,16 +250,12 @@ func (b *bench) kind(ctx context.Context, k kind, concurrency int, all []*conten
 		most = 0.5
 	}
 	var cpu, added []float64 // of turns of the same round
-	base := direct
-	if k.thin {
-		base = 0
-	}
-	for i := range ours.cpu {
+	for i, base := range got["thin"].p50 {
 		cpu = append(cpu, ours.cpu[i]/theirs.cpu[i])
 		added = append(added, max(ours.p50[i]-base, 1)/max(theirs.p50[i]-base, 1))
 	}
 	b.goal(title+": CPU beside daprd", median(cpu), "x", most)
-	if concurrency == 1 && !strings.HasPrefix(k.name, "gRPC") {
+	if concurrency == 1 && !k.redis {
 		b.goal(title+": added p50 beside daprd", median(added), "x", most)
 	}
 	return nil
