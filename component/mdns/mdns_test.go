@@ -129,7 +129,7 @@ func TestMemory(t *testing.T) {
 		if n := len(r.ids["orders"].instances); n != maxInstances {
 			t.Errorf("%d instances", n)
 		}
-		time.Sleep(lifetime + time.Second) // synctest's clock
+		<-time.After(lifetime + time.Second) // by synctest's clock
 		r.hear(nil, []found{{id: "orders", instance: "new", address: netip.MustParseAddrPort("127.0.0.1:2")}})
 		if n := len(r.ids["orders"].instances); n != 1 {
 			t.Errorf("%d instances after a minute", n)

@@ -84,7 +84,7 @@ func New(o dialect.Options, s Settings) (*API, error) {
 	if a.channel, err = newChannel(o, s); err != nil {
 		return nil, err
 	}
-	if err = s.Invocation.Access.Check(); err != nil {
+	if err := s.Invocation.Access.Check(); err != nil {
 		return nil, err
 	}
 	a.invocation = newInvocation(s)

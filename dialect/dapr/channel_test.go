@@ -471,17 +471,17 @@ func TestAppHealth(t *testing.T) {
 		}
 		is(false)
 		set(false)
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second) // by synctest's clock
 		is(true)
 		set(true)
-		time.Sleep(20 * time.Second)
-		is(true) // two of three
-		time.Sleep(10 * time.Second)
+		<-time.After(20 * time.Second) // by synctest's clock
+		is(true)                       // two of three
+		<-time.After(10 * time.Second) // by synctest's clock
 		is(false)
-		time.Sleep(30 * time.Second)
+		<-time.After(30 * time.Second) // by synctest's clock
 		is(false)
 		set(false)
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second) // by synctest's clock
 		is(true)
 		cancel()
 		<-done
@@ -553,10 +553,16 @@ func TestCallbacksGRPC(t *testing.T) {
 			return &pb.BindingEventResponse{Data: []byte(in.Name + string(in.Data) + in.Metadata["x"]), To: []string{"out"}}, nil
 		}),
 		pb.MethodAppCallbackAlphaOnJobEventAlpha1: grpc.Unary(func(_ *grpc.Call, in *pb.JobEventRequest) (*pb.Empty, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			job = *in
 			return &pb.Empty{}, nil
 		}),
-		pb.MethodAppCallbackHealthCheckHealthCheck: grpc.Unary(func(*grpc.Call, *pb.Empty) (*pb.Empty, error) { return &pb.Empty{}, wellness }),
+		pb.MethodAppCallbackHealthCheckHealthCheck: grpc.Unary(func(*grpc.Call, *pb.Empty) (*pb.Empty, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return &pb.Empty{}, wellness
+		}),
 	}
 	out := &output{}
 	a := f.start("shop", grpcApp(f, methods, nil), func(o *dialect.Options, _ *Settings) {
@@ -571,6 +577,7 @@ func TestCallbacksGRPC(t *testing.T) {
 	if err := c.Deliver(t.Context(), &subs[0], order, 1); err != nil {
 		t.Fatal(err)
 	}
+	mu.Lock()
 	if event1.Id != "e1" || event1.Source != "shop" || event1.Type != "OrderCreated" || event1.SpecVersion != "1.0" || event1.DataContentType != "application/json" || string(event1.Data) != string(order.Data) ||
 		event1.Topic != "orders" || event1.PubsubName != "bus" || event1.Path != "" || *event1.Extensions.Fields["subject"].StringValue != "7" || *event1.Extensions.Fields["level"].NumberValue != 3 {
 		t.Errorf("%+v", event1)
@@ -578,6 +585,7 @@ func TestCallbacksGRPC(t *testing.T) {
 	if header.Get("dapr-api-token") != "secret" || header.Get("grpc-trace-bin") == "" || header.Get("traceparent") == "" || header.Get("pubsubname") != "bus" || header.Get("partition") != "4" {
 		t.Errorf("%v", header)
 	}
+	mu.Unlock()
 	for s, want := range map[pb.TopicEventResponse_TopicEventResponseStatus]string{1: "retry", 2: "drop", 9: "retry", 77: "drop", 78: "retry"} {
 		mu.Lock()
 		status = s
@@ -587,9 +595,11 @@ func TestCallbacksGRPC(t *testing.T) {
 			t.Errorf("%d: %v", s, err)
 		}
 	}
+	mu.Lock()
 	if event1.Path != "/d" {
 		t.Errorf("path %q", event1.Path)
 	}
+	mu.Unlock()
 	errs := c.DeliverBulk(t.Context(), &subs[0], []loam.Event{order, {ID: "b", Raw: true, Data: []byte{1}}, {ID: "c"}})
 	if errs[0] != nil || !isDrop(errs[1]) || errs[2] == nil || isDrop(errs[2]) {
 		t.Error(errs)
@@ -602,13 +612,18 @@ func TestCallbacksGRPC(t *testing.T) {
 	if b, err := c.Read(t.Context(), "in", []byte("1"), map[string]string{"x": "y"}); err != nil || string(b) != "in1y" || !slices.Equal(out.got, []string{"in1y"}) {
 		t.Errorf("%q %v %q", b, err, out.got)
 	}
-	if err := c.Job(t.Context(), jobs.Job{Name: "n", Data: []byte("d"), Type: "t"}); err != nil || job.Name != "n" || job.Method != "job/n" || job.Data == nil || job.Data.TypeUrl != "t" || string(job.Data.Value) != "d" {
+	err = c.Job(t.Context(), jobs.Job{Name: "n", Data: []byte("d"), Type: "t"})
+	mu.Lock()
+	if err != nil || job.Name != "n" || job.Method != "job/n" || job.Data == nil || job.Data.TypeUrl != "t" || string(job.Data.Value) != "d" {
 		t.Errorf("%+v %v", job, err)
 	}
+	mu.Unlock()
 	if err := c.Healthy(t.Context()); err != nil {
 		t.Error(err)
 	}
+	mu.Lock()
 	wellness = grpc.NewStatus(loam.Unavailable, "sick")
+	mu.Unlock()
 	if err := c.Healthy(t.Context()); loam.CodeOf(err) != loam.Unavailable {
 		t.Error(err)
 	}
@@ -768,7 +783,7 @@ func TestProxyGRPC(t *testing.T) {
 			for {
 				var m grpc.Raw
 				err := s.Recv(&m)
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					return grpc.NewStatus(loam.Aborted, "done", grpc.ErrorInfo("R", "d", nil))
 				}
 				if err != nil {

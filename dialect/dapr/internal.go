@@ -278,7 +278,7 @@ func (o *outbound) open() (*loam.Response, error) {
 	o.frames.body = o.answer.Body
 	b, err := o.next()
 	if err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errNoAnswer
 		}
 		return nil, err
@@ -361,7 +361,7 @@ func (o *outbound) head(h *responseHead) {
 // next is the next message, or the error that the call ended with; io.EOF where it ended well.
 func (o *outbound) next() ([]byte, error) {
 	b, err := o.frames.next()
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		return b, err
 	}
 	o.over = true
@@ -461,7 +461,7 @@ func (c *chunks) Read(p []byte) (int, error) {
 			c.due = shutFrame(b, frame)
 			c.seq++
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			c.over = true
 		} else if err != nil {
 			return 0, err
@@ -564,7 +564,7 @@ func (in *inbound) open(req *loam.Request, h *requestHead, limit int64) error {
 	in.frames.body = req.Body
 	b, err := in.frames.next()
 	if err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return errInternalRequest("there is no message")
 		}
 		return err
@@ -604,7 +604,7 @@ func (in *inbound) open(req *loam.Request, h *requestHead, limit int64) error {
 	}
 	if in.left < 0 && len(in.data) == 0 {
 		// Who has no body says no length: whether there is one, the next message tells.
-		if err := in.fill(); err != nil && err != io.EOF {
+		if err := in.fill(); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		if in.over && len(in.data) == 0 {
@@ -622,7 +622,7 @@ func (in *inbound) gather(limit int64) error {
 	all := in.data
 	for {
 		in.data = nil
-		if err := in.fill(); err == io.EOF {
+		if err := in.fill(); errors.Is(err, io.EOF) {
 			in.data, in.left = all, int64(len(all))
 			return nil
 		} else if err != nil {
@@ -645,7 +645,7 @@ func (in *inbound) fill() error {
 			return io.EOF
 		}
 		b, err := in.frames.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			in.over = true
 			return io.EOF
 		}
@@ -723,7 +723,7 @@ func (b inboundBody) Read(p []byte) (int, error) {
 	}
 	if len(in.data) == 0 {
 		if err := in.fill(); err != nil {
-			if err == io.EOF && in.left > 0 {
+			if errors.Is(err, io.EOF) && in.left > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return 0, err
@@ -828,7 +828,7 @@ func (in *inbound) Read(p []byte) (int, error) {
 			in.sent++
 		}
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			in.end()
 		case err != nil: // the other sidecar has to see that it is not the whole
 			in.done = true

@@ -98,7 +98,7 @@ func FuzzInternal(f *testing.F) {
 		for {
 			x, err := one.next()
 			y, err2 := two.next()
-			if !bytes.Equal(x, y) || (err == nil) != (err2 == nil) || (err == io.EOF) != (err2 == io.EOF) {
+			if !bytes.Equal(x, y) || (err == nil) != (err2 == nil) || errors.Is(err, io.EOF) != errors.Is(err2, io.EOF) {
 				t.Fatalf("%q %v, %q %v", x, err, y, err2)
 			}
 			if err != nil {

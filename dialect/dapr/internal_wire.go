@@ -547,7 +547,7 @@ var (
 func (r *frameReader) next() ([]byte, error) {
 	for r.to-r.from < frameHeader {
 		if err := r.fill(); err != nil {
-			if err == io.EOF && r.to > r.from {
+			if errors.Is(err, io.EOF) && r.to > r.from {
 				err = errFrame
 			}
 			return nil, err
@@ -565,7 +565,7 @@ func (r *frameReader) next() ([]byte, error) {
 	for len(m) < int(size) {
 		if r.from == r.to {
 			if err := r.fill(); err != nil {
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					err = errFrame
 				}
 				return nil, err
@@ -577,9 +577,6 @@ func (r *frameReader) next() ([]byte, error) {
 	}
 	return m, nil
 }
-
-// over tells whether the last message was taken and nothing follows, as far as can be told without waiting.
-func (r *frameReader) over() bool { return r.from == r.to && r.err == io.EOF }
 
 func (r *frameReader) fill() error {
 	if r.err != nil {

@@ -34,9 +34,8 @@ type Invocation struct {
 }
 
 var (
-	errInvoke         = kind{tag: "ERR_DIRECT_INVOKE", status: http.StatusInternalServerError, code: loam.Internal}
-	errInvokeNoID     = kind{tag: "ERR_DIRECT_INVOKE", status: http.StatusNotFound, code: loam.NotFound}
-	errInvokeNotReady = kind{tag: "ERR_DIRECT_INVOKE", status: http.StatusInternalServerError, code: loam.Internal}
+	errInvoke     = kind{tag: "ERR_DIRECT_INVOKE", status: http.StatusInternalServerError, code: loam.Internal}
+	errInvokeNoID = kind{tag: "ERR_DIRECT_INVOKE", status: http.StatusNotFound, code: loam.NotFound}
 )
 
 const (
