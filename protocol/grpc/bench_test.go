@@ -1,9 +1,12 @@
 package grpc_test
 
 import (
+	"errors"
+	"runtime"
 	"testing"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol/grpc"
 )
 
 // A unary call from one task to another process's worth of server: client, server and both connections on one loop.
@@ -42,4 +45,40 @@ func BenchmarkServe(b *testing.B) {
 			b.Fatal(string(buf[:n]), err)
 		}
 	}
+}
+
+// What a stream keeps in memory that waits for its next message: both ends of it.
+func BenchmarkIdleStreams(b *testing.B) {
+	w := newWorld(b, false)
+	w.do(b, func(req *loam.Request) {
+		const n = 1000
+		for b.Loop() {
+			before := inUse()
+			var open []*grpc.ClientStream
+			var requests []*loam.Request
+			for range n {
+				r := new(loam.Request)
+				r.Begin(req.Task())
+				cs := w.client.Open(r, "/test.Echo/Chat")
+				var out text
+				if err := errors.Join(cs.Send(&text{"hello"}), cs.Recv(&out)); err != nil {
+					b.Error(err)
+					return
+				}
+				open, requests = append(open, cs), append(requests, r)
+			}
+			b.ReportMetric(float64(inUse()-before)/n, "B/stream")
+			for i, cs := range open {
+				cs.Close()
+				requests[i].End()
+			}
+		}
+	})
+}
+
+func inUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
 }

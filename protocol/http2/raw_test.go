@@ -413,7 +413,7 @@ func TestTimeouts(t *testing.T) {
 			address, _ := e.serve(t, echo, func(c *http2.ServerConfig) { c.BodyTimeout = short })
 			r := dialRaw(t, address)
 			r.send(frame(nil, 1, 4, 1, post("content-length", "10")))
-			if g := r.want(1, 1); g.field(":status") != "504" {
+			if g := r.want(1, 1); g.field(":status") != "408" {
 				t.Errorf("%v", g)
 			}
 		})
