@@ -83,7 +83,7 @@ func contracts(t *testing.T) map[string]bool {
 			t.Fatal(err)
 		}
 		pkg := regexp.MustCompile(`(?m)^package ([\w.]+);`).FindSubmatch(text)[1]
-		for _, s := range regexp.MustCompile(`(?ms)^service (\w+) \{\n(.*?)^\}`).FindAllSubmatch(text, -1) {
+		for _, s := range regexp.MustCompile(`(?s)\nservice (\w+) \{\n(.*?)\n\}`).FindAllSubmatch(text, -1) {
 			for _, m := range regexp.MustCompile(`(?m)^  rpc (\w+)\(`).FindAllSubmatch(s[2], -1) {
 				methods["/"+string(pkg)+"."+string(s[1])+"/"+string(m[1])] = true
 			}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -171,7 +172,7 @@ func TestSubscribeTopicEvents(t *testing.T) {
 		for {
 			var m pb.SubscribeTopicEventsResponse
 			if err := st.Recv(&m); err != nil {
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					t.Error(err)
 				}
 				break
@@ -226,8 +227,16 @@ func TestSubscribeTopicEvents(t *testing.T) {
 
 // app is a program that Layotto's API calls back.
 type app struct {
-	seen   *journal
-	answer func(*pb.TopicEventRequest) (pb.TopicEventResponse_TopicEventResponseStatus, error)
+	seen *journal
+	mu   sync.Mutex
+	says func(*pb.TopicEventRequest) (pb.TopicEventResponse_TopicEventResponseStatus, error)
+}
+
+// answers has events answered by a func from now on.
+func (a *app) answers(says func(*pb.TopicEventRequest) (pb.TopicEventResponse_TopicEventResponseStatus, error)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.says = says
 }
 
 func (a *app) server() *grpc.Server {
@@ -237,7 +246,10 @@ func (a *app) server() *grpc.Server {
 		}),
 		pb.MethodAppCallbackOnTopicEvent: grpc.Unary(func(_ *grpc.Call, in *pb.TopicEventRequest) (*pb.TopicEventResponse, error) {
 			a.seen.add(fmt.Sprintf("%s %s %s %s %s %s %s %s %v", in.Id, in.Source, in.Type, in.SpecVersion, in.DataContentType, in.Topic, in.PubsubName, in.Data, in.Metadata))
-			status, err := a.answer(in)
+			a.mu.Lock()
+			says := a.says
+			a.mu.Unlock()
+			status, err := says(in)
 			if err != nil {
 				return nil, err
 			}
@@ -278,21 +290,21 @@ func TestCallback(t *testing.T) {
 			{0, grpc.NewStatus(loam.Internal, "ouch"), true, false},
 			{0, grpc.NewStatus(loam.Unimplemented, "no such handler"), true, true},
 		} {
-			a.answer = func(*pb.TopicEventRequest) (pb.TopicEventResponse_TopicEventResponseStatus, error) {
+			a.answers(func(*pb.TopicEventRequest) (pb.TopicEventResponse_TopicEventResponseStatus, error) {
 				return try.status, try.err
-			}
+			})
 			err := c.Deliver(ctx, to, e, 1)
 			var d drop
 			if (err != nil) != try.fails || errors.As(err, &d) && d.Drop() != try.drops || !errors.As(err, &d) && try.drops {
 				t.Errorf("status %d, %v: it is %v", try.status, try.err, err)
 			}
 		}
-		a.answer = func(in *pb.TopicEventRequest) (pb.TopicEventResponse_TopicEventResponseStatus, error) {
+		a.answers(func(in *pb.TopicEventRequest) (pb.TopicEventResponse_TopicEventResponseStatus, error) {
 			if in.Id == "8" {
 				return pb.TopicEventResponse_RETRY, nil
 			}
 			return pb.TopicEventResponse_SUCCESS, nil
-		}
+		})
 		other := e
 		other.ID = "8"
 		if errs := c.DeliverBulk(ctx, to, []loam.Event{e, other, e}); len(errs) != 3 || errs[0] != nil || errs[1] == nil || errs[2] != nil {

@@ -2,6 +2,7 @@ package layotto
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 
@@ -48,7 +49,7 @@ func download(c *grpc.Call, body io.ReadCloser, send func(chunk []byte) error) (
 		}
 		if err != nil {
 			await(c, func(context.Context) { _ = body.Close() })
-			if err == io.EOF || err == io.ErrUnexpectedEOF {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 				return nil
 			}
 			return because(err, "get file fail,err: ")
@@ -60,7 +61,7 @@ func (a *API) putFile(in *grpc.Stream) (*pb.Empty, error) {
 	c := &in.Call
 	var first pb.PutFileRequest
 	if err := in.Recv(&first); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil, invalid("a file came without a message that says which")
 		}
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/md5"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -27,7 +28,7 @@ func (w *world) send(t testing.TB, method string, out grpc.Message, messages ...
 		}
 		st.CloseSend()
 		if err = st.Recv(out); err == nil {
-			if end := st.Recv(out); end != io.EOF {
+			if end := st.Recv(out); !errors.Is(end, io.EOF) {
 				err = end
 			}
 		}
@@ -55,7 +56,7 @@ func receive[T any, P interface {
 			}
 			take(m)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = nil
 		}
 	})

@@ -3,6 +3,7 @@ package layotto_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -283,8 +284,11 @@ func TestConfiguration(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	begun, over := make(chan struct{}), make(chan error, 1)
-	go w.do(t, func(req *loam.Request) {
-		context.AfterFunc(ctx, req.Task().Cancel)
+	w.Go(func(task loam.Task) {
+		req := new(loam.Request)
+		req.Begin(task)
+		defer req.End()
+		context.AfterFunc(ctx, task.Cancel)
 		st := w.client.Open(req, pb.MethodRuntimeSubscribeConfiguration)
 		defer st.Close()
 		for _, group := range []string{"", "g"} {
@@ -330,7 +334,7 @@ func TestConfiguration(t *testing.T) {
 		st := w.client.Open(req, pb.MethodRuntimeSubscribeConfiguration)
 		defer st.Close()
 		st.CloseSend()
-		if err := st.Recv(&pb.SubscribeConfigurationResponse{}); err != io.EOF {
+		if err := st.Recv(&pb.SubscribeConfigurationResponse{}); !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 	})

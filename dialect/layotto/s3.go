@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -242,7 +243,7 @@ func (a *API) putObject(st *grpc.Stream) (*pb.PutObjectOutput, error) {
 // first receives the message that says what a stream is about.
 func first(st *grpc.Stream, m grpc.Message) error {
 	err := st.Recv(m)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return invalid("the stream came without a message that says what it is about")
 	}
 	return err
