@@ -155,7 +155,7 @@ func (l *loop) takeTurns() {
 
 // yieldTime is for how long those run that yielded, before the loop looks at its sockets again: many that compute must
 // not make the others wait for all of them.
-const yieldTime = int64(100 * time.Microsecond)
+const yieldTime = int64(60 * time.Microsecond)
 
 // takeYielded goes on with those that yielded, first come first served, for as long as there is time. At least one runs.
 func (l *loop) takeYielded() {

@@ -181,7 +181,7 @@ func (i *instance) close() {
 // What a slice is.
 const (
 	sliceFuel = rewrite.MinFuel        // units after which the clock is looked at
-	sliceTime = 200 * time.Microsecond // after which others run
+	sliceTime = 80 * time.Microsecond // after which others run
 	maxStack  = 8 << 20                // bytes
 	deepStack = 256 << 10              // bytes; the engine never gives a stack back
 )
