@@ -20,7 +20,7 @@ func (a *API) provider(name string) (*crypto.Crypto, error) {
 	if err == nil {
 		return p, nil
 	}
-	f := a.missing("crypto", err, errCryptoNotConfigured, errCryptoNotFound, "crypto provider "+name, nil).(*failure)
+	f := a.missing("crypto", err, errCryptoNotConfigured, errCryptoNotFound, "crypto provider "+name, nil)
 	switch {
 	case f.tag == errCryptoNotFound.tag:
 		f.message = "crypto provider " + name + " not found"

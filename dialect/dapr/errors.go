@@ -48,7 +48,6 @@ var (
 	errStateTooMany       = kind{tag: "ERR_STATE_STORE_TOO_MANY_TRANSACTIONS", reason: "DAPR_STATE_TOO_MANY_TRANSACTIONS", status: http.StatusBadRequest, code: loam.InvalidArgument}
 	errStateNoQuery       = kind{tag: "ERR_STATE_STORE_NOT_SUPPORTED", reason: "DAPR_STATE_QUERYING_NOT_SUPPORTED", status: http.StatusInternalServerError, code: loam.Internal}
 	errStateQuery         = kind{tag: "ERR_STATE_QUERY", reason: "DAPR_STATE_QUERY_FAILED", status: http.StatusInternalServerError, code: loam.Internal}
-	errOutbox             = kind{tag: "ERR_PUBLISH_OUTBOX", reason: "DAPR_PUBSUB_OUTBOX", status: http.StatusInternalServerError, code: loam.Internal}
 
 	// Publish and subscribe.
 	errPubsubEmpty         = kind{tag: "ERR_PUBSUB_EMPTY", reason: "DAPR_PUBSUB_NAME_EMPTY", status: http.StatusNotFound, code: loam.InvalidArgument}

@@ -2,6 +2,7 @@ package dapr
 
 import (
 	"crypto/subtle"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -204,7 +205,7 @@ func concurrency(c pb.StateOptions_StateConcurrency) string {
 // grpcStore finds a state component. Over gRPC the error does not name the app.
 func (a *API) grpcStore(name string) (stateStore, error) {
 	s, err := a.state(name)
-	if f, ok := err.(*failure); ok {
+	if f, ok := errors.AsType[*failure](err); ok {
 		f.info = nil
 	}
 	return s, err

@@ -259,6 +259,9 @@ func (r *answer) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Whole is the body that is left.
+func (r *answer) Whole() []byte { return r.data }
+
 // Close gives the answer back. Only the body's reader calls it, once.
 func (r *answer) Close() error {
 	r.data, r.field = nil, [6]loam.Field{}

@@ -3,6 +3,7 @@ package dapr
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +23,7 @@ func (a *API) locker(store, resource, owner string) (*lock.Locker, error) {
 	}
 	l, err := a.opts.Capabilities.Lock(store)
 	if err != nil {
-		f := a.missing("lock", err, errLockNotConfigured, errLockNotFound, "lock store "+store, nil).(*failure)
+		f := a.missing("lock", err, errLockNotConfigured, errLockNotFound, "lock store "+store, nil)
 		switch {
 		case f.tag == errLockNotFound.tag:
 			f.message = "lock store " + store + " not found"
@@ -45,7 +46,7 @@ func (a *API) tryLock(req *loam.Request, store, resource, owner string, seconds 
 			ok, err = l.TryLock(req.Context(), a.opts.App.Caller, resource, owner, time.Duration(seconds)*time.Second)
 		})
 	}
-	if f, is := err.(*failure); is {
+	if f, is := errors.AsType[*failure](err); is {
 		return false, f
 	}
 	if err != nil {
@@ -60,7 +61,7 @@ func (a *API) unlock(req *loam.Request, store, resource, owner string) (lock.Sta
 		await(req, func() { err = l.Unlock(req.Context(), a.opts.App.Caller, resource, owner) })
 	}
 	status := lock.StatusOf(err)
-	if f, is := err.(*failure); is {
+	if f, is := errors.AsType[*failure](err); is {
 		return status, f
 	}
 	if status == lock.InternalError {

@@ -11,7 +11,7 @@ func (a *API) secretStore(name string) (*secret.Store, error) {
 	if err == nil {
 		return s, nil
 	}
-	f := a.missing("secret", err, errSecretNotConfigured, errSecretNotFound, "secret store "+name, nil).(*failure)
+	f := a.missing("secret", err, errSecretNotConfigured, errSecretNotFound, "secret store "+name, nil)
 	switch {
 	case f.tag == errSecretNotFound.tag:
 		f.message = "failed finding secret store with key " + name

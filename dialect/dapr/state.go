@@ -51,7 +51,7 @@ func (a *API) getOne(req *loam.Request, s *stateStore, key, consistency string, 
 	if err == nil {
 		return it, nil
 	}
-	if f, ok := err.(*failure); ok {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return it, f
 	}
 	return it, errStateGet.caused(err, "fail to get %s from state store %s: %s", key, s.name, stateWords(err))
@@ -130,7 +130,7 @@ func (a *API) remove(req *loam.Request, s *stateStore, items []stateItem, bulk b
 
 // asFailure leaves a failure as it is, and has one made of any other error.
 func asFailure(err error, failed func(err error, words string) error) error {
-	if f, ok := err.(*failure); ok {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f
 	}
 	return failed(err, words(err))
@@ -146,16 +146,6 @@ func (s *stateStore) ops(items []stateItem, remove bool) ([]state.Op, error) {
 		}
 	}
 	return ops, nil
-}
-
-// component is what is told of a component of that name.
-func (a *API) component(capabilityName, name string) capability.Component {
-	for _, c := range a.opts.Capabilities.Components(a.opts.App.Caller) {
-		if c.Capability == capabilityName && c.Name == name {
-			return c
-		}
-	}
-	return capability.Component{Capability: capabilityName, Name: name}
 }
 
 // check tells whether a program's key may be one: none holds what stands behind its prefix.
@@ -219,7 +209,7 @@ func (a *API) transact(req *loam.Request, s *stateStore, writes []stateWrite) er
 	if err == nil {
 		awaitUnless(s.InstantWrites(), req, func(ctx context.Context) { err = s.Transact(ctx, a.opts.App.Caller, ops, traceOf(req.Header)) })
 	}
-	if f, ok := err.(*failure); ok {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f
 	}
 	if err != nil {
@@ -277,7 +267,7 @@ const ttlExpireTime = "ttlExpireTime"
 
 // missing makes the failure of a component that cannot be had: Dapr tells whether there is none of its kind at all, and
 // we whether it is there and did not open.
-func (a *API) missing(capabilityName string, err error, notConfigured, notFound kind, what string, info map[string]string) error {
+func (a *API) missing(capabilityName string, err error, notConfigured, notFound kind, what string, info map[string]string) *failure {
 	if loam.CodeOf(err) != loam.NotFound {
 		f := notConfigured.failure("%s is not available: %s", what, words(err))
 		f.code, f.info = loam.Unavailable, info

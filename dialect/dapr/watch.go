@@ -13,7 +13,7 @@ func (a *API) configuration(name string) (*config.Config, error) {
 	if err == nil {
 		return c, nil
 	}
-	f := a.missing("config", err, errConfigNotConfigured, errConfigNotFound, "configuration store "+name, nil).(*failure)
+	f := a.missing("config", err, errConfigNotConfigured, errConfigNotFound, "configuration store "+name, nil)
 	switch f.tag {
 	case errConfigNotFound.tag:
 		f.message = "configuration store " + name + " not found"
@@ -49,7 +49,7 @@ type jsonConfig struct {
 func configItems(items []config.Item) map[string]jsonConfig {
 	m := make(map[string]jsonConfig, len(items))
 	for _, it := range items {
-		m[it.Key] = jsonConfig{string(it.Value), it.Version, it.Metadata}
+		m[it.Key] = jsonConfig{it.Value, it.Version, it.Metadata}
 	}
 	return m
 }
