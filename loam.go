@@ -416,6 +416,22 @@ func matchName(names []string, name string) bool {
 	return false
 }
 
+// A Guard is what is done round a call that may fail: a bound on its time, further tries, a breaker. It calls do, perhaps
+// several times, perhaps never.
+type Guard func(ctx context.Context, do func(ctx context.Context) error) error
+
+// Guarded makes a call behind g; nil guards nothing.
+func Guarded[T any](ctx context.Context, g Guard, call func(ctx context.Context) (T, error)) (v T, err error) {
+	if g == nil {
+		return call(ctx)
+	}
+	err = g(ctx, func(ctx context.Context) (err error) {
+		v, err = call(ctx)
+		return err
+	})
+	return v, err
+}
+
 // A Method is one call of the capability API as every carrier hands it on: an encoded request message of api/ in,
 // an encoded response message out. A carrier resolves it by name once, then calls it.
 type Method func(ctx context.Context, caller *Caller, in []byte) ([]byte, error)

@@ -140,7 +140,7 @@ func (s *server) newAPI(p snapshot.API) (*api, error) {
 			ID: p.App, Caller: &caller, GRPC: strings.HasPrefix(p.Protocol, "grpc"),
 			APIToken: string(p.Token), AppToken: string(p.AppToken), MaxBody: p.MaxBody,
 		},
-		Capabilities: &view{s: s, app: p.App}, Engine: s.engine, Version: s.o.Version,
+		Capabilities: &view{s: s, app: p.App, guards: s.guards(p.Resiliency, func(r snapshot.ComponentResiliency) snapshot.Policy { return r.Outbound })}, Engine: s.engine, Version: s.o.Version,
 		Log: s.o.Log.With("app", p.App, "api", p.Dialect), Policies: s.appPolicies(p.Resiliency), Healthy: s.healthy, Shutdown: s.shutdown, SetLevel: s.o.SetLevel,
 	}
 	if p.Target {

@@ -133,11 +133,11 @@ func (s *server) apply(ctx context.Context, plan *snapshot.Plan) {
 	if s.o.Prepare != nil {
 		maps.Copy(s.failures, s.o.Prepare(ctx, plan))
 	}
-	oldComponents := s.applyComponents(ctx, plan)
-	s.applyTargets(ctx, plan)
 	s.keepMu.Lock()
 	s.keeping = map[string]any{}
 	s.keepMu.Unlock()
+	oldComponents := s.applyComponents(ctx, plan)
+	s.applyTargets(ctx, plan)
 	s.applyListeners(ctx, plan)
 	s.applyAPIs(ctx, plan)
 	s.keepMu.Lock()

@@ -31,6 +31,7 @@ type opened struct {
 // found is one of them.
 type found struct {
 	made any // nil: it did not open
+	bare any // made, without what resiliency puts round it
 	err  error
 	plan snapshot.Component
 	told capability.Component
@@ -41,8 +42,8 @@ func newOpened(plan []snapshot.Component) *opened {
 }
 
 // put enters a component. err beside what was made: a newer version did not open.
-func (o *opened) put(c snapshot.Component, made any, err error) {
-	f := &found{made: made, err: err, plan: c, told: capability.Component{
+func (o *opened) put(c snapshot.Component, made any, g *guard, err error) {
+	f := &found{made: guarded(made, g), bare: made, err: err, plan: c, told: capability.Component{
 		Name: c.Name, Capability: c.Capability, Type: c.Type, Version: cmp.Or(c.Version, "v1"), Settings: c.Settings, Err: err,
 	}}
 	if x, ok := made.(interface{ Features() []string }); ok {
@@ -64,15 +65,44 @@ func (o *opened) enter(f *found) {
 	o.all = append(o.all, f)
 }
 
-// only is what of it an app may find.
-func (o *opened) only(app string) *opened {
+// only is what of it an app may find, with what guards its calls.
+func (o *opened) only(app string, guards func(capability, name string) *guard) *opened {
 	mine := newOpened(nil)
 	for _, f := range o.all {
 		if len(f.plan.Scopes) == 0 || slices.Contains(f.plan.Scopes, app) {
+			if g := guards(f.plan.Capability, f.plan.Name); f.made != f.bare || g != nil {
+				f = &found{made: guarded(f.bare, g), bare: f.bare, err: f.err, plan: f.plan, told: f.told}
+			}
 			mine.enter(f)
 		}
 	}
 	return mine
+}
+
+// guarded puts a guard round what a component is asked. Files are streams: nothing is tried again of them.
+func guarded(made any, g *guard) any {
+	if g == nil {
+		return made
+	}
+	switch x := made.(type) {
+	case *state.Store:
+		return x.Guarded(g.do)
+	case *pubsub.Bus:
+		return x.Guarded(g.do)
+	case *lock.Locker:
+		return x.Guarded(g.do)
+	case *config.Config:
+		return x.Guarded(g.do)
+	case *sequence.Sequence:
+		return x.Guarded(g.do)
+	case *secret.Store:
+		return x.Guarded(g.do)
+	case *binding.Binding:
+		return x.Guarded(g.do)
+	case *crypto.Crypto:
+		return x.Guarded(g.do)
+	}
+	return made
 }
 
 // pick finds a component: NotFound where none of that name was declared, Unavailable where it did not open.
@@ -102,6 +132,7 @@ func find[T any](s *server, capability string) func(string) (T, error) {
 type view struct {
 	s       *server
 	app     string
+	guards  map[string]*guard // of outbound calls by component; those of a capability have a slash before its name
 	present atomic.Pointer[viewed]
 }
 
@@ -115,7 +146,12 @@ func (v *view) opened() *opened {
 	if p := v.present.Load(); p != nil && p.whole == whole {
 		return p.mine
 	}
-	mine := whole.only(v.app)
+	mine := whole.only(v.app, func(capability, name string) *guard {
+		if g, ok := v.guards[name]; ok {
+			return g
+		}
+		return v.guards["/"+capability]
+	})
 	v.present.Store(&viewed{whole, mine})
 	return mine
 }

@@ -90,7 +90,7 @@ func (s *server) applyComponents(ctx context.Context, plan *snapshot.Plan) map[c
 	set := newOpened(plan.Components)
 	for _, c := range plan.Components {
 		x := next[componentKey{c.Capability, c.Name}]
-		set.put(c, x.made, x.err)
+		set.put(c, x.made, s.guard(plan.Resiliency.Component(c.Capability, c.Name).Outbound), x.err)
 	}
 	s.open.Store(set)
 	return old

@@ -63,13 +63,7 @@ func (s *server) newRounds(life context.Context, p snapshot.API, caller *loam.Ca
 		s: s, plan: p, caller: caller, round: r, log: s.o.Log.With("app", p.App, "api", p.Dialect),
 		said: map[string]string{}, again: make(chan struct{}, 1), pause: make(chan chan struct{}), done: make(chan struct{}),
 	}
-	b.inbound = map[string]*guard{}
-	for name, r := range p.Resiliency.Components {
-		b.inbound[name] = s.guard(r.Inbound)
-	}
-	for capability, r := range p.Resiliency.Others {
-		b.inbound["/"+capability] = s.guard(r.Inbound)
-	}
+	b.inbound = s.guards(p.Resiliency, func(r snapshot.ComponentResiliency) snapshot.Policy { return r.Inbound })
 	go func() {
 		if before != nil && before.rounds != nil {
 			<-before.rounds.done
@@ -237,7 +231,7 @@ func (b *rounds) own() wanted {
 
 // relays publish what the app's transactions left for the outboxes of state components, whether the app is well or not.
 func (b *rounds) relays() (all []wanted) {
-	for _, f := range b.s.open.Load().only(b.plan.App).all {
+	for _, f := range b.s.open.Load().only(b.plan.App, unguarded).all {
 		store, ok := f.made.(*state.Store)
 		if !ok || !store.HasOutbox() {
 			continue
@@ -262,7 +256,7 @@ func (b *rounds) wanted(w *wishes) (all []wanted) {
 	b.mu.Lock()
 	declared := b.declared
 	b.mu.Unlock()
-	open := b.s.open.Load().only(b.plan.App)
+	open := b.s.open.Load().only(b.plan.App, unguarded)
 	subscribe := func(kind string, sub event.Subscription, o pubsub.Options) {
 		key := sub.Component + "\x00" + sub.Topic
 		if seen[key] {

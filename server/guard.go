@@ -1,7 +1,9 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -22,6 +24,22 @@ func (s *server) guard(p snapshot.Policy) *guard {
 	return &guard{s.policies(p, nil)}
 }
 
+// guards makes those of all components that resiliency says something of, by name; those of a capability have a slash before
+// its name.
+func (s *server) guards(r snapshot.Resiliency, of func(snapshot.ComponentResiliency) snapshot.Policy) map[string]*guard {
+	all := map[string]*guard{}
+	for name, c := range r.Components {
+		all[name] = s.guard(of(c))
+	}
+	for capability, c := range r.Others {
+		all["/"+capability] = s.guard(of(c))
+	}
+	return all
+}
+
+// unguarded is for who only looks what there is.
+func unguarded(string, string) *guard { return nil }
+
 // done is the answer of something that was done.
 var done = loam.Response{Status: http.StatusOK}
 
@@ -33,14 +51,33 @@ func (g *guard) do(ctx context.Context, fn func(ctx context.Context) error) erro
 	req := loam.NewRequest(ctx)
 	defer req.Release()
 	req.Method, req.Scheme, req.Authority, req.Path = http.MethodGet, "http", "component", "/"
+	var permanent error
 	_, err := g.policy(loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
-		if err := fn(req.Context()); err != nil {
+		switch err := fn(req.Context()); {
+		case err == nil:
+		case mends(err):
 			return nil, err
+		default:
+			permanent = err
 		}
 		res := done
 		return &res, nil
 	})).Serve(req)
-	return err
+	return cmp.Or(err, permanent)
+}
+
+// mends tells whether another try may do what one failed to: nobody asked for too much, nothing is missing, and no app said
+// that it does not want it again.
+func mends(err error) bool {
+	var dropped interface{ Drop() bool }
+	if errors.As(err, &dropped) && dropped.Drop() {
+		return false
+	}
+	switch loam.CodeOf(err) {
+	case loam.Unavailable, loam.DeadlineExceeded, loam.Internal, loam.Unknown, loam.ResourceExhausted, loam.DataLoss:
+		return true
+	}
+	return false
 }
 
 // otherPolicies is what holds for calls to an app that resiliency does not name. Each app has a breaker of its own.

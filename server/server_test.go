@@ -19,6 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
 	"github.com/loam-run/loam/component/local"
 	"github.com/loam-run/loam/component/memory"
@@ -36,7 +37,7 @@ type running struct {
 	stop     func() error
 }
 
-func start(t *testing.T, yaml string) *running {
+func start(t *testing.T, yaml string, more ...loam.Factory) *running {
 	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -53,7 +54,7 @@ func start(t *testing.T, yaml string) *running {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- Run(ctx, Options{
-			Provider: file.New([]string{r.file}), Factories: slices.Concat(sqlite.New().Factories(), memory.New().Factories(), local.Factories()),
+			Provider: file.New([]string{r.file}), Factories: slices.Concat(sqlite.New().Factories(), memory.New().Factories(), local.Factories(), more),
 			DataDir: filepath.Join(dir, "data"), Version: "test", Address: address, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 			Grace: 10 * time.Second, Changed: func(s admin.Status) { r.statuses <- s },
 		})

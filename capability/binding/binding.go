@@ -26,10 +26,18 @@ const (
 type Binding struct {
 	name   string
 	driver Driver
+	guard  loam.Guard
 }
 
 // New makes a Binding of the component called name.
-func New(name string, d Driver) *Binding { return &Binding{name, d} }
+func New(name string, d Driver) *Binding { return &Binding{name: name, driver: d} }
+
+// Guarded is the binding with g round every call of the component, but for those that last.
+func (b *Binding) Guarded(g loam.Guard) *Binding {
+	made := *b
+	made.guard = g
+	return &made
+}
 
 // Output tells whether it can be invoked.
 func (b *Binding) Output() bool { _, ok := b.driver.(Output); return ok }
@@ -68,7 +76,7 @@ func (b *Binding) Invoke(ctx context.Context, caller *loam.Caller, r Request) (R
 		return Response{}, loam.Errorf(loam.InvalidArgument, op, "the component takes %s", strings.Join(known, ", "))
 	}
 	r.Operation = name
-	resp, err := out.Invoke(ctx, r)
+	resp, err := loam.Guarded(ctx, b.guard, func(ctx context.Context) (Response, error) { return out.Invoke(ctx, r) })
 	if err != nil {
 		return resp, &loam.Error{Code: loam.CodeOf(err), Op: op, Err: err, Hint: loam.HintOf(err)}
 	}

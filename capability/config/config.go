@@ -22,17 +22,25 @@ const (
 type Config struct {
 	name   string
 	driver Driver
+	guard  loam.Guard
 }
 
 // New makes a Config of the component called name.
-func New(name string, d Driver) *Config { return &Config{name, d} }
+func New(name string, d Driver) *Config { return &Config{name: name, driver: d} }
+
+// Guarded is the configuration with g round every call of the component, but for those that last.
+func (c *Config) Guarded(g loam.Guard) *Config {
+	made := *c
+	made.guard = g
+	return &made
+}
 
 // Get returns the items of those keys that are there; with no keys, all that the caller may read.
 func (c *Config) Get(ctx context.Context, caller *loam.Caller, keys []string) ([]Item, error) {
 	if err := c.check(caller, keys, false); err != nil {
 		return nil, err
 	}
-	items, err := c.driver.Get(ctx, keys)
+	items, err := loam.Guarded(ctx, c.guard, func(ctx context.Context) ([]Item, error) { return c.driver.Get(ctx, keys) })
 	if len(keys) == 0 {
 		items = slices.DeleteFunc(items, func(it Item) bool { return c.unreadable(caller, it) })
 	}

@@ -26,10 +26,18 @@ const (
 type Crypto struct {
 	name   string
 	driver Driver
+	guard  loam.Guard
 }
 
 // New makes a Crypto of the component called name.
-func New(name string, d Driver) *Crypto { return &Crypto{name, d} }
+func New(name string, d Driver) *Crypto { return &Crypto{name: name, driver: d} }
+
+// Guarded is the component with g round every call of the component, but for those that last.
+func (c *Crypto) Guarded(g loam.Guard) *Crypto {
+	made := *c
+	made.guard = g
+	return &made
+}
 
 // A Format is how a public key is written.
 type Format uint8
@@ -46,7 +54,7 @@ func (c *Crypto) PublicKey(ctx context.Context, caller *loam.Caller, name string
 	if err != nil {
 		return "", err
 	}
-	key, err := c.driver.PublicKey(ctx, name)
+	key, err := loam.Guarded(ctx, c.guard, func(ctx context.Context) (crypto.PublicKey, error) { return c.driver.PublicKey(ctx, name) })
 	if err != nil {
 		return "", wrap(op, err)
 	}
@@ -75,7 +83,10 @@ func (c *Crypto) Encrypt(ctx context.Context, caller *loam.Caller, p Params, pla
 	if err != nil {
 		return nil, nil, err
 	}
-	ciphertext, tag, err = c.driver.Encrypt(ctx, p, plaintext)
+	err = c.do(ctx, func(ctx context.Context) (err error) {
+		ciphertext, tag, err = c.driver.Encrypt(ctx, p, plaintext)
+		return err
+	})
 	return ciphertext, tag, wrap(op, err)
 }
 
@@ -85,7 +96,7 @@ func (c *Crypto) Decrypt(ctx context.Context, caller *loam.Caller, p Params, cip
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := c.driver.Decrypt(ctx, p, ciphertext, tag)
+	plaintext, err := loam.Guarded(ctx, c.guard, func(ctx context.Context) ([]byte, error) { return c.driver.Decrypt(ctx, p, ciphertext, tag) })
 	return plaintext, wrap(op, err)
 }
 
@@ -95,7 +106,10 @@ func (c *Crypto) Wrap(ctx context.Context, caller *loam.Caller, p Params, key []
 	if err != nil {
 		return nil, nil, err
 	}
-	wrapped, tag, err = c.driver.Wrap(ctx, p, key)
+	err = c.do(ctx, func(ctx context.Context) (err error) {
+		wrapped, tag, err = c.driver.Wrap(ctx, p, key)
+		return err
+	})
 	return wrapped, tag, wrap(op, err)
 }
 
@@ -105,7 +119,7 @@ func (c *Crypto) Unwrap(ctx context.Context, caller *loam.Caller, p Params, wrap
 	if err != nil {
 		return nil, err
 	}
-	key, err := c.driver.Unwrap(ctx, p, wrapped, tag)
+	key, err := loam.Guarded(ctx, c.guard, func(ctx context.Context) ([]byte, error) { return c.driver.Unwrap(ctx, p, wrapped, tag) })
 	return key, wrap(op, err)
 }
 
@@ -115,7 +129,7 @@ func (c *Crypto) Sign(ctx context.Context, caller *loam.Caller, p Params, digest
 	if err != nil {
 		return nil, err
 	}
-	signature, err := c.driver.Sign(ctx, p, digest)
+	signature, err := loam.Guarded(ctx, c.guard, func(ctx context.Context) ([]byte, error) { return c.driver.Sign(ctx, p, digest) })
 	return signature, wrap(op, err)
 }
 
@@ -125,7 +139,7 @@ func (c *Crypto) Verify(ctx context.Context, caller *loam.Caller, p Params, dige
 	if err != nil {
 		return false, err
 	}
-	good, err := c.driver.Verify(ctx, p, digest, signature)
+	good, err := loam.Guarded(ctx, c.guard, func(ctx context.Context) (bool, error) { return c.driver.Verify(ctx, p, digest, signature) })
 	return good, wrap(op, err)
 }
 
@@ -160,4 +174,11 @@ func wrap(op string, err error) error {
 		return nil
 	}
 	return &loam.Error{Code: loam.CodeOf(err), Op: op, Err: err, Hint: loam.HintOf(err)}
+}
+
+func (c *Crypto) do(ctx context.Context, call func(ctx context.Context) error) error {
+	if c.guard == nil {
+		return call(ctx)
+	}
+	return c.guard(ctx, call)
 }

@@ -24,6 +24,7 @@ type Locker struct {
 	plain    bool   // names must not hold keys.Separator
 	settings map[string]string
 	views    *keys.Views[Locker]
+	guard    loam.Guard
 }
 
 // New makes a Locker of the component called name, without settings.
@@ -37,6 +38,14 @@ func Open(name string, d Driver, settings map[string]string) (*Locker, error) {
 	l.settings = settings
 	_, err := keys.Prefix(settings, name, "", "")
 	return l, err
+}
+
+// Guarded is the locker with g round every call of the component, but for those that last.
+func (l *Locker) Guarded(g loam.Guard) *Locker {
+	made := *l
+	made.guard = g
+	made.views = &keys.Views[Locker]{}
+	return &made
 }
 
 // For is the locker as an app's API finds it: the names of the app's locks begin with head, which is the dialect's (Dapr's
@@ -61,7 +70,7 @@ func (l *Locker) TryLock(ctx context.Context, caller *loam.Caller, name, owner s
 	if err := checkTTL(name, ttl); err != nil {
 		return false, err
 	}
-	return l.driver.TryLock(ctx, l.prefix+name, owner, ttl)
+	return loam.Guarded(ctx, l.guard, func(ctx context.Context) (bool, error) { return l.driver.TryLock(ctx, l.prefix+name, owner, ttl) })
 }
 
 // Renew puts a lock's end ttl from now. NotFound: nobody holds it; PermissionDenied: another owner does.

@@ -38,6 +38,7 @@ type Bus struct {
 	name   string
 	driver Driver
 	scopes *scopes // nil: none
+	guard  loam.Guard
 }
 
 // New makes a Bus of the component called name, without settings.
@@ -50,7 +51,14 @@ func Open(name string, d Driver, settings map[string]string) (*Bus, error) {
 	if err != nil {
 		return nil, &loam.Error{Code: loam.InvalidArgument, Op: "component " + strconv.Quote(name), Err: err}
 	}
-	return &Bus{name, d, scopes}, nil
+	return &Bus{name: name, driver: d, scopes: scopes}, nil
+}
+
+// Guarded is the bus with g round every call of the component, but for those that last.
+func (b *Bus) Guarded(g loam.Guard) *Bus {
+	made := *b
+	made.guard = g
+	return &made
 }
 
 // PubsubDriver is the component's driver, for a state component that can publish in its own commit.
@@ -145,7 +153,14 @@ func (b *Bus) Publish(ctx context.Context, caller *loam.Caller, events []loam.Ev
 	if err := b.Prepare(caller, events); err != nil {
 		return err
 	}
-	return b.driver.Publish(ctx, events)
+	return b.publish(ctx, events)
+}
+
+func (b *Bus) publish(ctx context.Context, events []loam.Event) error {
+	if b.guard == nil {
+		return b.driver.Publish(ctx, events)
+	}
+	return b.guard(ctx, func(ctx context.Context) error { return b.driver.Publish(ctx, events) })
 }
 
 // PublishEach publishes each of the events for itself, as far as it may be: those that may not go keep no other back. nil:
@@ -166,7 +181,7 @@ func (b *Bus) PublishEach(ctx context.Context, caller *loam.Caller, events []loa
 		}
 	}
 	if len(good) > 0 {
-		if err := b.driver.Publish(ctx, good); err != nil {
+		if err := b.publish(ctx, good); err != nil {
 			for _, i := range at {
 				errs[i] = err
 			}
@@ -181,7 +196,7 @@ func (b *Bus) PublishEach(ctx context.Context, caller *loam.Caller, events []loa
 
 // Forward publishes what no caller asks for (what was configured, such as an outbox): complete events, all or none.
 func (b *Bus) Forward(ctx context.Context, events []loam.Event) error {
-	return b.driver.Publish(ctx, events)
+	return b.publish(ctx, events)
 }
 
 // reserved are CloudEvents' own attributes, and those that carriers add: an extension of that name would be taken for it.

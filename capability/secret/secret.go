@@ -22,10 +22,18 @@ const (
 type Store struct {
 	name   string
 	driver Driver
+	guard  loam.Guard
 }
 
 // New makes a Store of the component called name.
-func New(name string, d Driver) *Store { return &Store{name, d} }
+func New(name string, d Driver) *Store { return &Store{name: name, driver: d} }
+
+// Guarded is the store with g round every call of the component, but for those that last.
+func (s *Store) Guarded(g loam.Guard) *Store {
+	made := *s
+	made.guard = g
+	return &made
+}
 
 // Get returns the secret of that name. Its bytes are the caller's; errors never hold them.
 func (s *Store) Get(ctx context.Context, caller *loam.Caller, name string) ([]byte, error) {
@@ -33,7 +41,7 @@ func (s *Store) Get(ctx context.Context, caller *loam.Caller, name string) ([]by
 	if err != nil {
 		return nil, err
 	}
-	value, err := s.driver.Get(ctx, name)
+	value, err := loam.Guarded(ctx, s.guard, func(ctx context.Context) ([]byte, error) { return s.driver.Get(ctx, name) })
 	if err != nil {
 		return nil, wrap(op, err)
 	}
@@ -48,13 +56,13 @@ func (s *Store) GetFields(ctx context.Context, caller *loam.Caller, name string,
 		return nil, err
 	}
 	if f, ok := s.driver.(Fielded); ok {
-		fields, err := f.GetFields(ctx, name, metadata)
+		fields, err := loam.Guarded(ctx, s.guard, func(ctx context.Context) (map[string]string, error) { return f.GetFields(ctx, name, metadata) })
 		if err != nil {
 			return nil, wrap(op, err)
 		}
 		return fields, checkSize(op, sizeOf(fields))
 	}
-	value, err := s.driver.Get(ctx, name)
+	value, err := loam.Guarded(ctx, s.guard, func(ctx context.Context) ([]byte, error) { return s.driver.Get(ctx, name) })
 	if err != nil {
 		return nil, wrap(op, err)
 	}
@@ -69,7 +77,7 @@ func (s *Store) GetAll(ctx context.Context, caller *loam.Caller, metadata map[st
 	if !ok {
 		return nil, loam.Errorf(loam.Unimplemented, op, "component %q does not tell which secrets it has", s.name)
 	}
-	all, err := l.GetAll(ctx, metadata)
+	all, err := loam.Guarded(ctx, s.guard, func(ctx context.Context) (map[string]map[string]string, error) { return l.GetAll(ctx, metadata) })
 	if err != nil {
 		return nil, wrap(op, err)
 	}

@@ -22,6 +22,7 @@ type Sequence struct {
 	plain    bool   // keys must not hold keys.Separator
 	settings map[string]string
 	views    *keys.Views[Sequence]
+	guard    loam.Guard
 }
 
 // New makes a Sequence of the component called name, without settings.
@@ -36,6 +37,14 @@ func Open(name string, d Driver, settings map[string]string) (*Sequence, error) 
 	s.settings = settings
 	_, err := keys.Prefix(settings, name, "", "")
 	return s, err
+}
+
+// Guarded is the sequence with g round every call of the component, but for those that last.
+func (s *Sequence) Guarded(g loam.Guard) *Sequence {
+	made := *s
+	made.guard = g
+	made.views = &keys.Views[Sequence]{}
+	return &made
 }
 
 // For is the sequence as an app's API finds it: its keys begin with head, which is the dialect's (Layotto's is
@@ -58,7 +67,7 @@ func (s *Sequence) Next(ctx context.Context, caller *loam.Caller, key string, co
 	if err := s.check(caller, key, count); err != nil {
 		return 0, err
 	}
-	return s.driver.Next(ctx, s.prefix+key, count)
+	return loam.Guarded(ctx, s.guard, func(ctx context.Context) (int64, error) { return s.driver.Next(ctx, s.prefix+key, count) })
 }
 
 // NextWeak is Next where numbers need only be unique and grow in the long run (Layotto's WEAK), which costs some drivers
@@ -70,7 +79,7 @@ func (s *Sequence) NextWeak(ctx context.Context, caller *loam.Caller, key string
 	if w, ok := s.driver.(Weak); ok {
 		return w.NextWeak(ctx, s.prefix+key, count)
 	}
-	return s.driver.Next(ctx, s.prefix+key, count)
+	return loam.Guarded(ctx, s.guard, func(ctx context.Context) (int64, error) { return s.driver.Next(ctx, s.prefix+key, count) })
 }
 
 func (s *Sequence) check(caller *loam.Caller, key string, count int64) error {

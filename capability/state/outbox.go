@@ -97,7 +97,7 @@ func (s *Store) Transact(ctx context.Context, caller *loam.Caller, ops []Op, tra
 	}
 	if len(events) == 0 {
 		if len(ops) > 0 {
-			_, err = s.driver.Apply(ctx, ops)
+			_, err = s.apply(ctx, ops)
 		}
 		return err
 	}
@@ -134,7 +134,7 @@ func (o *outbox) viaRecords(ctx context.Context, s *Store, app string, ops []Op,
 	}
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	_, err = s.driver.Apply(ctx, ops)
+	_, err = s.apply(ctx, ops)
 	if err != nil && refused(err) {
 		o.refuse(events)
 	}
@@ -256,7 +256,7 @@ func (o *outbox) relay(ctx context.Context, s *Store, e loam.Event) error {
 	if !strings.HasPrefix(e.ID, "outbox-") {
 		return discarded{fmt.Errorf("event %q is no record of an outbox", e.ID)}
 	}
-	items, err := s.driver.Get(ctx, []string{e.ID})
+	items, err := s.read(ctx, []string{e.ID})
 	if err != nil {
 		return err
 	}
@@ -282,7 +282,7 @@ func (o *outbox) relay(ctx context.Context, s *Store, e loam.Event) error {
 	if err := bus.Forward(ctx, []loam.Event{e}); err != nil {
 		return err
 	}
-	_, err = s.driver.Apply(ctx, []Op{{Delete: true, Key: e.ID}})
+	_, err = s.apply(ctx, []Op{{Delete: true, Key: e.ID}})
 	return err
 }
 

@@ -50,6 +50,7 @@ type Store struct {
 	crypt     *crypt  // nil: values are stored as they are
 	outbox    *outbox // nil: there is none
 	views     *keys.Views[Store]
+	guard     loam.Guard // nil: calls of the driver go to it as they are
 }
 
 // New makes a Store of the component called name, without settings.
@@ -82,6 +83,28 @@ func Open(name string, d Driver, o Options) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Guarded is the store with g round every call of the component.
+func (s *Store) Guarded(g loam.Guard) *Store {
+	made := *s
+	made.guard, made.instant, made.views = g, false, &keys.Views[Store]{}
+	return &made
+}
+
+// read and apply ask the driver, behind the guard where there is one.
+func (s *Store) read(ctx context.Context, keys []string) ([]Item, error) {
+	if s.guard == nil {
+		return s.driver.Get(ctx, keys)
+	}
+	return loam.Guarded(ctx, s.guard, func(ctx context.Context) ([]Item, error) { return s.driver.Get(ctx, keys) })
+}
+
+func (s *Store) apply(ctx context.Context, ops []Op) ([]string, error) {
+	if s.guard == nil {
+		return s.driver.Apply(ctx, ops)
+	}
+	return loam.Guarded(ctx, s.guard, func(ctx context.Context) ([]string, error) { return s.driver.Apply(ctx, ops) })
 }
 
 // For is the store as an app's API finds it: the app's keys begin with what keyPrefix says, of which the app sees nothing.
@@ -148,11 +171,14 @@ func (s *Store) GetOne(ctx context.Context, caller *loam.Caller, key string, o G
 }
 
 func (s *Store) getOne(ctx context.Context, key string, o GetOptions) (it Item, err error) {
-	if s.getter != nil {
+	switch {
+	case s.getter != nil && s.guard == nil:
 		it, err = s.getter.GetOne(ctx, s.prefix+key, o)
-	} else {
+	case s.getter != nil:
+		it, err = loam.Guarded(ctx, s.guard, func(ctx context.Context) (Item, error) { return s.getter.GetOne(ctx, s.prefix+key, o) })
+	default:
 		var items []Item
-		if items, err = s.driver.Get(ctx, []string{s.prefix + key}); err == nil {
+		if items, err = s.read(ctx, []string{s.prefix + key}); err == nil {
 			it = items[0]
 		}
 	}
@@ -184,7 +210,7 @@ func (s *Store) get(ctx context.Context, keys []string) ([]Item, error) {
 		}
 		keys = whole
 	}
-	items, err := s.driver.Get(ctx, keys)
+	items, err := s.read(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +326,7 @@ func (s *Store) List(ctx context.Context, caller *loam.Caller, prefix, after str
 	if after != "" {
 		after = s.prefix + after
 	}
-	items, err := l.List(ctx, s.prefix+prefix, after, limit)
+	items, err := loam.Guarded(ctx, s.guard, func(ctx context.Context) ([]Item, error) { return l.List(ctx, s.prefix+prefix, after, limit) })
 	if err != nil {
 		return nil, err
 	}
@@ -319,7 +345,7 @@ func (s *Store) Query(ctx context.Context, caller *loam.Caller, q *Query) (Page,
 	case s.crypt != nil:
 		return Page{}, loam.Errorf(loam.FailedPrecondition, "state.Query", "component %q encrypts what it stores: nothing can be looked for in it", s.name)
 	}
-	page, err := d.Query(ctx, s.prefix, q)
+	page, err := loam.Guarded(ctx, s.guard, func(ctx context.Context) (Page, error) { return d.Query(ctx, s.prefix, q) })
 	if err != nil {
 		return Page{}, err
 	}
@@ -343,7 +369,7 @@ func (s *Store) Apply(ctx context.Context, caller *loam.Caller, ops []Op, bus Bu
 		return nil, err
 	}
 	if len(events) == 0 {
-		return s.driver.Apply(ctx, ops)
+		return s.apply(ctx, ops)
 	}
 	o, ok := s.driver.(Outbox)
 	if !ok || bus == nil || !o.SharesCommit(bus.PubsubDriver()) {
@@ -356,7 +382,9 @@ func (s *Store) Apply(ctx context.Context, caller *loam.Caller, ops []Op, bus Bu
 	if err := bus.Prepare(caller, events); err != nil {
 		return nil, err
 	}
-	return o.ApplyAndPublish(ctx, ops, bus.PubsubDriver(), events)
+	return loam.Guarded(ctx, s.guard, func(ctx context.Context) ([]string, error) {
+		return o.ApplyAndPublish(ctx, ops, bus.PubsubDriver(), events)
+	})
 }
 
 // checkTransaction tells whether the caller may do these ops together.
@@ -459,7 +487,7 @@ func (s *Store) Write(ctx context.Context, caller *loam.Caller, ops []Op) []erro
 		return done()
 	}
 	if len(good) <= s.MaxTransaction() {
-		_, err := s.driver.Apply(ctx, good)
+		_, err := s.apply(ctx, good)
 		switch {
 		case err == nil:
 			return done()
@@ -471,7 +499,7 @@ func (s *Store) Write(ctx context.Context, caller *loam.Caller, ops []Op) []erro
 		}
 	}
 	for i := range good {
-		if _, err := s.driver.Apply(ctx, good[i:i+1]); err != nil {
+		if _, err := s.apply(ctx, good[i:i+1]); err != nil {
 			errs[at[i]], failed = err, true
 		}
 	}
@@ -485,7 +513,7 @@ func (s *Store) write(ctx context.Context, caller *loam.Caller, op []Op) error {
 	}
 	op, err := s.conceal(op)
 	if err == nil {
-		_, err = s.driver.Apply(ctx, op)
+		_, err = s.apply(ctx, op)
 	}
 	return err
 }
