@@ -363,10 +363,13 @@ func (a *API) invoke(req *loam.Request, id string) (*loam.Response, error) {
 	if len(id) > maxID {
 		return nil, loam.Errorf(loam.InvalidArgument, "invoke", "an app id takes 1 to %d bytes", maxID)
 	}
-	if !strings.Contains(id, "://") {
-		if err := a.opts.App.Caller.Check("invoke", invoke.Component, id, true); err != nil {
-			return nil, err
-		}
+	capability, name := "invoke", id
+	if _, host, ok := strings.Cut(id, "://"); ok { // outside: a grant of the capability http names the host
+		capability = "http"
+		name, _, _ = strings.Cut(host, "/")
+	}
+	if err := a.opts.App.Caller.Check(capability, invoke.Component, name, true); err != nil {
+		return nil, err
 	}
 	t, err := a.callee(id)
 	if err != nil {

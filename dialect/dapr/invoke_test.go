@@ -289,7 +289,9 @@ func TestInvokeErrors(t *testing.T) {
 	f.start("denies", address, func(_ *dialect.Options, s *Settings) { s.Invocation.Access = &Access{Default: "deny"} })
 	dead := f.start("dead", "127.0.0.1:1", nil)
 	caller := f.start("caller", address, func(o *dialect.Options, _ *Settings) {
-		o.App.Caller = &loam.Caller{Name: "caller", Grants: o.App.Caller.Grants, Denied: []loam.Grant{{Capability: "invoke", Component: "default", Names: []string{"forbidden"}}}}
+		o.App.Caller = &loam.Caller{Name: "caller", Grants: o.App.Caller.Grants, Denied: []loam.Grant{
+			{Capability: "invoke", Component: "default", Names: []string{"forbidden"}}, {Capability: "http", Component: "default", Names: []string{"secret.example:8080"}},
+		}}
 	})
 	other := f.start("other", address, nil)
 	f.book.set("moved", other.internal) // where somebody else is now
@@ -311,6 +313,7 @@ func TestInvokeErrors(t *testing.T) {
 		{"/v1.0/invoke/gone/method/x", 500, "failed to invoke, id: gone"},
 		{"/v1.0/invoke/moved/method/x", 500, `this is the sidecar of "other"`},
 		{"/v1.0/invoke/forbidden/method/x", 403, "denied"},
+		{"/v1.0/invoke/http://secret.example:8080/method/x", 403, "denied"},
 		{"/v1.0/invoke/http:/method/x", 500, "failed to invoke"},
 		{"/v1.0/invoke/http:%2F%2F127.0.0.1:1%2F@/method/x", 500, "failed to invoke"},
 	} {
