@@ -2,6 +2,7 @@ package pluggable
 
 import (
 	"context"
+	"errors"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api/dapr/components"
@@ -83,7 +84,7 @@ func (b *Input) Read(ctx context.Context, handle binding.Handler) error {
 			data, err := handle(context.WithoutCancel(ctx), binding.Event{Data: m.Data, Metadata: m.Metadata, ContentType: m.ContentType})
 			return answer(m.MessageId, data, err)
 		}, func(m *components.ReadResponse) grpc.Message { return answer(m.MessageId, nil, errEnded) })
-		if loam.CodeOf(err) == loam.Unimplemented {
+		if loam.CodeOf(err) == loam.Unimplemented || errors.Is(err, errClosed) {
 			return b.fail("binding.Read", err)
 		}
 		pause(ctx, again)

@@ -9,12 +9,15 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api/dapr/components"
+	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/protocol/grpc"
 )
 
 // conn is one component's way to its program.
 type conn struct {
 	client   *grpc.Client
+	engine   loop.Engine     // of the tasks that read streams
+	gone     <-chan struct{} // closed with it
 	instance string
 }
 
@@ -95,8 +98,25 @@ func talk[M any, P interface {
 	grpc.Message
 }](ctx context.Context, c *conn, method string, first grpc.Message, slots chan struct{}, handle func(context.Context, P) grpc.Message, refuse func(P) grpc.Message,
 ) error {
-	req := loam.NewRequest(context.Background()) // longer than ctx, so that what was handled can be answered
-	defer req.Release()
+	ended := make(chan error, 1)
+	c.engine.Go(func(t loam.Task) { ended <- talkIn(t, ctx, c, method, first, slots, handle, refuse) })
+	select {
+	case err := <-ended:
+		return err
+	case <-c.gone: // it may not have been begun
+		return errClosed
+	}
+}
+
+// talkIn is talk in a task of the engine, whose waits can be ended.
+func talkIn[M any, P interface {
+	*M
+	grpc.Message
+}](t loam.Task, ctx context.Context, c *conn, method string, first grpc.Message, slots chan struct{}, handle func(context.Context, P) grpc.Message, refuse func(P) grpc.Message, //nolint:revive // the task is what runs it
+) error {
+	req := new(loam.Request) // whose life is longer than ctx, so that what was handled can be answered
+	req.Begin(t)
+	defer req.End()
 	req.Header.Add("x-component-instance", c.instance)
 	s := c.client.Open(req, "/"+prefix+method)
 	defer s.Close()
@@ -106,22 +126,24 @@ func talk[M any, P interface {
 	life, over := context.WithCancel(ctx)
 	var mu sync.Mutex // over what is begun, and that nothing more is
 	var handling, ending sync.WaitGroup
-	read, task := make(chan struct{}), req.Task()
-	ended := false
+	read := make(chan struct{})
+	closed := false
 	ending.Go(func() {
 		<-life.Done()
 		mu.Lock()
-		ended = true
+		closed = true
 		mu.Unlock()
 		handling.Wait()
 		s.CloseSend()
+		late := time.NewTimer(grace)
+		defer late.Stop()
 		select {
 		case <-read: // to its end
-		case <-time.After(grace): // a program that does not end the call
-			task.Cancel()
+		case <-late.C: // a program that does not end the call
+			t.Cancel()
 		}
 	})
-	defer ending.Wait()
+	defer t.Await(ending.Wait)
 	defer over()
 	defer close(read)
 	for {
@@ -129,18 +151,23 @@ func talk[M any, P interface {
 		if err := s.Recv(m); err != nil {
 			return err
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			_ = s.Post(refuse(m)) // where the call is over the program brings it again
-			continue
-		}
+		free := false
+		t.Await(func() {
+			select {
+			case slots <- struct{}{}:
+				free = true
+			case <-ctx.Done():
+			}
+		})
 		mu.Lock()
-		if ended {
+		switch {
+		case free && !closed:
+			handling.Go(func() { _ = s.Post(handle(life, m)) }) // where the call is over the program brings it again
+		case free:
 			<-slots
+			fallthrough
+		default:
 			_ = s.Post(refuse(m)) // the same
-		} else {
-			handling.Go(func() { _ = s.Post(handle(life, m)) }) // the same
 		}
 		mu.Unlock()
 	}

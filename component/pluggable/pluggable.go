@@ -44,6 +44,7 @@ type Sockets struct {
 	engine loop.Engine // of the connections; made with the first
 	hub    *http2.Hub
 	known  map[string]*program // by path
+	gone   chan struct{}       // closed by Close
 	closed bool
 }
 
@@ -55,7 +56,9 @@ type program struct {
 }
 
 // New looks into a folder, which need not be there. Nothing is opened before Factories is called.
-func New(folder string) *Sockets { return &Sockets{folder: folder, known: map[string]*program{}} }
+func New(folder string) *Sockets {
+	return &Sockets{folder: folder, known: map[string]*program{}, gone: make(chan struct{})}
+}
 
 // Factories are the component types that programs offer at this moment. A program that does not say what it offers is part
 // of the error, and asked again the next time; the others' factories are there all the same.
@@ -88,7 +91,7 @@ func (s *Sockets) Factories(ctx context.Context) ([]loam.Factory, error) {
 	return factories, errors.Join(errs...)
 }
 
-var errClosed = errors.New("the folder of sockets is not looked at any more")
+var errClosed = &loam.Error{Code: loam.Unavailable, Op: "pluggable components", Err: errors.New("the folder of sockets is not looked at any more")}
 
 // sockets are those in the folder, by path.
 func (s *Sockets) sockets() (map[string]os.FileInfo, error) {
@@ -136,7 +139,11 @@ func (s *Sockets) Watch(ctx context.Context, changed func()) {
 func (s *Sockets) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
 	s.closed = true
+	close(s.gone)
 	for path, p := range s.known {
 		p.client.Close()
 		delete(s.known, path)
@@ -150,7 +157,7 @@ func (s *Sockets) Close() error {
 // ask connects to a program and asks what it offers; the lock is held.
 func (s *Sockets) ask(ctx context.Context, path string, id os.FileInfo) (*program, error) {
 	if s.engine == nil {
-		s.engine = loop.New(loop.Options{Goroutines: true}) // drivers wait where they may block
+		s.engine = loop.New(loop.Options{Loops: 1})
 		s.hub = http2.NewHub(s.engine)
 	}
 	p := &program{id: id, client: http2.NewClient(path, http2.ClientConfig{Hub: s.hub, Network: "unix"})}
@@ -165,7 +172,7 @@ func (s *Sockets) ask(ctx context.Context, path string, id os.FileInfo) (*progra
 	if dot := strings.LastIndexByte(filepath.Base(path), '.'); dot > 0 {
 		name = filepath.Base(path)[:dot]
 	}
-	p.factories = factories(strings.ToLower(name), &grpc.Client{Target: p.client, MaxMessage: maxMessage}, services)
+	p.factories = factories(strings.ToLower(name), s.engine, s.gone, &grpc.Client{Target: p.client, MaxMessage: maxMessage}, services)
 	return p, nil
 }
 
@@ -175,7 +182,7 @@ const maxMessage = 64 << 20
 const prefix = "dapr.proto.components.v1."
 
 // factories are the types that a program of those services offers.
-func factories(name string, client *grpc.Client, services []string) []loam.Factory {
+func factories(name string, engine loop.Engine, gone <-chan struct{}, client *grpc.Client, services []string) []loam.Factory {
 	has := func(service string) bool { return slices.Contains(services, prefix+service) }
 	var list []loam.Factory
 	add := func(capability, dapr string, open func(context.Context, *conn, map[string]string) (any, error)) {
@@ -183,7 +190,7 @@ func factories(name string, client *grpc.Client, services []string) []loam.Facto
 			Type:  capability + "." + name,
 			Check: func(map[string]string) error { return nil }, // the program knows what it takes
 			Open: func(ctx context.Context, instance string, metadata map[string]string) (any, error) {
-				return open(ctx, &conn{client: client, instance: instance}, metadata)
+				return open(ctx, &conn{client: client, engine: engine, gone: gone, instance: instance}, metadata)
 			},
 		}
 		if dapr != capability {

@@ -105,7 +105,7 @@ func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle 
 		err := talk(ctx, p.conn, "PubSub/PullMessages", &components.PullMessagesRequest{Topic: topic}, slots, func(ctx context.Context, m *components.PullMessagesResponse) grpc.Message {
 			return ack(m, p.deliver(ctx, sub, handle, slots, waiting, m))
 		}, func(m *components.PullMessagesResponse) grpc.Message { return ack(m, errEnded) })
-		if loam.CodeOf(err) == loam.Unimplemented {
+		if loam.CodeOf(err) == loam.Unimplemented || errors.Is(err, errClosed) {
 			return p.fail("pubsub.Subscribe "+strconv.Quote(sub.Topic), err)
 		}
 		pause(ctx, again)
