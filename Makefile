@@ -14,7 +14,10 @@ ifneq ($(shell command -v gcc || command -v clang),)
 RACE := -race
 endif
 
-.PHONY: all build run redis test sdk test-peers race lint bench bench-proxy bench-api cross fresh soak-store soak-shop soak-upgrade soak-reload soak-upstreams soak-ledger soak-redis fuzz clean help
+.PHONY: all build run redis test sdk test-sdk test-peers race lint bench bench-proxy bench-api cross fresh soak-store soak-shop soak-upgrade soak-reload soak-upstreams soak-ledger soak-redis fuzz clean help
+
+# The daprd to measure beside, which bench/daprd pins, and where it is kept.
+DAPRD ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loam/daprd@1.18.3/daprd
 
 all: build test ## Build and test, as CI does (what make alone does)
 
@@ -52,6 +55,12 @@ test-peers: ## Hold the data path against other programs: h2spec, gRPC's interop
 	@$(GO) vet -tags peers ./test/peers && PATH=$$PATH:/usr/sbin $(GO) test -tags peers ./test/peers
 	@$(GO) vet -C test/peers/websocket ./... && $(GO) test -C test/peers/websocket ./...
 
+test-sdk: build redis $(DAPRD) ## Hold the runtime API against Dapr's SDKs and npm's layotto, unmodified, and against daprd itself (Debian, as root)
+	@test/sdk/install.sh
+	@$(GO) vet -C test/sdk-dapr ./... && $(GO) test -C test/sdk-dapr ./...
+	@$(GO) vet -tags sdk ./test/sdk-layotto ./test/desks && $(GO) test -tags sdk ./test/sdk-layotto ./test/desks
+	@$(GO) vet -tags daprd ./dialect/dapr ./test/desks && DAPRD=$(DAPRD) $(GO) test -tags daprd -run Daprd ./dialect/dapr ./test/desks
+
 race: ## Run every test with the race detector, or fail where there is no C compiler
 	@CGO_ENABLED=1 $(GO) test -race ./...
 
@@ -76,9 +85,6 @@ bench-functions: build ## Measure functions beside wazero, V8, node and workerd 
 	@[ -d $(CACHE)/node_modules ] || npm install --prefix $(CACHE) --ignore-scripts --no-audit --no-fund --silent $(WORKERD)
 	@$(GO) build -C bench -o ../bin/bench-functions ./functions
 	@bin/bench-functions -loam bin/loam -root . -workerd $$(echo $(CACHE)/node_modules/@cloudflare/workerd-linux-*/bin/workerd)
-
-# The daprd to measure beside, which bench/daprd pins, and where it is kept.
-DAPRD ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loam/daprd@1.18.3/daprd
 
 $(DAPRD):
 	@mkdir -p $(@D)

@@ -253,6 +253,9 @@ func (s *soak) start(dir, file string) (stop func() error, err error) {
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		status, body, err := s.ask(http.DefaultClient, "good", "/good", "hello")
 		if err == nil && status == 200 && body == "hello" {
+			if text, err := os.ReadFile(s.log); err != nil || bytes.Contains(text, []byte("not started")) {
+				return nil, errors.Join(fmt.Errorf("not all functions are there: %w; it said:\n%s", err, text), stop())
+			}
 			return stop, nil
 		}
 		if time.Since(began) > time.Minute {
