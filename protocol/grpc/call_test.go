@@ -43,19 +43,19 @@ var methods = map[string]grpc.Method{
 				c.AddTrailer(f.Name+"-trailer", f.Value)
 			}
 		}
-		switch {
-		case in.s == "fail":
+		switch in.s {
+		case "fail":
 			return nil, grpc.NewStatus(loam.NotFound, "nothing of 100%\nnamed ü", grpc.ErrorInfo("NONE", "dapr.io", map[string]string{"b": "2", "a": "1"}), grpc.ResourceInfo("state", "x", "", "none"))
-		case in.s == "op":
+		case "op":
 			return nil, &loam.Error{Code: loam.Aborted, Op: "state.Set", Err: errors.New("etag"), Hint: "try again"}
-		case in.s == "secret":
+		case "secret":
 			return nil, errors.New("secret")
-		case in.s == "nothing":
+		case "nothing":
 			return nil, nil
-		case in.s == "deadline":
+		case "deadline":
 			left := time.Until(c.Request().Deadline())
 			return &text{fmt.Sprint(left > time.Minute && left <= time.Hour+time.Second)}, nil
-		case in.s == "wait":
+		case "wait":
 			return nil, c.Task().Park(c.Request().Deadline())
 		}
 		return in, nil
@@ -66,7 +66,7 @@ var methods = map[string]grpc.Method{
 			var in text
 			err := s.Recv(&in)
 			switch {
-			case err == io.EOF:
+			case errors.Is(err, io.EOF):
 				s.AddTrailer("x-count", fmt.Sprint(n))
 				return nil
 			case err != nil:
@@ -235,7 +235,7 @@ func TestStream(t *testing.T) {
 				t.Errorf("header %v, %v", h, err)
 			}
 			cs.CloseSend()
-			if err := cs.Recv(&text{}); err != io.EOF || cs.Trailer().Get("x-count") != "3" {
+			if err := cs.Recv(&text{}); !errors.Is(err, io.EOF) || cs.Trailer().Get("x-count") != "3" {
 				t.Errorf("%v, trailer %v", err, cs.Trailer())
 			}
 		})
@@ -250,7 +250,7 @@ func TestStream(t *testing.T) {
 			for {
 				var out text
 				if err := cs.Recv(&out); err != nil {
-					if err != io.EOF {
+					if !errors.Is(err, io.EOF) {
 						t.Error(err)
 					}
 					break
@@ -268,13 +268,13 @@ func TestStream(t *testing.T) {
 			for err == nil {
 				err = cs.Send(&text{strings.Repeat("x", 1000)})
 			}
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				t.Error(err)
 			}
 			if s, ok := errors.AsType[*grpc.Status](cs.Recv(&text{})); !ok || s.Code != loam.DataLoss || s.Message != "as asked" {
 				t.Error(s)
 			}
-			if err := cs.Send(&text{}); err != io.EOF {
+			if err := cs.Send(&text{}); !errors.Is(err, io.EOF) {
 				t.Error(err)
 			}
 		})
@@ -305,7 +305,7 @@ func TestEmptyStream(t *testing.T) {
 			for range 3 { // the request can be used again after it
 				cs := w.client.Open(req, "/test.Echo/Chat")
 				cs.CloseSend()
-				if err := cs.Recv(&text{}); err != io.EOF {
+				if err := cs.Recv(&text{}); !errors.Is(err, io.EOF) {
 					t.Errorf("it ends with %v", err)
 				}
 				if got := cs.Trailer().Get("x-count"); got != "0" {

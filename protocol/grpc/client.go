@@ -285,7 +285,7 @@ func (cs *ClientStream) RecvIn(t loam.Task, m Message) error {
 		}
 	}
 	b, err := cs.in.next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		if cs.status = ended(res); cs.status == nil {
 			cs.status = io.EOF
 		}

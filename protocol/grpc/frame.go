@@ -75,7 +75,7 @@ func (f *frames) begin(body io.Reader, most int, encoding string) error {
 func (f *frames) next() ([]byte, error) {
 	for f.to-f.from < frameHeader {
 		if err := f.fill(); err != nil {
-			if err == io.EOF && f.to > f.from {
+			if errors.Is(err, io.EOF) && f.to > f.from {
 				return nil, errTruncated
 			}
 			return nil, err
@@ -117,7 +117,7 @@ func (f *frames) take(n int) ([]byte, error) {
 		c, err := f.body.Read(m[len(m):min(n, cap(m))])
 		m = m[:len(m)+c]
 		if err != nil && len(m) < n {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = errTruncated
 			}
 			return nil, err
@@ -149,12 +149,12 @@ func (f *frames) fill() error {
 func (f *frames) only() ([]byte, error) {
 	m, err := f.next()
 	if err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errNoMessage
 		}
 		return nil, err
 	}
-	if _, err = f.next(); err != io.EOF {
+	if _, err = f.next(); !errors.Is(err, io.EOF) {
 		if err == nil {
 			err = errMessages
 		}

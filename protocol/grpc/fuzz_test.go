@@ -44,10 +44,10 @@ func FuzzFrames(f *testing.F) {
 		for {
 			m, err := in.next()
 			if err != nil {
-				if (err == io.EOF) != (len(rest) == 0) {
+				if (errors.Is(err, io.EOF)) != (len(rest) == 0) {
 					t.Fatalf("%v with %d bytes left", err, len(rest))
 				}
-				if err != io.EOF && loam.CodeOf(err) != loam.Internal && loam.CodeOf(err) != loam.ResourceExhausted {
+				if !errors.Is(err, io.EOF) && loam.CodeOf(err) != loam.Internal && loam.CodeOf(err) != loam.ResourceExhausted {
 					t.Fatalf("%v has no code", err)
 				}
 				return

@@ -3,6 +3,7 @@ package grpc
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -316,7 +317,7 @@ func (a *answer) Bind(t loam.Task) { a.out.bind(t) }
 func (a *answer) Read(p []byte) (int, error) {
 	st := (*Stream)(a)
 	n, err := st.out.read(p, st.req.Deadline())
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		st.mu.Lock()
 		defer st.mu.Unlock()
 		st.res.Trailer = append(AppendStatus(st.res.Trailer[:0], st.err), st.trailer...)
