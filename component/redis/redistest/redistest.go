@@ -53,7 +53,7 @@ func Run(dir string, args ...string) (*Server, error) {
 			return nil, err
 		}
 		s.Addr = l.Addr().String()
-		if err = l.Close(); err != nil {
+		if err := l.Close(); err != nil {
 			return nil, err
 		}
 		if err = s.Restart(); err == nil {
