@@ -31,8 +31,8 @@ func TestDocs(t *testing.T) {
 		}
 		objects = append(objects, os...)
 	}
-	if len(kinds) != 11 { // all but Secret and ConfigMap: a page is no place for a key
-		t.Errorf("the page shows the kinds %v, want 11", kinds)
+	if len(kinds) != 14 { // all but Secret and ConfigMap: a page is no place for a key
+		t.Errorf("the page shows the kinds %v, want 14", kinds)
 	}
 	e := env()
 	e.Factories = append(e.Factories, loam.Factory{Type: "pubsub.sqlite", Check: func(map[string]string) error { return nil }})
