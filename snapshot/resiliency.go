@@ -88,7 +88,7 @@ func (b *builder) resiliencyOf(app string) Resiliency {
 	for capability, kind := range kindsOfComponents {
 		o := m.defaults(kind+"ComponentOutbound", "ComponentOutbound", "Component")
 		i := m.defaults(kind+"ComponentInbound", "ComponentInbound", "Component")
-		if o == i && o == (resource.PolicyNames{}) {
+		if none := (resource.PolicyNames{}); o == none && i == none {
 			continue
 		}
 		if out.Others == nil {

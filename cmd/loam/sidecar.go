@@ -459,9 +459,7 @@ func stateDir(namespace, app string) string {
 	}
 	dir := filepath.Join(base, "loam", "sidecar", cmp.Or(namespace, "default"), app)
 	if base != "" && os.MkdirAll(dir, 0o700) == nil {
-		if probe, err := os.CreateTemp(dir, ".probe"); err == nil {
-			probe.Close()
-			os.Remove(probe.Name())
+		if probe, err := os.CreateTemp(dir, ".probe"); err == nil && errors.Join(probe.Close(), os.Remove(probe.Name())) == nil {
 			return dir
 		}
 	}
