@@ -443,6 +443,9 @@ type Methods map[string]Method
 type Factory struct {
 	Type    string   // capability and technology: "state.sqlite"
 	Aliases []string // other names of it, such as Dapr's: "configuration.redis"
+	// Origin tells the program that offers the type from the one that did before it: what that one opened is opened anew.
+	// "": it is this process.
+	Origin string
 
 	// Check decodes metadata and tells what is wrong with it, without touching anything outside.
 	Check func(metadata map[string]string) error

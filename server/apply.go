@@ -39,22 +39,23 @@ import (
 
 // server holds what runs. All but the atomic values belongs to the goroutine of Run.
 type server struct {
-	o        Options
-	started  time.Time
-	host     *wasm.Host
-	engine   loop.Engine
-	hub      *http2.Hub
-	methods  loam.Methods
-	invoker  *invoke.Invoker
-	sender   *http.Sender // of functions' and apps' requests to hosts outside
-	series   *telemetry.Set
-	ledger   *telemetry.Ledger
-	logs     map[snapshot.AccessLog]*telemetry.AccessLog
-	acts     telemetry.Acts
-	keepMu   sync.Mutex     // guards what follows: APIs make policies when they meet an app
-	kept     map[string]any // what policies count, by their kind and State
-	keeping  map[string]any // what of it the present plan has
-	registry *registry.Registry
+	o         Options
+	started   time.Time
+	host      *wasm.Host
+	engine    loop.Engine
+	hub       *http2.Hub
+	methods   loam.Methods
+	invoker   *invoke.Invoker
+	sender    *http.Sender // of functions' and apps' requests to hosts outside
+	series    *telemetry.Set
+	ledger    *telemetry.Ledger
+	logs      map[snapshot.AccessLog]*telemetry.AccessLog
+	acts      telemetry.Acts
+	keepMu    sync.Mutex     // guards what follows: APIs make policies when they meet an app
+	factories []loam.Factory // the component types there are at this moment
+	kept      map[string]any // what policies count, by their kind and State
+	keeping   map[string]any // what of it the present plan has
+	registry  *registry.Registry
 
 	plan          *snapshot.Plan
 	failures      map[string]error // what could not be made to run, by resource key
@@ -515,5 +516,8 @@ func (s *server) close(ctx context.Context) error {
 		err = errors.Join(err, l.Close())
 	}
 	s.registry.Close()
+	if s.o.Programs != nil {
+		err = errors.Join(err, s.o.Programs.Close())
+	}
 	return errors.Join(err, s.sender.Close(), s.ledger.Close())
 }

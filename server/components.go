@@ -98,11 +98,11 @@ func (s *server) applyComponents(ctx context.Context, plan *snapshot.Plan) map[c
 
 // keepOrOpen is a component as it was, where nothing of it changed and it is open; else as it opens now.
 func (s *server) keepOrOpen(ctx context.Context, c snapshot.Component, was *component, secrets map[componentKey]*component) *component {
-	if was != nil && was.err != nil && was.hash == snapshot.Hash(c) && time.Since(was.tried) < retryOpening {
+	if was != nil && was.err != nil && was.hash == s.hash(c) && time.Since(was.tried) < retryOpening {
 		return was // it was tried a moment ago
 	}
 	filled, err := s.fill(ctx, c, secrets)
-	hash := snapshot.Hash(filled)
+	hash := s.hash(filled)
 	if err == nil && was != nil && was.err == nil && was.hash == hash {
 		return was
 	}
@@ -113,7 +113,7 @@ func (s *server) keepOrOpen(ctx context.Context, c snapshot.Component, was *comp
 	if now.err == nil {
 		return now
 	}
-	now.hash = snapshot.Hash(c)
+	now.hash = s.hash(c)
 	if was == nil || was.err == nil || was.err.Error() != now.err.Error() {
 		level := s.o.Log.Error
 		if c.Optional {
@@ -206,9 +206,18 @@ func (s *server) refer(ctx context.Context, r snapshot.Ref, secrets map[componen
 // reader reads the secrets that components refer to: who declares them may name any.
 var reader = &loam.Caller{Name: "loam", Grants: []loam.Grant{{Capability: "secret", Component: "*"}}}
 
+// hash changes when a component must be opened anew.
+func (s *server) hash(c snapshot.Component) string {
+	h := snapshot.Hash(c)
+	if i := slices.IndexFunc(s.factories, func(f loam.Factory) bool { return f.Named(c.Type) }); i >= 0 {
+		h += s.factories[i].Origin
+	}
+	return h
+}
+
 // openComponent opens a driver and puts it behind its capability's logic.
 func (s *server) openComponent(ctx context.Context, c snapshot.Component) (interface{ Close() error }, any, error) {
-	i := slices.IndexFunc(s.o.Factories, func(f loam.Factory) bool { return f.Named(c.Type) })
+	i := slices.IndexFunc(s.factories, func(f loam.Factory) bool { return f.Named(c.Type) })
 	if i < 0 {
 		return nil, nil, loam.Errorf(loam.Unimplemented, "component", "type %q is not in this binary", c.Type)
 	}
@@ -218,13 +227,13 @@ func (s *server) openComponent(ctx context.Context, c snapshot.Component) (inter
 	var err error
 	if _, missing := os.Stat(c.Metadata["path"]); c.Embedded && c.Capability == "jobs" && s.o.App != "" && errors.Is(missing, fs.ErrNotExist) {
 		driver = newLazyJobs(func(ctx context.Context) (jobs.Driver, error) {
-			d, err := s.o.Factories[i].Open(ctx, c.Name, c.Metadata)
+			d, err := s.factories[i].Open(ctx, c.Name, c.Metadata)
 			if err != nil {
 				return nil, err
 			}
 			return d.(jobs.Driver), nil
 		})
-	} else if driver, err = s.o.Factories[i].Open(ctx, c.Name, c.Metadata); err != nil {
+	} else if driver, err = s.factories[i].Open(ctx, c.Name, c.Metadata); err != nil {
 		return nil, nil, err
 	}
 	closer := driver.(interface{ Close() error }) // every Driver has it

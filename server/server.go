@@ -36,10 +36,21 @@ type Provider interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
+// Programs beside this one offer component types, and come and go.
+type Programs interface {
+	// Factories are the types they offer at this moment. The error says which of them could not be asked.
+	Factories(ctx context.Context) ([]loam.Factory, error)
+	// Watch calls changed after a program has come, gone, or been replaced, until ctx ends.
+	Watch(ctx context.Context, changed func())
+	// Close ends the connections to them. It is called once, after the components were closed.
+	Close() error
+}
+
 // Options of Run.
 type Options struct {
 	Provider  Provider
 	Factories []loam.Factory // the component types there are
+	Programs  Programs       // that offer further ones; nil: there are none
 	Instances int            // where another process has DataDir, DataDir.2 and so on are tried, up to so many; 0: 1
 	DataDir   string         // loam.db, the compile cache, the admin token
 	Version   string
@@ -243,14 +254,17 @@ func (s *server) serve(ctx context.Context) (*heir, error) {
 	defer others.Wait()
 	defer cancel()
 	reload := make(chan struct{}, 1)
+	changed := func() {
+		select {
+		case reload <- struct{}{}:
+		default: // one is waiting already, and will see this change too
+		}
+	}
+	if s.o.Programs != nil {
+		others.Go(func() { s.o.Programs.Watch(ctx, changed) })
+	}
 	others.Go(func() {
-		err := s.o.Provider.Watch(ctx, func() {
-			select {
-			case reload <- struct{}{}:
-			default: // one is waiting already, and will see this change too
-			}
-		})
-		if err != nil {
+		if err := s.o.Provider.Watch(ctx, changed); err != nil {
 			s.o.Log.Error("watching for changes ended; restart to load further ones", "error", err)
 		}
 	})
@@ -346,15 +360,23 @@ func (s *server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plan := snapshot.Build(objects, problems, s.plan, s.env())
+	plan := snapshot.Build(objects, problems, s.plan, s.env(ctx))
 	s.apply(ctx, plan)
 	return nil
 }
 
-// env is what plans are made with.
-func (s *server) env() snapshot.Env {
+// env is what plans are made with: the component types among it that there are at this moment.
+func (s *server) env(ctx context.Context) snapshot.Env {
+	s.factories = s.o.Factories
+	if s.o.Programs != nil {
+		more, err := s.o.Programs.Factories(ctx)
+		if err != nil {
+			s.o.Log.Error("a program with components could not be asked what it offers", "error", err)
+		}
+		s.factories = slices.Concat(s.o.Factories, more)
+	}
 	return snapshot.Env{
-		Factories: s.o.Factories, Embedded: s.embedded(), Address: s.o.Address, App: s.o.App,
+		Factories: s.factories, Embedded: s.embedded(), Address: s.o.Address, App: s.o.App,
 		CheckExpression: CheckExpression, CheckMatch: event.CheckMatch, CheckTrip: CheckTrip,
 	}
 }

@@ -104,7 +104,7 @@ func (s *server) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.plan = snapshot.Build(objects, problems, nil, s.env())
+	s.plan = snapshot.Build(objects, problems, nil, s.env(ctx))
 	b.tell("the new process has read the resources")
 	s.failures = map[string]error{}
 	s.applyTargets(ctx, s.plan)

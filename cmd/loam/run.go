@@ -12,6 +12,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
 	"github.com/loam-run/loam/component/all"
+	"github.com/loam-run/loam/component/pluggable"
 	"github.com/loam-run/loam/provider/file"
 	"github.com/loam-run/loam/server"
 )
@@ -27,10 +28,14 @@ type serveFlags struct {
 }
 
 func (f serveFlags) options(paths []string) server.Options {
-	return server.Options{
+	o := server.Options{
 		Provider: file.New(paths), Factories: all.Factories(), DataDir: f.Data, Version: version,
 		Address: f.Listen, Admin: f.Admin, Metrics: f.Metrics, Grace: f.Grace,
 	}
+	if os.Getenv(pluggable.FolderVariable) != "" {
+		o.Programs = pluggable.New(pluggable.Folder())
+	}
+	return o
 }
 
 type runCmd struct {

@@ -172,7 +172,11 @@ func (s *Sockets) ask(ctx context.Context, path string, id os.FileInfo) (*progra
 	if dot := strings.LastIndexByte(filepath.Base(path), '.'); dot > 0 {
 		name = filepath.Base(path)[:dot]
 	}
+	origin := fmt.Sprint(path, id.ModTime().UnixNano())
 	p.factories = factories(strings.ToLower(name), s.engine, s.gone, &grpc.Client{Target: p.client, MaxMessage: maxMessage}, services)
+	for i := range p.factories {
+		p.factories[i].Origin = origin
+	}
 	return p, nil
 }
 
