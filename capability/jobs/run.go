@@ -27,7 +27,7 @@ func (j *Jobs) Run(ctx context.Context, owner string, atOnce int, handle func(ct
 	defer r.running.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for ctx.Err() == nil { // a handle that was ended by it leaves its job due: it must not be begun again
 		changed := j.driver.Changed() // before what is due is read, so that nothing is missed in between
 		timer.Reset(min(longest, max(0, r.start(ctx))))
 		select {

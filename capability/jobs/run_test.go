@@ -186,6 +186,7 @@ func TestWhileItRuns(t *testing.T) {
 		answer := make(chan error)
 		stop := run(t, j, 2, func(context.Context, jobs.Job) error { return <-answer })
 		<-time.After(10 * time.Second)
+		synctest.Wait() // both have come
 		if err := j.Delete(t.Context(), app(), "deleted"); err != nil {
 			t.Error(err)
 		}
@@ -197,6 +198,7 @@ func TestWhileItRuns(t *testing.T) {
 			t.Errorf("%q are left", names)
 		}
 		<-time.After(2 * time.Second)
+		synctest.Wait()
 		answer <- nil
 		synctest.Wait()
 		if came := stop(); len(came) != 3 || came[2] != "replaced" || len(left(t, j)) > 0 {
