@@ -123,16 +123,17 @@ func TestHedgeEnds(t *testing.T) {
 		slow := func() *racer {
 			return &racer{takes: []time.Duration{time.Hour}, tries: []func() (*loam.Response, error){nil}}
 		}
-		late, end := context.WithTimeout(t.Context(), time.Second)
-		defer end()
-		gone, cancel := context.WithCancel(t.Context())
-		for ctx, code := range map[context.Context]loam.Code{late: loam.DeadlineExceeded, gone: loam.Canceled} {
+		for _, code := range []loam.Code{loam.DeadlineExceeded, loam.Canceled} {
 			r := slow()
-			req := loam.NewRequest(ctx)
-			req.Method, req.Path = "GET", "/"
-			if ctx == gone {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if code == loam.Canceled {
+				cancel()
+				ctx, cancel = context.WithCancel(t.Context())
 				time.AfterFunc(time.Second, cancel)
 			}
+			defer cancel()
+			req := loam.NewRequest(ctx)
+			req.Method, req.Path = "GET", "/"
 			start := time.Now()
 			_, err := Hedge(HedgeConfig{})(r).Serve(req)
 			if loam.CodeOf(err) != code || time.Since(start) > time.Second {
@@ -144,7 +145,6 @@ func TestHedgeEnds(t *testing.T) {
 				t.Errorf("%d tries, %d were canceled", r.begun, r.canceled)
 			}
 		}
-		cancel()
 	})
 }
 
