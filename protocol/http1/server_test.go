@@ -438,9 +438,11 @@ func TestMinRate(t *testing.T) {
 		defer c.Close()
 		go func() {
 			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n")
-			for err == nil { // each write is well within the time of a pause
+			often := time.NewTicker(5 * time.Millisecond) // well within the time of a pause
+			defer often.Stop()
+			for err == nil {
+				<-often.C
 				_, err = c.Write([]byte("b"))
-				time.Sleep(5 * time.Millisecond)
 			}
 		}()
 		b := make([]byte, 13)
