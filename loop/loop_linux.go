@@ -129,8 +129,8 @@ func (l *loop) run() {
 
 // takeWriters lets those write that waited until all events of the turn were seen.
 func (l *loop) takeWriters() {
-	for i := 0; i < len(l.writers); i++ {
-		l.writers[i].turn()
+	for _, t := range l.writers { // none is added: no event of the turn is left
+		t.turn()
 	}
 	clear(l.writers)
 	l.writers = l.writers[:0]

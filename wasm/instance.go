@@ -180,10 +180,10 @@ func (i *instance) close() {
 
 // What a slice is.
 const (
-	sliceFuel = rewrite.MinFuel        // units after which the clock is looked at
+	sliceFuel = rewrite.MinFuel       // units after which the clock is looked at
 	sliceTime = 80 * time.Microsecond // after which others run
-	maxStack  = 8 << 20                // bytes
-	deepStack = 256 << 10              // bytes; the engine never gives a stack back
+	maxStack  = 8 << 20               // bytes
+	deepStack = 256 << 10             // bytes; the engine never gives a stack back
 )
 
 // An overrun is what ends a guest that used up what it was given.

@@ -62,12 +62,13 @@ func main() {
 	})
 	server := &http.Server{Addr: "127.0.0.1:" + cmp.Or(os.Getenv("PORT"), "6001"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	go func() {
 		<-ctx.Done()
 		_ = server.Close() // the sidecar has drained already
 	}()
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	err := server.ListenAndServe()
+	stop()
+	if !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
 	}
 }
