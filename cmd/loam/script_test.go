@@ -75,7 +75,7 @@ func freePort() (string, error) {
 	return port, err
 }
 
-const patience = 60 * time.Second
+const patience = 180 * time.Second
 
 // until calls try until it is content.
 func until(ts *testscript.TestScript, try func() error) {
