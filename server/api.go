@@ -76,6 +76,16 @@ func (s *server) applyAPIs(ctx context.Context, plan *snapshot.Plan) {
 			made.hash = hash
 			s.apis[p.Key()], now = made, made
 		}
+		if now.sibling != nil {
+			siblings[p.App] = now.sibling
+		}
+	}
+	s.neighbours.Store(&neighbours{siblings, ends}) // before the sockets open: the first request may be for one of them
+	for _, p := range plan.APIs {
+		now := s.apis[p.Key()]
+		if now == nil {
+			continue
+		}
 		for _, sock := range now.plan.Sockets {
 			name := apiListener(now.plan, sock)
 			sockets[name] = true
@@ -83,11 +93,7 @@ func (s *server) applyAPIs(ctx context.Context, plan *snapshot.Plan) {
 				s.failures["App/"+p.App] = err
 			}
 		}
-		if now.sibling != nil {
-			siblings[p.App] = now.sibling
-		}
 	}
-	s.neighbours.Store(&neighbours{siblings, ends})
 	for key, a := range s.apis {
 		if !wanted[key] {
 			delete(s.apis, key)

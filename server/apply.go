@@ -83,8 +83,10 @@ type server struct {
 	heir     *heir        // that took this one's; nil: nobody
 	upgrades chan *upgradeRequest
 
-	open   atomic.Pointer[opened]  // the components that capability calls find
-	status atomic.Pointer[current] // what admin tells
+	// What requests find is stored before the sockets open that they come by.
+	open   atomic.Pointer[opened]                         // the components that capability calls find
+	named  atomic.Pointer[map[snapshot.TargetRef]*handle] // the functions, apps and services that calls by name find
+	status atomic.Pointer[current]                        // what admin tells
 }
 
 // watchdog is how long a task may hold its loop before the log says so: longer than a busy machine keeps one waiting.
@@ -107,6 +109,7 @@ func newServer(o Options, host *wasm.Host) *server {
 	s.registry = registry.New(o.Log)
 	s.life, s.die = context.WithCancel(context.Background())
 	s.open.Store(newOpened(nil))
+	s.named.Store(&map[snapshot.TargetRef]*handle{})
 	s.sender = http.New()
 	s.methods = loam.Methods{}
 	for _, m := range []loam.Methods{
@@ -286,6 +289,8 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 			}
 		}
 	}
+	named := maps.Clone(s.targets)
+	s.named.Store(&named)
 	for path := range s.digests {
 		if !s.digests[path].used {
 			delete(s.digests, path)

@@ -29,11 +29,9 @@ func (h *handle) service() *service.Service {
 // Services tells how every service is, by name.
 func (s *server) Services() []service.Status {
 	all := []service.Status{}
-	if c := s.status.Load(); c != nil {
-		for ref, h := range c.targets {
-			if t := h.service(); ref.Kind == "Service" && t != nil {
-				all = append(all, t.Status())
-			}
+	for ref, h := range *s.named.Load() {
+		if t := h.service(); ref.Kind == "Service" && t != nil {
+			all = append(all, t.Status())
 		}
 	}
 	slices.SortFunc(all, func(a, b service.Status) int { return cmp.Compare(a.Name, b.Name) })

@@ -16,7 +16,6 @@ import (
 // current is what admin can ask of one generation.
 type current struct {
 	status  admin.Status
-	targets map[snapshot.TargetRef]*handle
 	backups map[string]func(ctx context.Context, path string) error // by component
 }
 
@@ -30,11 +29,7 @@ func (s *server) Status() admin.Status {
 
 // Target is a function or app by name.
 func (s *server) Target(kind, name string) loam.Target {
-	c := s.status.Load()
-	if c == nil {
-		return nil
-	}
-	for ref, h := range c.targets {
+	for ref, h := range *s.named.Load() {
 		if strings.EqualFold(ref.Kind, kind) && ref.Name == name {
 			return h
 		}
@@ -44,11 +39,10 @@ func (s *server) Target(kind, name string) loam.Target {
 
 // callee is the function, app or service that a call by name is for.
 func (s *server) callee(name string) (loam.Target, error) {
-	if c := s.status.Load(); c != nil {
-		for _, kind := range []string{"Function", "App", "Service"} {
-			if h := c.targets[snapshot.TargetRef{Kind: kind, Name: name}]; h != nil {
-				return h, nil
-			}
+	named := *s.named.Load()
+	for _, kind := range []string{"Function", "App", "Service"} {
+		if h := named[snapshot.TargetRef{Kind: kind, Name: name}]; h != nil {
+			return h, nil
 		}
 	}
 	return nil, &loam.Error{
@@ -78,16 +72,13 @@ func (s *server) Backup(ctx context.Context, component, path string) error {
 
 // publish puts together what admin tells of the present generation, and says so where it changed.
 func (s *server) publish() {
-	c := &current{status: admin.Status{Version: s.o.Version, PID: os.Getpid(), Started: s.started}, targets: map[snapshot.TargetRef]*handle{}, backups: map[string]func(context.Context, string) error{}}
+	c := &current{status: admin.Status{Version: s.o.Version, PID: os.Getpid(), Started: s.started}, backups: map[string]func(context.Context, string) error{}}
 	for key, x := range s.components {
 		if b, ok := x.driver.(interface {
 			Backup(ctx context.Context, path string) error
 		}); ok {
 			c.backups[key.name] = b.Backup
 		}
-	}
-	for ref, h := range s.targets {
-		c.targets[ref] = h
 	}
 	for name, l := range s.listeners {
 		if l.listener != nil && !strings.HasPrefix(name, "api/") {

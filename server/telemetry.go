@@ -55,15 +55,13 @@ func (s *server) Traffic() []admin.Traffic {
 
 // Profile writes a CPU profile of a function.
 func (s *server) Profile(ctx context.Context, name string, d time.Duration, w io.Writer) error {
-	if c := s.status.Load(); c != nil {
-		if h := c.targets[snapshot.TargetRef{Kind: "Function", Name: name}]; h != nil {
-			if v := h.current.Load(); v != nil {
-				if f, ok := v.target.(*function.Function); ok {
-					return f.Profile(ctx, d, w)
-				}
+	if h := (*s.named.Load())[snapshot.TargetRef{Kind: "Function", Name: name}]; h != nil {
+		if v := h.current.Load(); v != nil {
+			if f, ok := v.target.(*function.Function); ok {
+				return f.Profile(ctx, d, w)
 			}
-			return loam.Errorf(loam.Unavailable, "profile "+strconv.Quote(name), "it is not ready; see loam get")
 		}
+		return loam.Errorf(loam.Unavailable, "profile "+strconv.Quote(name), "it is not ready; see loam get")
 	}
 	return &loam.Error{Code: loam.NotFound, Op: "profile", Err: fmt.Errorf("there is no function %q", name), Hint: "see what there is: loam get function"}
 }
