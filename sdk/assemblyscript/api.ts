@@ -695,6 +695,832 @@ export class HttpSendResponse extends Message {
   }
 }
 
+/** BindingInvokeRequest asks the system behind a component for one of its own operations. */
+export class BindingInvokeRequest extends Message {
+  component: string = "";
+  operation: string = "";
+  data: Uint8Array = new Uint8Array(0);
+  metadata: Attribute[] = [];
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.operation);
+    w.bytes(3, this.data);
+    for (let i = 0; i < this.metadata.length; i++) w.message(4, this.metadata[i]);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.operation = r.string(); break;
+      case 3: this.data = r.bytes(); break;
+      case 4: this.metadata.push(decode<Attribute>(r.bytes())); break;
+    }
+  }
+}
+
+/** BindingInvokeResponse is a message of the contract. */
+export class BindingInvokeResponse extends Message {
+  data: Uint8Array = new Uint8Array(0);
+  metadata: Attribute[] = [];
+
+  write(w: Writer): void {
+    w.bytes(1, this.data);
+    for (let i = 0; i < this.metadata.length; i++) w.message(2, this.metadata[i]);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.data = r.bytes(); break;
+      case 2: this.metadata.push(decode<Attribute>(r.bytes())); break;
+    }
+  }
+}
+
+/** CryptoSealRequest encrypts a message of any size that fits a call, in the form dapr.io/enc/v1: a key of its own seals it,
+ * which the component's key wraps. CryptoOpenRequest opens it again. */
+export class CryptoSealRequest extends Message {
+  component: string = "";
+  key: string = "";
+  algorithm: string = ""; // to wrap with: A256KW (AES), RSA-OAEP-256 (RSA)
+  cipher: string = ""; // of the message: AES-GCM, which is what empty means, or CHACHA20-POLY1305
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.key);
+    w.string(3, this.algorithm);
+    w.string(4, this.cipher);
+    w.bytes(5, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.key = r.string(); break;
+      case 3: this.algorithm = r.string(); break;
+      case 4: this.cipher = r.string(); break;
+      case 5: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoSealResponse is a message of the contract. */
+export class CryptoSealResponse extends Message {
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.bytes(1, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoOpenRequest is a message of the contract. */
+export class CryptoOpenRequest extends Message {
+  component: string = "";
+  key: string = "";
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.key);
+    w.bytes(3, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.key = r.string(); break;
+      case 3: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoOpenResponse is a message of the contract. */
+export class CryptoOpenResponse extends Message {
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.bytes(1, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoEncryptRequest is one operation of one key. Algorithms are named as in JWA (RFC 7518), here and below. */
+export class CryptoEncryptRequest extends Message {
+  component: string = "";
+  key: string = "";
+  algorithm: string = "";
+  nonce: Uint8Array = new Uint8Array(0); // for ciphers that take one
+  associated: Uint8Array = new Uint8Array(0); // what an authenticated cipher covers beside data
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.key);
+    w.string(3, this.algorithm);
+    w.bytes(4, this.nonce);
+    w.bytes(5, this.associated);
+    w.bytes(6, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.key = r.string(); break;
+      case 3: this.algorithm = r.string(); break;
+      case 4: this.nonce = r.bytes(); break;
+      case 5: this.associated = r.bytes(); break;
+      case 6: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoEncryptResponse is a message of the contract. */
+export class CryptoEncryptResponse extends Message {
+  data: Uint8Array = new Uint8Array(0);
+  tag: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.bytes(1, this.data);
+    w.bytes(2, this.tag);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.data = r.bytes(); break;
+      case 2: this.tag = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoDecryptRequest is a message of the contract. */
+export class CryptoDecryptRequest extends Message {
+  component: string = "";
+  key: string = "";
+  algorithm: string = "";
+  nonce: Uint8Array = new Uint8Array(0);
+  associated: Uint8Array = new Uint8Array(0);
+  data: Uint8Array = new Uint8Array(0);
+  tag: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.key);
+    w.string(3, this.algorithm);
+    w.bytes(4, this.nonce);
+    w.bytes(5, this.associated);
+    w.bytes(6, this.data);
+    w.bytes(7, this.tag);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.key = r.string(); break;
+      case 3: this.algorithm = r.string(); break;
+      case 4: this.nonce = r.bytes(); break;
+      case 5: this.associated = r.bytes(); break;
+      case 6: this.data = r.bytes(); break;
+      case 7: this.tag = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoDecryptResponse is a message of the contract. */
+export class CryptoDecryptResponse extends Message {
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.bytes(1, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoWrapRequest is CryptoEncryptRequest for what is a key itself, with a key that is for that. */
+export class CryptoWrapRequest extends Message {
+  component: string = "";
+  key: string = "";
+  algorithm: string = "";
+  nonce: Uint8Array = new Uint8Array(0);
+  associated: Uint8Array = new Uint8Array(0);
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.key);
+    w.string(3, this.algorithm);
+    w.bytes(4, this.nonce);
+    w.bytes(5, this.associated);
+    w.bytes(6, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.key = r.string(); break;
+      case 3: this.algorithm = r.string(); break;
+      case 4: this.nonce = r.bytes(); break;
+      case 5: this.associated = r.bytes(); break;
+      case 6: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoWrapResponse is a message of the contract. */
+export class CryptoWrapResponse extends Message {
+  data: Uint8Array = new Uint8Array(0);
+  tag: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.bytes(1, this.data);
+    w.bytes(2, this.tag);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.data = r.bytes(); break;
+      case 2: this.tag = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoUnwrapRequest is a message of the contract. */
+export class CryptoUnwrapRequest extends Message {
+  component: string = "";
+  key: string = "";
+  algorithm: string = "";
+  nonce: Uint8Array = new Uint8Array(0);
+  associated: Uint8Array = new Uint8Array(0);
+  data: Uint8Array = new Uint8Array(0);
+  tag: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.key);
+    w.string(3, this.algorithm);
+    w.bytes(4, this.nonce);
+    w.bytes(5, this.associated);
+    w.bytes(6, this.data);
+    w.bytes(7, this.tag);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.key = r.string(); break;
+      case 3: this.algorithm = r.string(); break;
+      case 4: this.nonce = r.bytes(); break;
+      case 5: this.associated = r.bytes(); break;
+      case 6: this.data = r.bytes(); break;
+      case 7: this.tag = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoUnwrapResponse is a message of the contract. */
+export class CryptoUnwrapResponse extends Message {
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.bytes(1, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoSignRequest is a message of the contract. digest is what the algorithm's hash makes of the message; with EdDSA, the message itself. */
+export class CryptoSignRequest extends Message {
+  component: string = "";
+  key: string = "";
+  algorithm: string = "";
+  digest: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.key);
+    w.string(3, this.algorithm);
+    w.bytes(4, this.digest);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.key = r.string(); break;
+      case 3: this.algorithm = r.string(); break;
+      case 4: this.digest = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoSignResponse is a message of the contract. */
+export class CryptoSignResponse extends Message {
+  signature: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.bytes(1, this.signature);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.signature = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoVerifyRequest is a message of the contract. */
+export class CryptoVerifyRequest extends Message {
+  component: string = "";
+  key: string = "";
+  algorithm: string = "";
+  digest: Uint8Array = new Uint8Array(0);
+  signature: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.key);
+    w.string(3, this.algorithm);
+    w.bytes(4, this.digest);
+    w.bytes(5, this.signature);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.key = r.string(); break;
+      case 3: this.algorithm = r.string(); break;
+      case 4: this.digest = r.bytes(); break;
+      case 5: this.signature = r.bytes(); break;
+    }
+  }
+}
+
+/** CryptoVerifyResponse is a message of the contract. */
+export class CryptoVerifyResponse extends Message {
+  valid: bool = false;
+
+  write(w: Writer): void {
+    w.bool(1, this.valid);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.valid = r.bool(); break;
+    }
+  }
+}
+
+/** CryptoPublicKeyRequest is a message of the contract. */
+export class CryptoPublicKeyRequest extends Message {
+  component: string = "";
+  key: string = "";
+  jwk: bool = false;
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.key);
+    w.bool(3, this.jwk);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.key = r.string(); break;
+      case 3: this.jwk = r.bool(); break;
+    }
+  }
+}
+
+/** CryptoPublicKeyResponse is a message of the contract. */
+export class CryptoPublicKeyResponse extends Message {
+  text: string = "";
+
+  write(w: Writer): void {
+    w.string(1, this.text);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.text = r.string(); break;
+    }
+  }
+}
+
+/** FilePutRequest stores an object whole, replacing what was there. */
+export class FilePutRequest extends Message {
+  component: string = "";
+  name: string = "";
+  contentType: string = "";
+  metadata: Attribute[] = []; // names are brought into lower case
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.name);
+    w.string(3, this.contentType);
+    for (let i = 0; i < this.metadata.length; i++) w.message(4, this.metadata[i]);
+    w.bytes(5, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.name = r.string(); break;
+      case 3: this.contentType = r.string(); break;
+      case 4: this.metadata.push(decode<Attribute>(r.bytes())); break;
+      case 5: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** FilePutResponse is a message of the contract. */
+export class FilePutResponse extends Message {
+  size: i64 = 0;
+  etag: string = "";
+
+  write(w: Writer): void {
+    w.int64(1, this.size);
+    w.string(2, this.etag);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.size = r.int64(); break;
+      case 2: this.etag = r.string(); break;
+    }
+  }
+}
+
+/** FileAppendRequest adds to the end of an object, which must be at offset; 0 makes a new one. */
+export class FileAppendRequest extends Message {
+  component: string = "";
+  name: string = "";
+  offset: i64 = 0;
+  contentType: string = ""; // of a new one, as is metadata
+  metadata: Attribute[] = [];
+  data: Uint8Array = new Uint8Array(0);
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.name);
+    w.int64(3, this.offset);
+    w.string(4, this.contentType);
+    for (let i = 0; i < this.metadata.length; i++) w.message(5, this.metadata[i]);
+    w.bytes(6, this.data);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.name = r.string(); break;
+      case 3: this.offset = r.int64(); break;
+      case 4: this.contentType = r.string(); break;
+      case 5: this.metadata.push(decode<Attribute>(r.bytes())); break;
+      case 6: this.data = r.bytes(); break;
+    }
+  }
+}
+
+/** FileAppendResponse is a message of the contract. */
+export class FileAppendResponse extends Message {
+  size: i64 = 0;
+  etag: string = "";
+
+  write(w: Writer): void {
+    w.int64(1, this.size);
+    w.string(2, this.etag);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.size = r.int64(); break;
+      case 2: this.etag = r.string(); break;
+    }
+  }
+}
+
+/** FileGetRequest reads length bytes from offset on, to the end where length is 0: what is more than 16 MiB comes in pieces. */
+export class FileGetRequest extends Message {
+  component: string = "";
+  name: string = "";
+  offset: i64 = 0;
+  length: i64 = 0;
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.name);
+    w.int64(3, this.offset);
+    w.int64(4, this.length);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.name = r.string(); break;
+      case 3: this.offset = r.int64(); break;
+      case 4: this.length = r.int64(); break;
+    }
+  }
+}
+
+/** FileGetResponse is a message of the contract. */
+export class FileGetResponse extends Message {
+  data: Uint8Array = new Uint8Array(0);
+  size: i64 = 0; // of the whole object
+  etag: string = ""; // changes with its bytes
+  modifiedUnixMs: i64 = 0;
+  contentType: string = "";
+  metadata: Attribute[] = [];
+
+  write(w: Writer): void {
+    w.bytes(1, this.data);
+    w.int64(2, this.size);
+    w.string(3, this.etag);
+    w.int64(4, this.modifiedUnixMs);
+    w.string(5, this.contentType);
+    for (let i = 0; i < this.metadata.length; i++) w.message(6, this.metadata[i]);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.data = r.bytes(); break;
+      case 2: this.size = r.int64(); break;
+      case 3: this.etag = r.string(); break;
+      case 4: this.modifiedUnixMs = r.int64(); break;
+      case 5: this.contentType = r.string(); break;
+      case 6: this.metadata.push(decode<Attribute>(r.bytes())); break;
+    }
+  }
+}
+
+/** FileStatRequest is a message of the contract. */
+export class FileStatRequest extends Message {
+  component: string = "";
+  name: string = "";
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.name);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.name = r.string(); break;
+    }
+  }
+}
+
+/** FileStatResponse is a message of the contract. */
+export class FileStatResponse extends Message {
+  size: i64 = 0;
+  etag: string = "";
+  modifiedUnixMs: i64 = 0;
+  contentType: string = "";
+  metadata: Attribute[] = [];
+
+  write(w: Writer): void {
+    w.int64(1, this.size);
+    w.string(2, this.etag);
+    w.int64(3, this.modifiedUnixMs);
+    w.string(4, this.contentType);
+    for (let i = 0; i < this.metadata.length; i++) w.message(5, this.metadata[i]);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.size = r.int64(); break;
+      case 2: this.etag = r.string(); break;
+      case 3: this.modifiedUnixMs = r.int64(); break;
+      case 4: this.contentType = r.string(); break;
+      case 5: this.metadata.push(decode<Attribute>(r.bytes())); break;
+    }
+  }
+}
+
+/** FileListRequest is a message of the contract. */
+export class FileListRequest extends Message {
+  component: string = "";
+  prefix: string = "";
+  delimiter: string = ""; // "/": names that go on after it are one entry of prefixes
+  after: string = "";
+  limit: u32 = 0; // of items and prefixes together; 0: 1000, the most
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.prefix);
+    w.string(3, this.delimiter);
+    w.string(4, this.after);
+    w.uint32(5, this.limit);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.prefix = r.string(); break;
+      case 3: this.delimiter = r.string(); break;
+      case 4: this.after = r.string(); break;
+      case 5: this.limit = r.uint32(); break;
+    }
+  }
+}
+
+/** FileListResponse is a message of the contract. */
+export class FileListResponse extends Message {
+  items: FileItem[] = []; // in byte order
+  prefixes: string[] = [];
+  next: string = ""; // after of the next page; empty: this is the last
+
+  write(w: Writer): void {
+    for (let i = 0; i < this.items.length; i++) w.message(1, this.items[i]);
+    for (let i = 0; i < this.prefixes.length; i++) w.eachString(2, this.prefixes[i]);
+    w.string(3, this.next);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.items.push(decode<FileItem>(r.bytes())); break;
+      case 2: this.prefixes.push(r.string()); break;
+      case 3: this.next = r.string(); break;
+    }
+  }
+}
+
+/** FileItem is a message of the contract. */
+export class FileItem extends Message {
+  name: string = "";
+  size: i64 = 0;
+  etag: string = "";
+  modifiedUnixMs: i64 = 0;
+
+  write(w: Writer): void {
+    w.string(1, this.name);
+    w.int64(2, this.size);
+    w.string(3, this.etag);
+    w.int64(4, this.modifiedUnixMs);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.name = r.string(); break;
+      case 2: this.size = r.int64(); break;
+      case 3: this.etag = r.string(); break;
+      case 4: this.modifiedUnixMs = r.int64(); break;
+    }
+  }
+}
+
+/** FileDeleteRequest is a message of the contract. */
+export class FileDeleteRequest extends Message {
+  component: string = "";
+  name: string = "";
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.name);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.name = r.string(); break;
+    }
+  }
+}
+
+/** Job is a message of the contract. A Job is a request that comes back to who asked for it, when it is due: POST /job/NAME with data as its body. */
+export class Job extends Message {
+  name: string = "";
+  schedule: string = ""; // cron, with seconds first or without, or @every 1h30m, @daily…; empty: once, when it is due
+  due: string = ""; // first: RFC 3339, or 90s or PT90S from now on; empty: when schedule says
+  ttl: string = ""; // when it is over, written as due; empty: never
+  repeats: u32 = 0; // how often in all; 0: as often as schedule says
+  data: Uint8Array = new Uint8Array(0);
+  contentType: string = ""; // of data; empty: application/octet-stream
+  dropFailed: bool = false; // a run that fails is not tried again; else
+  retryAfterMs: i64 = 0; // it is after that long, 0: a second,
+  retries: i64 = 0; // so often, 0: 3; -1: until it succeeds
+
+  write(w: Writer): void {
+    w.string(1, this.name);
+    w.string(2, this.schedule);
+    w.string(3, this.due);
+    w.string(4, this.ttl);
+    w.uint32(5, this.repeats);
+    w.bytes(6, this.data);
+    w.string(7, this.contentType);
+    w.bool(8, this.dropFailed);
+    w.int64(9, this.retryAfterMs);
+    w.int64(10, this.retries);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.name = r.string(); break;
+      case 2: this.schedule = r.string(); break;
+      case 3: this.due = r.string(); break;
+      case 4: this.ttl = r.string(); break;
+      case 5: this.repeats = r.uint32(); break;
+      case 6: this.data = r.bytes(); break;
+      case 7: this.contentType = r.string(); break;
+      case 8: this.dropFailed = r.bool(); break;
+      case 9: this.retryAfterMs = r.int64(); break;
+      case 10: this.retries = r.int64(); break;
+    }
+  }
+}
+
+/** JobsScheduleRequest is a message of the contract. */
+export class JobsScheduleRequest extends Message {
+  component: string = "";
+  jobs: Job[] = [];
+  overwrite: bool = false;
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    for (let i = 0; i < this.jobs.length; i++) w.message(2, this.jobs[i]);
+    w.bool(3, this.overwrite);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.jobs.push(decode<Job>(r.bytes())); break;
+      case 3: this.overwrite = r.bool(); break;
+    }
+  }
+}
+
+/** JobsGetRequest is a message of the contract. */
+export class JobsGetRequest extends Message {
+  component: string = "";
+  names: string[] = [];
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    for (let i = 0; i < this.names.length; i++) w.eachString(2, this.names[i]);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.names.push(r.string()); break;
+    }
+  }
+}
+
+/** JobsGetResponse is a message of the contract. */
+export class JobsGetResponse extends Message {
+  jobs: Job[] = [];
+
+  write(w: Writer): void {
+    for (let i = 0; i < this.jobs.length; i++) w.message(1, this.jobs[i]);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.jobs.push(decode<Job>(r.bytes())); break;
+    }
+  }
+}
+
+/** JobsDeleteRequest is a message of the contract. */
+export class JobsDeleteRequest extends Message {
+  component: string = "";
+  name: string = "";
+
+  write(w: Writer): void {
+    w.string(1, this.component);
+    w.string(2, this.name);
+  }
+
+  read(r: Reader): void {
+    switch (r.number) {
+      case 1: this.component = r.string(); break;
+      case 2: this.name = r.string(); break;
+    }
+  }
+}
+
 /** Empty is the response of a method that has nothing to say. */
 export class Empty extends Message {
   write(_w: Writer): void {}

@@ -420,6 +420,404 @@ typedef struct {
 void loam_http_send_response_write(loam_buffer *b, const loam_http_send_response *m);
 bool loam_http_send_response_read(loam_http_send_response *m, loam_bytes from);
 
+/* BindingInvokeRequest asks the system behind a component for one of its own operations. */
+typedef struct {
+	const char *component;
+	const char *operation;
+	loam_bytes data;
+	loam_attribute *metadata;
+	size_t metadata_len;
+} loam_binding_invoke_request;
+
+void loam_binding_invoke_request_write(loam_buffer *b, const loam_binding_invoke_request *m);
+bool loam_binding_invoke_request_read(loam_binding_invoke_request *m, loam_bytes from);
+
+/* BindingInvokeResponse is a message of the contract. */
+typedef struct {
+	loam_bytes data;
+	loam_attribute *metadata;
+	size_t metadata_len;
+} loam_binding_invoke_response;
+
+void loam_binding_invoke_response_write(loam_buffer *b, const loam_binding_invoke_response *m);
+bool loam_binding_invoke_response_read(loam_binding_invoke_response *m, loam_bytes from);
+
+/* CryptoSealRequest encrypts a message of any size that fits a call, in the form dapr.io/enc/v1: a key of its own seals it,
+ * which the component's key wraps. CryptoOpenRequest opens it again. */
+typedef struct {
+	const char *component;
+	const char *key;
+	const char *algorithm; /* to wrap with: A256KW (AES), RSA-OAEP-256 (RSA) */
+	const char *cipher; /* of the message: AES-GCM, which is what empty means, or CHACHA20-POLY1305 */
+	loam_bytes data;
+} loam_crypto_seal_request;
+
+void loam_crypto_seal_request_write(loam_buffer *b, const loam_crypto_seal_request *m);
+bool loam_crypto_seal_request_read(loam_crypto_seal_request *m, loam_bytes from);
+
+/* CryptoSealResponse is a message of the contract. */
+typedef struct {
+	loam_bytes data;
+} loam_crypto_seal_response;
+
+void loam_crypto_seal_response_write(loam_buffer *b, const loam_crypto_seal_response *m);
+bool loam_crypto_seal_response_read(loam_crypto_seal_response *m, loam_bytes from);
+
+/* CryptoOpenRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char *key;
+	loam_bytes data;
+} loam_crypto_open_request;
+
+void loam_crypto_open_request_write(loam_buffer *b, const loam_crypto_open_request *m);
+bool loam_crypto_open_request_read(loam_crypto_open_request *m, loam_bytes from);
+
+/* CryptoOpenResponse is a message of the contract. */
+typedef struct {
+	loam_bytes data;
+} loam_crypto_open_response;
+
+void loam_crypto_open_response_write(loam_buffer *b, const loam_crypto_open_response *m);
+bool loam_crypto_open_response_read(loam_crypto_open_response *m, loam_bytes from);
+
+/* CryptoEncryptRequest is one operation of one key. Algorithms are named as in JWA (RFC 7518), here and below. */
+typedef struct {
+	const char *component;
+	const char *key;
+	const char *algorithm;
+	loam_bytes nonce; /* for ciphers that take one */
+	loam_bytes associated; /* what an authenticated cipher covers beside data */
+	loam_bytes data;
+} loam_crypto_encrypt_request;
+
+void loam_crypto_encrypt_request_write(loam_buffer *b, const loam_crypto_encrypt_request *m);
+bool loam_crypto_encrypt_request_read(loam_crypto_encrypt_request *m, loam_bytes from);
+
+/* CryptoEncryptResponse is a message of the contract. */
+typedef struct {
+	loam_bytes data;
+	loam_bytes tag;
+} loam_crypto_encrypt_response;
+
+void loam_crypto_encrypt_response_write(loam_buffer *b, const loam_crypto_encrypt_response *m);
+bool loam_crypto_encrypt_response_read(loam_crypto_encrypt_response *m, loam_bytes from);
+
+/* CryptoDecryptRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char *key;
+	const char *algorithm;
+	loam_bytes nonce;
+	loam_bytes associated;
+	loam_bytes data;
+	loam_bytes tag;
+} loam_crypto_decrypt_request;
+
+void loam_crypto_decrypt_request_write(loam_buffer *b, const loam_crypto_decrypt_request *m);
+bool loam_crypto_decrypt_request_read(loam_crypto_decrypt_request *m, loam_bytes from);
+
+/* CryptoDecryptResponse is a message of the contract. */
+typedef struct {
+	loam_bytes data;
+} loam_crypto_decrypt_response;
+
+void loam_crypto_decrypt_response_write(loam_buffer *b, const loam_crypto_decrypt_response *m);
+bool loam_crypto_decrypt_response_read(loam_crypto_decrypt_response *m, loam_bytes from);
+
+/* CryptoWrapRequest is CryptoEncryptRequest for what is a key itself, with a key that is for that. */
+typedef struct {
+	const char *component;
+	const char *key;
+	const char *algorithm;
+	loam_bytes nonce;
+	loam_bytes associated;
+	loam_bytes data;
+} loam_crypto_wrap_request;
+
+void loam_crypto_wrap_request_write(loam_buffer *b, const loam_crypto_wrap_request *m);
+bool loam_crypto_wrap_request_read(loam_crypto_wrap_request *m, loam_bytes from);
+
+/* CryptoWrapResponse is a message of the contract. */
+typedef struct {
+	loam_bytes data;
+	loam_bytes tag;
+} loam_crypto_wrap_response;
+
+void loam_crypto_wrap_response_write(loam_buffer *b, const loam_crypto_wrap_response *m);
+bool loam_crypto_wrap_response_read(loam_crypto_wrap_response *m, loam_bytes from);
+
+/* CryptoUnwrapRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char *key;
+	const char *algorithm;
+	loam_bytes nonce;
+	loam_bytes associated;
+	loam_bytes data;
+	loam_bytes tag;
+} loam_crypto_unwrap_request;
+
+void loam_crypto_unwrap_request_write(loam_buffer *b, const loam_crypto_unwrap_request *m);
+bool loam_crypto_unwrap_request_read(loam_crypto_unwrap_request *m, loam_bytes from);
+
+/* CryptoUnwrapResponse is a message of the contract. */
+typedef struct {
+	loam_bytes data;
+} loam_crypto_unwrap_response;
+
+void loam_crypto_unwrap_response_write(loam_buffer *b, const loam_crypto_unwrap_response *m);
+bool loam_crypto_unwrap_response_read(loam_crypto_unwrap_response *m, loam_bytes from);
+
+/* CryptoSignRequest is a message of the contract. digest is what the algorithm's hash makes of the message; with EdDSA, the message itself. */
+typedef struct {
+	const char *component;
+	const char *key;
+	const char *algorithm;
+	loam_bytes digest;
+} loam_crypto_sign_request;
+
+void loam_crypto_sign_request_write(loam_buffer *b, const loam_crypto_sign_request *m);
+bool loam_crypto_sign_request_read(loam_crypto_sign_request *m, loam_bytes from);
+
+/* CryptoSignResponse is a message of the contract. */
+typedef struct {
+	loam_bytes signature;
+} loam_crypto_sign_response;
+
+void loam_crypto_sign_response_write(loam_buffer *b, const loam_crypto_sign_response *m);
+bool loam_crypto_sign_response_read(loam_crypto_sign_response *m, loam_bytes from);
+
+/* CryptoVerifyRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char *key;
+	const char *algorithm;
+	loam_bytes digest;
+	loam_bytes signature;
+} loam_crypto_verify_request;
+
+void loam_crypto_verify_request_write(loam_buffer *b, const loam_crypto_verify_request *m);
+bool loam_crypto_verify_request_read(loam_crypto_verify_request *m, loam_bytes from);
+
+/* CryptoVerifyResponse is a message of the contract. */
+typedef struct {
+	bool valid;
+} loam_crypto_verify_response;
+
+void loam_crypto_verify_response_write(loam_buffer *b, const loam_crypto_verify_response *m);
+bool loam_crypto_verify_response_read(loam_crypto_verify_response *m, loam_bytes from);
+
+/* CryptoPublicKeyRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char *key;
+	bool jwk;
+} loam_crypto_public_key_request;
+
+void loam_crypto_public_key_request_write(loam_buffer *b, const loam_crypto_public_key_request *m);
+bool loam_crypto_public_key_request_read(loam_crypto_public_key_request *m, loam_bytes from);
+
+/* CryptoPublicKeyResponse is a message of the contract. */
+typedef struct {
+	const char *text;
+} loam_crypto_public_key_response;
+
+void loam_crypto_public_key_response_write(loam_buffer *b, const loam_crypto_public_key_response *m);
+bool loam_crypto_public_key_response_read(loam_crypto_public_key_response *m, loam_bytes from);
+
+/* FilePutRequest stores an object whole, replacing what was there. */
+typedef struct {
+	const char *component;
+	const char *name;
+	const char *content_type;
+	loam_attribute *metadata;
+	size_t metadata_len;
+	loam_bytes data;
+} loam_file_put_request;
+
+void loam_file_put_request_write(loam_buffer *b, const loam_file_put_request *m);
+bool loam_file_put_request_read(loam_file_put_request *m, loam_bytes from);
+
+/* FilePutResponse is a message of the contract. */
+typedef struct {
+	int64_t size;
+	const char *etag;
+} loam_file_put_response;
+
+void loam_file_put_response_write(loam_buffer *b, const loam_file_put_response *m);
+bool loam_file_put_response_read(loam_file_put_response *m, loam_bytes from);
+
+/* FileAppendRequest adds to the end of an object, which must be at offset; 0 makes a new one. */
+typedef struct {
+	const char *component;
+	const char *name;
+	int64_t offset;
+	const char *content_type; /* of a new one, as is metadata */
+	loam_attribute *metadata;
+	size_t metadata_len;
+	loam_bytes data;
+} loam_file_append_request;
+
+void loam_file_append_request_write(loam_buffer *b, const loam_file_append_request *m);
+bool loam_file_append_request_read(loam_file_append_request *m, loam_bytes from);
+
+/* FileAppendResponse is a message of the contract. */
+typedef struct {
+	int64_t size;
+	const char *etag;
+} loam_file_append_response;
+
+void loam_file_append_response_write(loam_buffer *b, const loam_file_append_response *m);
+bool loam_file_append_response_read(loam_file_append_response *m, loam_bytes from);
+
+/* FileGetRequest reads length bytes from offset on, to the end where length is 0: what is more than 16 MiB comes in pieces. */
+typedef struct {
+	const char *component;
+	const char *name;
+	int64_t offset;
+	int64_t length;
+} loam_file_get_request;
+
+void loam_file_get_request_write(loam_buffer *b, const loam_file_get_request *m);
+bool loam_file_get_request_read(loam_file_get_request *m, loam_bytes from);
+
+/* FileGetResponse is a message of the contract. */
+typedef struct {
+	loam_bytes data;
+	int64_t size; /* of the whole object */
+	const char *etag; /* changes with its bytes */
+	int64_t modified_unix_ms;
+	const char *content_type;
+	loam_attribute *metadata;
+	size_t metadata_len;
+} loam_file_get_response;
+
+void loam_file_get_response_write(loam_buffer *b, const loam_file_get_response *m);
+bool loam_file_get_response_read(loam_file_get_response *m, loam_bytes from);
+
+/* FileStatRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char *name;
+} loam_file_stat_request;
+
+void loam_file_stat_request_write(loam_buffer *b, const loam_file_stat_request *m);
+bool loam_file_stat_request_read(loam_file_stat_request *m, loam_bytes from);
+
+/* FileStatResponse is a message of the contract. */
+typedef struct {
+	int64_t size;
+	const char *etag;
+	int64_t modified_unix_ms;
+	const char *content_type;
+	loam_attribute *metadata;
+	size_t metadata_len;
+} loam_file_stat_response;
+
+void loam_file_stat_response_write(loam_buffer *b, const loam_file_stat_response *m);
+bool loam_file_stat_response_read(loam_file_stat_response *m, loam_bytes from);
+
+/* FileListRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char *prefix;
+	const char *delimiter; /* "/": names that go on after it are one entry of prefixes */
+	const char *after;
+	uint32_t limit; /* of items and prefixes together; 0: 1000, the most */
+} loam_file_list_request;
+
+void loam_file_list_request_write(loam_buffer *b, const loam_file_list_request *m);
+bool loam_file_list_request_read(loam_file_list_request *m, loam_bytes from);
+
+/* FileItem is a message of the contract. */
+typedef struct {
+	const char *name;
+	int64_t size;
+	const char *etag;
+	int64_t modified_unix_ms;
+} loam_file_item;
+
+void loam_file_item_write(loam_buffer *b, const loam_file_item *m);
+bool loam_file_item_read(loam_file_item *m, loam_bytes from);
+
+/* FileListResponse is a message of the contract. */
+typedef struct {
+	loam_file_item *items;
+	size_t items_len;
+	const char **prefixes;
+	size_t prefixes_len;
+	const char *next; /* after of the next page; empty: this is the last */
+} loam_file_list_response;
+
+void loam_file_list_response_write(loam_buffer *b, const loam_file_list_response *m);
+bool loam_file_list_response_read(loam_file_list_response *m, loam_bytes from);
+
+/* FileDeleteRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char *name;
+} loam_file_delete_request;
+
+void loam_file_delete_request_write(loam_buffer *b, const loam_file_delete_request *m);
+bool loam_file_delete_request_read(loam_file_delete_request *m, loam_bytes from);
+
+/* Job is a message of the contract. A Job is a request that comes back to who asked for it, when it is due: POST /job/NAME with data as its body. */
+typedef struct {
+	const char *name;
+	const char *schedule; /* cron, with seconds first or without, or @every 1h30m, @daily…; empty: once, when it is due */
+	const char *due; /* first: RFC 3339, or 90s or PT90S from now on; empty: when schedule says */
+	const char *ttl; /* when it is over, written as due; empty: never */
+	uint32_t repeats; /* how often in all; 0: as often as schedule says */
+	loam_bytes data;
+	const char *content_type; /* of data; empty: application/octet-stream */
+	bool drop_failed; /* a run that fails is not tried again; else */
+	int64_t retry_after_ms; /* it is after that long, 0: a second, */
+	int64_t retries; /* so often, 0: 3; -1: until it succeeds */
+} loam_job;
+
+void loam_job_write(loam_buffer *b, const loam_job *m);
+bool loam_job_read(loam_job *m, loam_bytes from);
+
+/* JobsScheduleRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	loam_job *jobs;
+	size_t jobs_len;
+	bool overwrite;
+} loam_jobs_schedule_request;
+
+void loam_jobs_schedule_request_write(loam_buffer *b, const loam_jobs_schedule_request *m);
+bool loam_jobs_schedule_request_read(loam_jobs_schedule_request *m, loam_bytes from);
+
+/* JobsGetRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char **names;
+	size_t names_len;
+} loam_jobs_get_request;
+
+void loam_jobs_get_request_write(loam_buffer *b, const loam_jobs_get_request *m);
+bool loam_jobs_get_request_read(loam_jobs_get_request *m, loam_bytes from);
+
+/* JobsGetResponse is a message of the contract. */
+typedef struct {
+	loam_job *jobs;
+	size_t jobs_len;
+} loam_jobs_get_response;
+
+void loam_jobs_get_response_write(loam_buffer *b, const loam_jobs_get_response *m);
+bool loam_jobs_get_response_read(loam_jobs_get_response *m, loam_bytes from);
+
+/* JobsDeleteRequest is a message of the contract. */
+typedef struct {
+	const char *component;
+	const char *name;
+} loam_jobs_delete_request;
+
+void loam_jobs_delete_request_write(loam_buffer *b, const loam_jobs_delete_request *m);
+bool loam_jobs_delete_request_read(loam_jobs_delete_request *m, loam_bytes from);
+
 /* Empty is the response of a method that has nothing to say. */
 typedef struct {
 	char nothing;
@@ -2028,6 +2426,1308 @@ bool loam_http_send_response_read(loam_http_send_response *m, loam_bytes from)
 			break;
 		case 3:
 			if (!loam_field_bytes(&f, &m->body))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_binding_invoke_request_write(loam_buffer *b, const loam_binding_invoke_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->operation);
+	loam_buffer_bytes(b, 3, m->data);
+	for (size_t i = 0; i < m->metadata_len; i++) {
+		size_t at = loam_buffer_open(b, 4);
+		loam_attribute_write(b, &m->metadata[i]);
+		loam_buffer_close(b, at);
+	}
+}
+
+bool loam_binding_invoke_request_read(loam_binding_invoke_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_binding_invoke_request){0};
+	m->component = "";
+	m->operation = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->operation))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		case 4:
+			m->metadata = loam_grow(m->metadata, m->metadata_len, sizeof *m->metadata);
+			if (!f.is_bytes || !loam_attribute_read(&m->metadata[m->metadata_len++], f.bytes))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_binding_invoke_response_write(loam_buffer *b, const loam_binding_invoke_response *m)
+{
+	loam_buffer_bytes(b, 1, m->data);
+	for (size_t i = 0; i < m->metadata_len; i++) {
+		size_t at = loam_buffer_open(b, 2);
+		loam_attribute_write(b, &m->metadata[i]);
+		loam_buffer_close(b, at);
+	}
+}
+
+bool loam_binding_invoke_response_read(loam_binding_invoke_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_binding_invoke_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		case 2:
+			m->metadata = loam_grow(m->metadata, m->metadata_len, sizeof *m->metadata);
+			if (!f.is_bytes || !loam_attribute_read(&m->metadata[m->metadata_len++], f.bytes))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_seal_request_write(loam_buffer *b, const loam_crypto_seal_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->key);
+	loam_buffer_string(b, 3, m->algorithm);
+	loam_buffer_string(b, 4, m->cipher);
+	loam_buffer_bytes(b, 5, m->data);
+}
+
+bool loam_crypto_seal_request_read(loam_crypto_seal_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_seal_request){0};
+	m->component = "";
+	m->key = "";
+	m->algorithm = "";
+	m->cipher = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->key))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->algorithm))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_string(&f, &m->cipher))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_seal_response_write(loam_buffer *b, const loam_crypto_seal_response *m)
+{
+	loam_buffer_bytes(b, 1, m->data);
+}
+
+bool loam_crypto_seal_response_read(loam_crypto_seal_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_seal_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_open_request_write(loam_buffer *b, const loam_crypto_open_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->key);
+	loam_buffer_bytes(b, 3, m->data);
+}
+
+bool loam_crypto_open_request_read(loam_crypto_open_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_open_request){0};
+	m->component = "";
+	m->key = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->key))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_open_response_write(loam_buffer *b, const loam_crypto_open_response *m)
+{
+	loam_buffer_bytes(b, 1, m->data);
+}
+
+bool loam_crypto_open_response_read(loam_crypto_open_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_open_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_encrypt_request_write(loam_buffer *b, const loam_crypto_encrypt_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->key);
+	loam_buffer_string(b, 3, m->algorithm);
+	loam_buffer_bytes(b, 4, m->nonce);
+	loam_buffer_bytes(b, 5, m->associated);
+	loam_buffer_bytes(b, 6, m->data);
+}
+
+bool loam_crypto_encrypt_request_read(loam_crypto_encrypt_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_encrypt_request){0};
+	m->component = "";
+	m->key = "";
+	m->algorithm = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->key))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->algorithm))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_bytes(&f, &m->nonce))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_bytes(&f, &m->associated))
+				return false;
+			break;
+		case 6:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_encrypt_response_write(loam_buffer *b, const loam_crypto_encrypt_response *m)
+{
+	loam_buffer_bytes(b, 1, m->data);
+	loam_buffer_bytes(b, 2, m->tag);
+}
+
+bool loam_crypto_encrypt_response_read(loam_crypto_encrypt_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_encrypt_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_bytes(&f, &m->tag))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_decrypt_request_write(loam_buffer *b, const loam_crypto_decrypt_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->key);
+	loam_buffer_string(b, 3, m->algorithm);
+	loam_buffer_bytes(b, 4, m->nonce);
+	loam_buffer_bytes(b, 5, m->associated);
+	loam_buffer_bytes(b, 6, m->data);
+	loam_buffer_bytes(b, 7, m->tag);
+}
+
+bool loam_crypto_decrypt_request_read(loam_crypto_decrypt_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_decrypt_request){0};
+	m->component = "";
+	m->key = "";
+	m->algorithm = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->key))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->algorithm))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_bytes(&f, &m->nonce))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_bytes(&f, &m->associated))
+				return false;
+			break;
+		case 6:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		case 7:
+			if (!loam_field_bytes(&f, &m->tag))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_decrypt_response_write(loam_buffer *b, const loam_crypto_decrypt_response *m)
+{
+	loam_buffer_bytes(b, 1, m->data);
+}
+
+bool loam_crypto_decrypt_response_read(loam_crypto_decrypt_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_decrypt_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_wrap_request_write(loam_buffer *b, const loam_crypto_wrap_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->key);
+	loam_buffer_string(b, 3, m->algorithm);
+	loam_buffer_bytes(b, 4, m->nonce);
+	loam_buffer_bytes(b, 5, m->associated);
+	loam_buffer_bytes(b, 6, m->data);
+}
+
+bool loam_crypto_wrap_request_read(loam_crypto_wrap_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_wrap_request){0};
+	m->component = "";
+	m->key = "";
+	m->algorithm = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->key))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->algorithm))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_bytes(&f, &m->nonce))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_bytes(&f, &m->associated))
+				return false;
+			break;
+		case 6:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_wrap_response_write(loam_buffer *b, const loam_crypto_wrap_response *m)
+{
+	loam_buffer_bytes(b, 1, m->data);
+	loam_buffer_bytes(b, 2, m->tag);
+}
+
+bool loam_crypto_wrap_response_read(loam_crypto_wrap_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_wrap_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_bytes(&f, &m->tag))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_unwrap_request_write(loam_buffer *b, const loam_crypto_unwrap_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->key);
+	loam_buffer_string(b, 3, m->algorithm);
+	loam_buffer_bytes(b, 4, m->nonce);
+	loam_buffer_bytes(b, 5, m->associated);
+	loam_buffer_bytes(b, 6, m->data);
+	loam_buffer_bytes(b, 7, m->tag);
+}
+
+bool loam_crypto_unwrap_request_read(loam_crypto_unwrap_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_unwrap_request){0};
+	m->component = "";
+	m->key = "";
+	m->algorithm = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->key))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->algorithm))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_bytes(&f, &m->nonce))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_bytes(&f, &m->associated))
+				return false;
+			break;
+		case 6:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		case 7:
+			if (!loam_field_bytes(&f, &m->tag))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_unwrap_response_write(loam_buffer *b, const loam_crypto_unwrap_response *m)
+{
+	loam_buffer_bytes(b, 1, m->data);
+}
+
+bool loam_crypto_unwrap_response_read(loam_crypto_unwrap_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_unwrap_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_sign_request_write(loam_buffer *b, const loam_crypto_sign_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->key);
+	loam_buffer_string(b, 3, m->algorithm);
+	loam_buffer_bytes(b, 4, m->digest);
+}
+
+bool loam_crypto_sign_request_read(loam_crypto_sign_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_sign_request){0};
+	m->component = "";
+	m->key = "";
+	m->algorithm = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->key))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->algorithm))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_bytes(&f, &m->digest))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_sign_response_write(loam_buffer *b, const loam_crypto_sign_response *m)
+{
+	loam_buffer_bytes(b, 1, m->signature);
+}
+
+bool loam_crypto_sign_response_read(loam_crypto_sign_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_sign_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bytes(&f, &m->signature))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_verify_request_write(loam_buffer *b, const loam_crypto_verify_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->key);
+	loam_buffer_string(b, 3, m->algorithm);
+	loam_buffer_bytes(b, 4, m->digest);
+	loam_buffer_bytes(b, 5, m->signature);
+}
+
+bool loam_crypto_verify_request_read(loam_crypto_verify_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_verify_request){0};
+	m->component = "";
+	m->key = "";
+	m->algorithm = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->key))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->algorithm))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_bytes(&f, &m->digest))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_bytes(&f, &m->signature))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_verify_response_write(loam_buffer *b, const loam_crypto_verify_response *m)
+{
+	loam_buffer_bool(b, 1, m->valid);
+}
+
+bool loam_crypto_verify_response_read(loam_crypto_verify_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_verify_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bool(&f, &m->valid))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_public_key_request_write(loam_buffer *b, const loam_crypto_public_key_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->key);
+	loam_buffer_bool(b, 3, m->jwk);
+}
+
+bool loam_crypto_public_key_request_read(loam_crypto_public_key_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_public_key_request){0};
+	m->component = "";
+	m->key = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->key))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_bool(&f, &m->jwk))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_crypto_public_key_response_write(loam_buffer *b, const loam_crypto_public_key_response *m)
+{
+	loam_buffer_string(b, 1, m->text);
+}
+
+bool loam_crypto_public_key_response_read(loam_crypto_public_key_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_crypto_public_key_response){0};
+	m->text = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->text))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_put_request_write(loam_buffer *b, const loam_file_put_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->name);
+	loam_buffer_string(b, 3, m->content_type);
+	for (size_t i = 0; i < m->metadata_len; i++) {
+		size_t at = loam_buffer_open(b, 4);
+		loam_attribute_write(b, &m->metadata[i]);
+		loam_buffer_close(b, at);
+	}
+	loam_buffer_bytes(b, 5, m->data);
+}
+
+bool loam_file_put_request_read(loam_file_put_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_put_request){0};
+	m->component = "";
+	m->name = "";
+	m->content_type = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->name))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->content_type))
+				return false;
+			break;
+		case 4:
+			m->metadata = loam_grow(m->metadata, m->metadata_len, sizeof *m->metadata);
+			if (!f.is_bytes || !loam_attribute_read(&m->metadata[m->metadata_len++], f.bytes))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_put_response_write(loam_buffer *b, const loam_file_put_response *m)
+{
+	loam_buffer_int64(b, 1, m->size);
+	loam_buffer_string(b, 2, m->etag);
+}
+
+bool loam_file_put_response_read(loam_file_put_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_put_response){0};
+	m->etag = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_int64(&f, &m->size))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->etag))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_append_request_write(loam_buffer *b, const loam_file_append_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->name);
+	loam_buffer_int64(b, 3, m->offset);
+	loam_buffer_string(b, 4, m->content_type);
+	for (size_t i = 0; i < m->metadata_len; i++) {
+		size_t at = loam_buffer_open(b, 5);
+		loam_attribute_write(b, &m->metadata[i]);
+		loam_buffer_close(b, at);
+	}
+	loam_buffer_bytes(b, 6, m->data);
+}
+
+bool loam_file_append_request_read(loam_file_append_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_append_request){0};
+	m->component = "";
+	m->name = "";
+	m->content_type = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->name))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_int64(&f, &m->offset))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_string(&f, &m->content_type))
+				return false;
+			break;
+		case 5:
+			m->metadata = loam_grow(m->metadata, m->metadata_len, sizeof *m->metadata);
+			if (!f.is_bytes || !loam_attribute_read(&m->metadata[m->metadata_len++], f.bytes))
+				return false;
+			break;
+		case 6:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_append_response_write(loam_buffer *b, const loam_file_append_response *m)
+{
+	loam_buffer_int64(b, 1, m->size);
+	loam_buffer_string(b, 2, m->etag);
+}
+
+bool loam_file_append_response_read(loam_file_append_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_append_response){0};
+	m->etag = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_int64(&f, &m->size))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->etag))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_get_request_write(loam_buffer *b, const loam_file_get_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->name);
+	loam_buffer_int64(b, 3, m->offset);
+	loam_buffer_int64(b, 4, m->length);
+}
+
+bool loam_file_get_request_read(loam_file_get_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_get_request){0};
+	m->component = "";
+	m->name = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->name))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_int64(&f, &m->offset))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_int64(&f, &m->length))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_get_response_write(loam_buffer *b, const loam_file_get_response *m)
+{
+	loam_buffer_bytes(b, 1, m->data);
+	loam_buffer_int64(b, 2, m->size);
+	loam_buffer_string(b, 3, m->etag);
+	loam_buffer_int64(b, 4, m->modified_unix_ms);
+	loam_buffer_string(b, 5, m->content_type);
+	for (size_t i = 0; i < m->metadata_len; i++) {
+		size_t at = loam_buffer_open(b, 6);
+		loam_attribute_write(b, &m->metadata[i]);
+		loam_buffer_close(b, at);
+	}
+}
+
+bool loam_file_get_response_read(loam_file_get_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_get_response){0};
+	m->etag = "";
+	m->content_type = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_int64(&f, &m->size))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->etag))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_int64(&f, &m->modified_unix_ms))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_string(&f, &m->content_type))
+				return false;
+			break;
+		case 6:
+			m->metadata = loam_grow(m->metadata, m->metadata_len, sizeof *m->metadata);
+			if (!f.is_bytes || !loam_attribute_read(&m->metadata[m->metadata_len++], f.bytes))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_stat_request_write(loam_buffer *b, const loam_file_stat_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->name);
+}
+
+bool loam_file_stat_request_read(loam_file_stat_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_stat_request){0};
+	m->component = "";
+	m->name = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->name))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_stat_response_write(loam_buffer *b, const loam_file_stat_response *m)
+{
+	loam_buffer_int64(b, 1, m->size);
+	loam_buffer_string(b, 2, m->etag);
+	loam_buffer_int64(b, 3, m->modified_unix_ms);
+	loam_buffer_string(b, 4, m->content_type);
+	for (size_t i = 0; i < m->metadata_len; i++) {
+		size_t at = loam_buffer_open(b, 5);
+		loam_attribute_write(b, &m->metadata[i]);
+		loam_buffer_close(b, at);
+	}
+}
+
+bool loam_file_stat_response_read(loam_file_stat_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_stat_response){0};
+	m->etag = "";
+	m->content_type = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_int64(&f, &m->size))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->etag))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_int64(&f, &m->modified_unix_ms))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_string(&f, &m->content_type))
+				return false;
+			break;
+		case 5:
+			m->metadata = loam_grow(m->metadata, m->metadata_len, sizeof *m->metadata);
+			if (!f.is_bytes || !loam_attribute_read(&m->metadata[m->metadata_len++], f.bytes))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_list_request_write(loam_buffer *b, const loam_file_list_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->prefix);
+	loam_buffer_string(b, 3, m->delimiter);
+	loam_buffer_string(b, 4, m->after);
+	loam_buffer_uint32(b, 5, m->limit);
+}
+
+bool loam_file_list_request_read(loam_file_list_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_list_request){0};
+	m->component = "";
+	m->prefix = "";
+	m->delimiter = "";
+	m->after = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->prefix))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->delimiter))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_string(&f, &m->after))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_uint32(&f, &m->limit))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_item_write(loam_buffer *b, const loam_file_item *m)
+{
+	loam_buffer_string(b, 1, m->name);
+	loam_buffer_int64(b, 2, m->size);
+	loam_buffer_string(b, 3, m->etag);
+	loam_buffer_int64(b, 4, m->modified_unix_ms);
+}
+
+bool loam_file_item_read(loam_file_item *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_item){0};
+	m->name = "";
+	m->etag = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->name))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_int64(&f, &m->size))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->etag))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_int64(&f, &m->modified_unix_ms))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_list_response_write(loam_buffer *b, const loam_file_list_response *m)
+{
+	for (size_t i = 0; i < m->items_len; i++) {
+		size_t at = loam_buffer_open(b, 1);
+		loam_file_item_write(b, &m->items[i]);
+		loam_buffer_close(b, at);
+	}
+	for (size_t i = 0; i < m->prefixes_len; i++)
+		loam_buffer_each_string(b, 2, m->prefixes[i]);
+	loam_buffer_string(b, 3, m->next);
+}
+
+bool loam_file_list_response_read(loam_file_list_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_list_response){0};
+	m->next = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			m->items = loam_grow(m->items, m->items_len, sizeof *m->items);
+			if (!f.is_bytes || !loam_file_item_read(&m->items[m->items_len++], f.bytes))
+				return false;
+			break;
+		case 2:
+			m->prefixes = loam_grow(m->prefixes, m->prefixes_len, sizeof *m->prefixes);
+			if (!loam_field_string(&f, &m->prefixes[m->prefixes_len++]))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->next))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_file_delete_request_write(loam_buffer *b, const loam_file_delete_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->name);
+}
+
+bool loam_file_delete_request_read(loam_file_delete_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_file_delete_request){0};
+	m->component = "";
+	m->name = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->name))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_job_write(loam_buffer *b, const loam_job *m)
+{
+	loam_buffer_string(b, 1, m->name);
+	loam_buffer_string(b, 2, m->schedule);
+	loam_buffer_string(b, 3, m->due);
+	loam_buffer_string(b, 4, m->ttl);
+	loam_buffer_uint32(b, 5, m->repeats);
+	loam_buffer_bytes(b, 6, m->data);
+	loam_buffer_string(b, 7, m->content_type);
+	loam_buffer_bool(b, 8, m->drop_failed);
+	loam_buffer_int64(b, 9, m->retry_after_ms);
+	loam_buffer_int64(b, 10, m->retries);
+}
+
+bool loam_job_read(loam_job *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_job){0};
+	m->name = "";
+	m->schedule = "";
+	m->due = "";
+	m->ttl = "";
+	m->content_type = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->name))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->schedule))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_string(&f, &m->due))
+				return false;
+			break;
+		case 4:
+			if (!loam_field_string(&f, &m->ttl))
+				return false;
+			break;
+		case 5:
+			if (!loam_field_uint32(&f, &m->repeats))
+				return false;
+			break;
+		case 6:
+			if (!loam_field_bytes(&f, &m->data))
+				return false;
+			break;
+		case 7:
+			if (!loam_field_string(&f, &m->content_type))
+				return false;
+			break;
+		case 8:
+			if (!loam_field_bool(&f, &m->drop_failed))
+				return false;
+			break;
+		case 9:
+			if (!loam_field_int64(&f, &m->retry_after_ms))
+				return false;
+			break;
+		case 10:
+			if (!loam_field_int64(&f, &m->retries))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_jobs_schedule_request_write(loam_buffer *b, const loam_jobs_schedule_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	for (size_t i = 0; i < m->jobs_len; i++) {
+		size_t at = loam_buffer_open(b, 2);
+		loam_job_write(b, &m->jobs[i]);
+		loam_buffer_close(b, at);
+	}
+	loam_buffer_bool(b, 3, m->overwrite);
+}
+
+bool loam_jobs_schedule_request_read(loam_jobs_schedule_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_jobs_schedule_request){0};
+	m->component = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			m->jobs = loam_grow(m->jobs, m->jobs_len, sizeof *m->jobs);
+			if (!f.is_bytes || !loam_job_read(&m->jobs[m->jobs_len++], f.bytes))
+				return false;
+			break;
+		case 3:
+			if (!loam_field_bool(&f, &m->overwrite))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_jobs_get_request_write(loam_buffer *b, const loam_jobs_get_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	for (size_t i = 0; i < m->names_len; i++)
+		loam_buffer_each_string(b, 2, m->names[i]);
+}
+
+bool loam_jobs_get_request_read(loam_jobs_get_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_jobs_get_request){0};
+	m->component = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			m->names = loam_grow(m->names, m->names_len, sizeof *m->names);
+			if (!loam_field_string(&f, &m->names[m->names_len++]))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_jobs_get_response_write(loam_buffer *b, const loam_jobs_get_response *m)
+{
+	for (size_t i = 0; i < m->jobs_len; i++) {
+		size_t at = loam_buffer_open(b, 1);
+		loam_job_write(b, &m->jobs[i]);
+		loam_buffer_close(b, at);
+	}
+}
+
+bool loam_jobs_get_response_read(loam_jobs_get_response *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_jobs_get_response){0};
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			m->jobs = loam_grow(m->jobs, m->jobs_len, sizeof *m->jobs);
+			if (!f.is_bytes || !loam_job_read(&m->jobs[m->jobs_len++], f.bytes))
+				return false;
+			break;
+		}
+	}
+	return f.number == 0;
+}
+
+void loam_jobs_delete_request_write(loam_buffer *b, const loam_jobs_delete_request *m)
+{
+	loam_buffer_string(b, 1, m->component);
+	loam_buffer_string(b, 2, m->name);
+}
+
+bool loam_jobs_delete_request_read(loam_jobs_delete_request *m, loam_bytes from)
+{
+	loam_field f;
+	*m = (loam_jobs_delete_request){0};
+	m->component = "";
+	m->name = "";
+	while (loam_field_next(&from, &f)) {
+		switch (f.number) {
+		case 1:
+			if (!loam_field_string(&f, &m->component))
+				return false;
+			break;
+		case 2:
+			if (!loam_field_string(&f, &m->name))
 				return false;
 			break;
 		}

@@ -891,6 +891,1022 @@ impl Message for HttpSendResponse {
     }
 }
 
+/// BindingInvokeRequest asks the system behind a component for one of its own operations.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BindingInvokeRequest {
+    pub component: String,
+    pub operation: String,
+    pub data: Vec<u8>,
+    pub metadata: Vec<Attribute>,
+}
+
+impl Message for BindingInvokeRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.operation);
+        wire::put_bytes(b, 3, &self.data);
+        for x in &self.metadata {
+            wire::put_message(b, 4, x);
+        }
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.operation = f.string()?,
+            3 => self.data = f.bytes()?,
+            4 => self.metadata.push(f.message()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// BindingInvokeResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BindingInvokeResponse {
+    pub data: Vec<u8>,
+    pub metadata: Vec<Attribute>,
+}
+
+impl Message for BindingInvokeResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bytes(b, 1, &self.data);
+        for x in &self.metadata {
+            wire::put_message(b, 2, x);
+        }
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.data = f.bytes()?,
+            2 => self.metadata.push(f.message()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoSealRequest encrypts a message of any size that fits a call, in the form dapr.io/enc/v1: a key of its own seals it,
+/// which the component's key wraps. CryptoOpenRequest opens it again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoSealRequest {
+    pub component: String,
+    pub key: String,
+    /// to wrap with: A256KW (AES), RSA-OAEP-256 (RSA)
+    pub algorithm: String,
+    /// of the message: AES-GCM, which is what empty means, or CHACHA20-POLY1305
+    pub cipher: String,
+    pub data: Vec<u8>,
+}
+
+impl Message for CryptoSealRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.key);
+        wire::put_string(b, 3, &self.algorithm);
+        wire::put_string(b, 4, &self.cipher);
+        wire::put_bytes(b, 5, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.key = f.string()?,
+            3 => self.algorithm = f.string()?,
+            4 => self.cipher = f.string()?,
+            5 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoSealResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoSealResponse {
+    pub data: Vec<u8>,
+}
+
+impl Message for CryptoSealResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bytes(b, 1, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoOpenRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoOpenRequest {
+    pub component: String,
+    pub key: String,
+    pub data: Vec<u8>,
+}
+
+impl Message for CryptoOpenRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.key);
+        wire::put_bytes(b, 3, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.key = f.string()?,
+            3 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoOpenResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoOpenResponse {
+    pub data: Vec<u8>,
+}
+
+impl Message for CryptoOpenResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bytes(b, 1, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoEncryptRequest is one operation of one key. Algorithms are named as in JWA (RFC 7518), here and below.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoEncryptRequest {
+    pub component: String,
+    pub key: String,
+    pub algorithm: String,
+    /// for ciphers that take one
+    pub nonce: Vec<u8>,
+    /// what an authenticated cipher covers beside data
+    pub associated: Vec<u8>,
+    pub data: Vec<u8>,
+}
+
+impl Message for CryptoEncryptRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.key);
+        wire::put_string(b, 3, &self.algorithm);
+        wire::put_bytes(b, 4, &self.nonce);
+        wire::put_bytes(b, 5, &self.associated);
+        wire::put_bytes(b, 6, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.key = f.string()?,
+            3 => self.algorithm = f.string()?,
+            4 => self.nonce = f.bytes()?,
+            5 => self.associated = f.bytes()?,
+            6 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoEncryptResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoEncryptResponse {
+    pub data: Vec<u8>,
+    pub tag: Vec<u8>,
+}
+
+impl Message for CryptoEncryptResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bytes(b, 1, &self.data);
+        wire::put_bytes(b, 2, &self.tag);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.data = f.bytes()?,
+            2 => self.tag = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoDecryptRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoDecryptRequest {
+    pub component: String,
+    pub key: String,
+    pub algorithm: String,
+    pub nonce: Vec<u8>,
+    pub associated: Vec<u8>,
+    pub data: Vec<u8>,
+    pub tag: Vec<u8>,
+}
+
+impl Message for CryptoDecryptRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.key);
+        wire::put_string(b, 3, &self.algorithm);
+        wire::put_bytes(b, 4, &self.nonce);
+        wire::put_bytes(b, 5, &self.associated);
+        wire::put_bytes(b, 6, &self.data);
+        wire::put_bytes(b, 7, &self.tag);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.key = f.string()?,
+            3 => self.algorithm = f.string()?,
+            4 => self.nonce = f.bytes()?,
+            5 => self.associated = f.bytes()?,
+            6 => self.data = f.bytes()?,
+            7 => self.tag = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoDecryptResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoDecryptResponse {
+    pub data: Vec<u8>,
+}
+
+impl Message for CryptoDecryptResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bytes(b, 1, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoWrapRequest is CryptoEncryptRequest for what is a key itself, with a key that is for that.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoWrapRequest {
+    pub component: String,
+    pub key: String,
+    pub algorithm: String,
+    pub nonce: Vec<u8>,
+    pub associated: Vec<u8>,
+    pub data: Vec<u8>,
+}
+
+impl Message for CryptoWrapRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.key);
+        wire::put_string(b, 3, &self.algorithm);
+        wire::put_bytes(b, 4, &self.nonce);
+        wire::put_bytes(b, 5, &self.associated);
+        wire::put_bytes(b, 6, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.key = f.string()?,
+            3 => self.algorithm = f.string()?,
+            4 => self.nonce = f.bytes()?,
+            5 => self.associated = f.bytes()?,
+            6 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoWrapResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoWrapResponse {
+    pub data: Vec<u8>,
+    pub tag: Vec<u8>,
+}
+
+impl Message for CryptoWrapResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bytes(b, 1, &self.data);
+        wire::put_bytes(b, 2, &self.tag);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.data = f.bytes()?,
+            2 => self.tag = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoUnwrapRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoUnwrapRequest {
+    pub component: String,
+    pub key: String,
+    pub algorithm: String,
+    pub nonce: Vec<u8>,
+    pub associated: Vec<u8>,
+    pub data: Vec<u8>,
+    pub tag: Vec<u8>,
+}
+
+impl Message for CryptoUnwrapRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.key);
+        wire::put_string(b, 3, &self.algorithm);
+        wire::put_bytes(b, 4, &self.nonce);
+        wire::put_bytes(b, 5, &self.associated);
+        wire::put_bytes(b, 6, &self.data);
+        wire::put_bytes(b, 7, &self.tag);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.key = f.string()?,
+            3 => self.algorithm = f.string()?,
+            4 => self.nonce = f.bytes()?,
+            5 => self.associated = f.bytes()?,
+            6 => self.data = f.bytes()?,
+            7 => self.tag = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoUnwrapResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoUnwrapResponse {
+    pub data: Vec<u8>,
+}
+
+impl Message for CryptoUnwrapResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bytes(b, 1, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoSignRequest is a message of the contract. digest is what the algorithm's hash makes of the message; with EdDSA, the message itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoSignRequest {
+    pub component: String,
+    pub key: String,
+    pub algorithm: String,
+    pub digest: Vec<u8>,
+}
+
+impl Message for CryptoSignRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.key);
+        wire::put_string(b, 3, &self.algorithm);
+        wire::put_bytes(b, 4, &self.digest);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.key = f.string()?,
+            3 => self.algorithm = f.string()?,
+            4 => self.digest = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoSignResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoSignResponse {
+    pub signature: Vec<u8>,
+}
+
+impl Message for CryptoSignResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bytes(b, 1, &self.signature);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.signature = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoVerifyRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoVerifyRequest {
+    pub component: String,
+    pub key: String,
+    pub algorithm: String,
+    pub digest: Vec<u8>,
+    pub signature: Vec<u8>,
+}
+
+impl Message for CryptoVerifyRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.key);
+        wire::put_string(b, 3, &self.algorithm);
+        wire::put_bytes(b, 4, &self.digest);
+        wire::put_bytes(b, 5, &self.signature);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.key = f.string()?,
+            3 => self.algorithm = f.string()?,
+            4 => self.digest = f.bytes()?,
+            5 => self.signature = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoVerifyResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoVerifyResponse {
+    pub valid: bool,
+}
+
+impl Message for CryptoVerifyResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bool(b, 1, self.valid);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.valid = f.bool()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoPublicKeyRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoPublicKeyRequest {
+    pub component: String,
+    pub key: String,
+    pub jwk: bool,
+}
+
+impl Message for CryptoPublicKeyRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.key);
+        wire::put_bool(b, 3, self.jwk);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.key = f.string()?,
+            3 => self.jwk = f.bool()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// CryptoPublicKeyResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CryptoPublicKeyResponse {
+    pub text: String,
+}
+
+impl Message for CryptoPublicKeyResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.text);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.text = f.string()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FilePutRequest stores an object whole, replacing what was there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FilePutRequest {
+    pub component: String,
+    pub name: String,
+    pub content_type: String,
+    /// names are brought into lower case
+    pub metadata: Vec<Attribute>,
+    pub data: Vec<u8>,
+}
+
+impl Message for FilePutRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.name);
+        wire::put_string(b, 3, &self.content_type);
+        for x in &self.metadata {
+            wire::put_message(b, 4, x);
+        }
+        wire::put_bytes(b, 5, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.name = f.string()?,
+            3 => self.content_type = f.string()?,
+            4 => self.metadata.push(f.message()?),
+            5 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FilePutResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FilePutResponse {
+    pub size: i64,
+    pub etag: String,
+}
+
+impl Message for FilePutResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_int64(b, 1, self.size);
+        wire::put_string(b, 2, &self.etag);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.size = f.int64()?,
+            2 => self.etag = f.string()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileAppendRequest adds to the end of an object, which must be at offset; 0 makes a new one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileAppendRequest {
+    pub component: String,
+    pub name: String,
+    pub offset: i64,
+    /// of a new one, as is metadata
+    pub content_type: String,
+    pub metadata: Vec<Attribute>,
+    pub data: Vec<u8>,
+}
+
+impl Message for FileAppendRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.name);
+        wire::put_int64(b, 3, self.offset);
+        wire::put_string(b, 4, &self.content_type);
+        for x in &self.metadata {
+            wire::put_message(b, 5, x);
+        }
+        wire::put_bytes(b, 6, &self.data);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.name = f.string()?,
+            3 => self.offset = f.int64()?,
+            4 => self.content_type = f.string()?,
+            5 => self.metadata.push(f.message()?),
+            6 => self.data = f.bytes()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileAppendResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileAppendResponse {
+    pub size: i64,
+    pub etag: String,
+}
+
+impl Message for FileAppendResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_int64(b, 1, self.size);
+        wire::put_string(b, 2, &self.etag);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.size = f.int64()?,
+            2 => self.etag = f.string()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileGetRequest reads length bytes from offset on, to the end where length is 0: what is more than 16 MiB comes in pieces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileGetRequest {
+    pub component: String,
+    pub name: String,
+    pub offset: i64,
+    pub length: i64,
+}
+
+impl Message for FileGetRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.name);
+        wire::put_int64(b, 3, self.offset);
+        wire::put_int64(b, 4, self.length);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.name = f.string()?,
+            3 => self.offset = f.int64()?,
+            4 => self.length = f.int64()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileGetResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileGetResponse {
+    pub data: Vec<u8>,
+    /// of the whole object
+    pub size: i64,
+    /// changes with its bytes
+    pub etag: String,
+    pub modified_unix_ms: i64,
+    pub content_type: String,
+    pub metadata: Vec<Attribute>,
+}
+
+impl Message for FileGetResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_bytes(b, 1, &self.data);
+        wire::put_int64(b, 2, self.size);
+        wire::put_string(b, 3, &self.etag);
+        wire::put_int64(b, 4, self.modified_unix_ms);
+        wire::put_string(b, 5, &self.content_type);
+        for x in &self.metadata {
+            wire::put_message(b, 6, x);
+        }
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.data = f.bytes()?,
+            2 => self.size = f.int64()?,
+            3 => self.etag = f.string()?,
+            4 => self.modified_unix_ms = f.int64()?,
+            5 => self.content_type = f.string()?,
+            6 => self.metadata.push(f.message()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileStatRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileStatRequest {
+    pub component: String,
+    pub name: String,
+}
+
+impl Message for FileStatRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.name);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.name = f.string()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileStatResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileStatResponse {
+    pub size: i64,
+    pub etag: String,
+    pub modified_unix_ms: i64,
+    pub content_type: String,
+    pub metadata: Vec<Attribute>,
+}
+
+impl Message for FileStatResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_int64(b, 1, self.size);
+        wire::put_string(b, 2, &self.etag);
+        wire::put_int64(b, 3, self.modified_unix_ms);
+        wire::put_string(b, 4, &self.content_type);
+        for x in &self.metadata {
+            wire::put_message(b, 5, x);
+        }
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.size = f.int64()?,
+            2 => self.etag = f.string()?,
+            3 => self.modified_unix_ms = f.int64()?,
+            4 => self.content_type = f.string()?,
+            5 => self.metadata.push(f.message()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileListRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileListRequest {
+    pub component: String,
+    pub prefix: String,
+    /// "/": names that go on after it are one entry of prefixes
+    pub delimiter: String,
+    pub after: String,
+    /// of items and prefixes together; 0: 1000, the most
+    pub limit: u32,
+}
+
+impl Message for FileListRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.prefix);
+        wire::put_string(b, 3, &self.delimiter);
+        wire::put_string(b, 4, &self.after);
+        wire::put_uint32(b, 5, self.limit);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.prefix = f.string()?,
+            3 => self.delimiter = f.string()?,
+            4 => self.after = f.string()?,
+            5 => self.limit = f.uint32()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileListResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileListResponse {
+    /// in byte order
+    pub items: Vec<FileItem>,
+    pub prefixes: Vec<String>,
+    /// after of the next page; empty: this is the last
+    pub next: String,
+}
+
+impl Message for FileListResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        for x in &self.items {
+            wire::put_message(b, 1, x);
+        }
+        for x in &self.prefixes {
+            wire::put_each_string(b, 2, x);
+        }
+        wire::put_string(b, 3, &self.next);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.items.push(f.message()?),
+            2 => self.prefixes.push(f.string()?),
+            3 => self.next = f.string()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileItem is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileItem {
+    pub name: String,
+    pub size: i64,
+    pub etag: String,
+    pub modified_unix_ms: i64,
+}
+
+impl Message for FileItem {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.name);
+        wire::put_int64(b, 2, self.size);
+        wire::put_string(b, 3, &self.etag);
+        wire::put_int64(b, 4, self.modified_unix_ms);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.name = f.string()?,
+            2 => self.size = f.int64()?,
+            3 => self.etag = f.string()?,
+            4 => self.modified_unix_ms = f.int64()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// FileDeleteRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileDeleteRequest {
+    pub component: String,
+    pub name: String,
+}
+
+impl Message for FileDeleteRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.name);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.name = f.string()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Job is a message of the contract. A Job is a request that comes back to who asked for it, when it is due: POST /job/NAME with data as its body.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Job {
+    pub name: String,
+    /// cron, with seconds first or without, or @every 1h30m, @daily…; empty: once, when it is due
+    pub schedule: String,
+    /// first: RFC 3339, or 90s or PT90S from now on; empty: when schedule says
+    pub due: String,
+    /// when it is over, written as due; empty: never
+    pub ttl: String,
+    /// how often in all; 0: as often as schedule says
+    pub repeats: u32,
+    pub data: Vec<u8>,
+    /// of data; empty: application/octet-stream
+    pub content_type: String,
+    /// a run that fails is not tried again; else
+    pub drop_failed: bool,
+    /// it is after that long, 0: a second,
+    pub retry_after_ms: i64,
+    /// so often, 0: 3; -1: until it succeeds
+    pub retries: i64,
+}
+
+impl Message for Job {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.name);
+        wire::put_string(b, 2, &self.schedule);
+        wire::put_string(b, 3, &self.due);
+        wire::put_string(b, 4, &self.ttl);
+        wire::put_uint32(b, 5, self.repeats);
+        wire::put_bytes(b, 6, &self.data);
+        wire::put_string(b, 7, &self.content_type);
+        wire::put_bool(b, 8, self.drop_failed);
+        wire::put_int64(b, 9, self.retry_after_ms);
+        wire::put_int64(b, 10, self.retries);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.name = f.string()?,
+            2 => self.schedule = f.string()?,
+            3 => self.due = f.string()?,
+            4 => self.ttl = f.string()?,
+            5 => self.repeats = f.uint32()?,
+            6 => self.data = f.bytes()?,
+            7 => self.content_type = f.string()?,
+            8 => self.drop_failed = f.bool()?,
+            9 => self.retry_after_ms = f.int64()?,
+            10 => self.retries = f.int64()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// JobsScheduleRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobsScheduleRequest {
+    pub component: String,
+    pub jobs: Vec<Job>,
+    pub overwrite: bool,
+}
+
+impl Message for JobsScheduleRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        for x in &self.jobs {
+            wire::put_message(b, 2, x);
+        }
+        wire::put_bool(b, 3, self.overwrite);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.jobs.push(f.message()?),
+            3 => self.overwrite = f.bool()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// JobsGetRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobsGetRequest {
+    pub component: String,
+    pub names: Vec<String>,
+}
+
+impl Message for JobsGetRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        for x in &self.names {
+            wire::put_each_string(b, 2, x);
+        }
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.names.push(f.string()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// JobsGetResponse is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobsGetResponse {
+    pub jobs: Vec<Job>,
+}
+
+impl Message for JobsGetResponse {
+    fn encode(&self, b: &mut Vec<u8>) {
+        for x in &self.jobs {
+            wire::put_message(b, 1, x);
+        }
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.jobs.push(f.message()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// JobsDeleteRequest is a message of the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobsDeleteRequest {
+    pub component: String,
+    pub name: String,
+}
+
+impl Message for JobsDeleteRequest {
+    fn encode(&self, b: &mut Vec<u8>) {
+        wire::put_string(b, 1, &self.component);
+        wire::put_string(b, 2, &self.name);
+    }
+    fn merge(&mut self, f: Field) -> Result<(), Malformed> {
+        match f.number {
+            1 => self.component = f.string()?,
+            2 => self.name = f.string()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 /// Empty is the response of a method that has nothing to say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Empty {}

@@ -2,7 +2,9 @@
 
 package api
 
-import "errors"
+import (
+	"github.com/loam-run/loam/sdk/go/internal/protowire"
+)
 
 // Error is what a call that fails answers instead of its response.
 type Error struct {
@@ -15,15 +17,15 @@ type Error struct {
 func (m *Error) AppendProto(b []byte) []byte {
 	if m.Code != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Code))
+		b = protowire.AppendVarint(b, uint64(m.Code))
 	}
 	if m.Message != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Message)
+		b = protowire.AppendString(b, m.Message)
 	}
 	if m.Hint != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Hint)
+		b = protowire.AppendString(b, m.Hint)
 	}
 	return b
 }
@@ -32,22 +34,22 @@ func (m *Error) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Error) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Error", err)
+			return protowire.Wrap("Error", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Code = uint32(f.num)
+			m.Code = uint32(f.Num)
 		case 18:
-			m.Message = string(f.data)
+			m.Message = string(f.Data)
 		case 26:
-			m.Hint = string(f.data)
+			m.Hint = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("Error", errWireType)
+				return protowire.Wrap("Error", protowire.ErrWireType)
 			}
 		}
 	}
@@ -64,11 +66,11 @@ type Header struct {
 func (m *Header) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Value != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	return b
 }
@@ -77,20 +79,20 @@ func (m *Header) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Header) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Header", err)
+			return protowire.Wrap("Header", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Header", errWireType)
+				return protowire.Wrap("Header", protowire.ErrWireType)
 			}
 		}
 	}
@@ -114,39 +116,39 @@ type RequestHead struct {
 func (m *RequestHead) AppendProto(b []byte) []byte {
 	if m.Method != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.Scheme != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Scheme)
+		b = protowire.AppendString(b, m.Scheme)
 	}
 	if m.Authority != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Authority)
+		b = protowire.AppendString(b, m.Authority)
 	}
 	if m.Path != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Path)
+		b = protowire.AppendString(b, m.Path)
 	}
 	if m.Query != "" {
 		b = append(b, 42)
-		b = appendString(b, m.Query)
+		b = protowire.AppendString(b, m.Query)
 	}
 	for i := range m.Headers {
 		b = append(b, 50)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if m.Id != "" {
 		b = append(b, 58)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Length != 0 {
 		b = append(b, 64)
-		b = appendVarint(b, uint64(m.Length))
+		b = protowire.AppendVarint(b, uint64(m.Length))
 	}
 	if m.DeadlineUnixMs != 0 {
 		b = append(b, 72)
-		b = appendVarint(b, uint64(m.DeadlineUnixMs))
+		b = protowire.AppendVarint(b, uint64(m.DeadlineUnixMs))
 	}
 	return b
 }
@@ -155,39 +157,39 @@ func (m *RequestHead) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *RequestHead) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("RequestHead", err)
+			return protowire.Wrap("RequestHead", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 18:
-			m.Scheme = string(f.data)
+			m.Scheme = string(f.Data)
 		case 26:
-			m.Authority = string(f.data)
+			m.Authority = string(f.Data)
 		case 34:
-			m.Path = string(f.data)
+			m.Path = string(f.Data)
 		case 42:
-			m.Query = string(f.data)
+			m.Query = string(f.Data)
 		case 50:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("RequestHead.Headers", err)
+				return protowire.Wrap("RequestHead.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 58:
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 64:
-			m.Length = int64(f.num)
+			m.Length = int64(f.Num)
 		case 72:
-			m.DeadlineUnixMs = int64(f.num)
+			m.DeadlineUnixMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9:
-				return wireError("RequestHead", errWireType)
+				return protowire.Wrap("RequestHead", protowire.ErrWireType)
 			}
 		}
 	}
@@ -204,11 +206,11 @@ type ResponseHead struct {
 func (m *ResponseHead) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	for i := range m.Headers {
 		b = append(b, 18)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	return b
 }
@@ -217,25 +219,25 @@ func (m *ResponseHead) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ResponseHead) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ResponseHead", err)
+			return protowire.Wrap("ResponseHead", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = uint32(f.num)
+			m.Status = uint32(f.Num)
 		case 18:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ResponseHead.Headers", err)
+				return protowire.Wrap("ResponseHead.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ResponseHead", errWireType)
+				return protowire.Wrap("ResponseHead", protowire.ErrWireType)
 			}
 		}
 	}
@@ -252,11 +254,11 @@ type StateGetRequest struct {
 func (m *StateGetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -265,20 +267,20 @@ func (m *StateGetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateGetRequest", err)
+			return protowire.Wrap("StateGetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("StateGetRequest", errWireType)
+				return protowire.Wrap("StateGetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -294,7 +296,7 @@ type StateGetResponse struct {
 func (m *StateGetResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -303,23 +305,23 @@ func (m *StateGetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateGetResponse", err)
+			return protowire.Wrap("StateGetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x StateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateGetResponse.Items", err)
+				return protowire.Wrap("StateGetResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("StateGetResponse", errWireType)
+				return protowire.Wrap("StateGetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -338,19 +340,19 @@ type StateItem struct {
 func (m *StateItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	if m.Etag != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.ExpiresUnixMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.ExpiresUnixMs))
+		b = protowire.AppendVarint(b, uint64(m.ExpiresUnixMs))
 	}
 	return b
 }
@@ -359,24 +361,24 @@ func (m *StateItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateItem", err)
+			return protowire.Wrap("StateItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Value = f.data
+			m.Value = f.Data
 		case 26:
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 32:
-			m.ExpiresUnixMs = int64(f.num)
+			m.ExpiresUnixMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("StateItem", errWireType)
+				return protowire.Wrap("StateItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -395,19 +397,19 @@ type StateListRequest struct {
 func (m *StateListRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Prefix != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	if m.After != "" {
 		b = append(b, 26)
-		b = appendString(b, m.After)
+		b = protowire.AppendString(b, m.After)
 	}
 	if m.Limit != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.Limit))
+		b = protowire.AppendVarint(b, uint64(m.Limit))
 	}
 	return b
 }
@@ -416,24 +418,24 @@ func (m *StateListRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateListRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateListRequest", err)
+			return protowire.Wrap("StateListRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		case 26:
-			m.After = string(f.data)
+			m.After = string(f.Data)
 		case 32:
-			m.Limit = uint32(f.num)
+			m.Limit = uint32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("StateListRequest", errWireType)
+				return protowire.Wrap("StateListRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -449,7 +451,7 @@ type StateListResponse struct {
 func (m *StateListResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -458,23 +460,23 @@ func (m *StateListResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateListResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateListResponse", err)
+			return protowire.Wrap("StateListResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x StateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateListResponse.Items", err)
+				return protowire.Wrap("StateListResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("StateListResponse", errWireType)
+				return protowire.Wrap("StateListResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -492,15 +494,15 @@ type StateApplyRequest struct {
 func (m *StateApplyRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for i := range m.Ops {
 		b = append(b, 18)
-		b = appendMessage(b, m.Ops[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Ops[i].AppendProto)
 	}
 	for i := range m.Events {
 		b = append(b, 26)
-		b = appendMessage(b, m.Events[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Events[i].AppendProto)
 	}
 	return b
 }
@@ -509,32 +511,32 @@ func (m *StateApplyRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateApplyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateApplyRequest", err)
+			return protowire.Wrap("StateApplyRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
 			var x StateOp
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateApplyRequest.Ops", err)
+				return protowire.Wrap("StateApplyRequest.Ops", err)
 			}
 			m.Ops = append(m.Ops, x)
 		case 26:
 			var x Publication
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateApplyRequest.Events", err)
+				return protowire.Wrap("StateApplyRequest.Events", err)
 			}
 			m.Events = append(m.Events, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("StateApplyRequest", errWireType)
+				return protowire.Wrap("StateApplyRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -559,19 +561,19 @@ func (m *StateOp) AppendProto(b []byte) []byte {
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	if m.TtlMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.TtlMs))
+		b = protowire.AppendVarint(b, uint64(m.TtlMs))
 	}
 	if m.IfMatch != "" {
 		b = append(b, 42)
-		b = appendString(b, m.IfMatch)
+		b = protowire.AppendString(b, m.IfMatch)
 	}
 	if m.IfAbsent {
 		b = append(b, 48)
@@ -584,28 +586,28 @@ func (m *StateOp) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateOp) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateOp", err)
+			return protowire.Wrap("StateOp", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Delete = f.num != 0
+			m.Delete = f.Num != 0
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Value = f.data
+			m.Value = f.Data
 		case 32:
-			m.TtlMs = int64(f.num)
+			m.TtlMs = int64(f.Num)
 		case 42:
-			m.IfMatch = string(f.data)
+			m.IfMatch = string(f.Data)
 		case 48:
-			m.IfAbsent = f.num != 0
+			m.IfAbsent = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("StateOp", errWireType)
+				return protowire.Wrap("StateOp", protowire.ErrWireType)
 			}
 		}
 	}
@@ -622,11 +624,11 @@ type StateApplyResponse struct {
 func (m *StateApplyResponse) AppendProto(b []byte) []byte {
 	for _, x := range m.Etags {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	for _, x := range m.EventIds {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -635,20 +637,20 @@ func (m *StateApplyResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateApplyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateApplyResponse", err)
+			return protowire.Wrap("StateApplyResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Etags = append(m.Etags, string(f.data))
+			m.Etags = append(m.Etags, string(f.Data))
 		case 18:
-			m.EventIds = append(m.EventIds, string(f.data))
+			m.EventIds = append(m.EventIds, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("StateApplyResponse", errWireType)
+				return protowire.Wrap("StateApplyResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -665,11 +667,11 @@ type Attribute struct {
 func (m *Attribute) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Value != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	return b
 }
@@ -678,20 +680,20 @@ func (m *Attribute) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Attribute) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Attribute", err)
+			return protowire.Wrap("Attribute", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Attribute", errWireType)
+				return protowire.Wrap("Attribute", protowire.ErrWireType)
 			}
 		}
 	}
@@ -714,35 +716,35 @@ type Publication struct {
 func (m *Publication) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	if m.Id != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Type != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Type)
+		b = protowire.AppendString(b, m.Type)
 	}
 	if m.Subject != "" {
 		b = append(b, 42)
-		b = appendString(b, m.Subject)
+		b = protowire.AppendString(b, m.Subject)
 	}
 	if m.ContentType != "" {
 		b = append(b, 50)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	for i := range m.Attributes {
 		b = append(b, 58)
-		b = appendMessage(b, m.Attributes[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Attributes[i].AppendProto)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 66)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -751,37 +753,37 @@ func (m *Publication) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Publication) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Publication", err)
+			return protowire.Wrap("Publication", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 34:
-			m.Type = string(f.data)
+			m.Type = string(f.Data)
 		case 42:
-			m.Subject = string(f.data)
+			m.Subject = string(f.Data)
 		case 50:
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 58:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("Publication.Attributes", err)
+				return protowire.Wrap("Publication.Attributes", err)
 			}
 			m.Attributes = append(m.Attributes, x)
 		case 66:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
-				return wireError("Publication", errWireType)
+				return protowire.Wrap("Publication", protowire.ErrWireType)
 			}
 		}
 	}
@@ -797,7 +799,7 @@ type PubsubPublishRequest struct {
 func (m *PubsubPublishRequest) AppendProto(b []byte) []byte {
 	for i := range m.Events {
 		b = append(b, 10)
-		b = appendMessage(b, m.Events[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Events[i].AppendProto)
 	}
 	return b
 }
@@ -806,23 +808,23 @@ func (m *PubsubPublishRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PubsubPublishRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PubsubPublishRequest", err)
+			return protowire.Wrap("PubsubPublishRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x Publication
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("PubsubPublishRequest.Events", err)
+				return protowire.Wrap("PubsubPublishRequest.Events", err)
 			}
 			m.Events = append(m.Events, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("PubsubPublishRequest", errWireType)
+				return protowire.Wrap("PubsubPublishRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -838,7 +840,7 @@ type PubsubPublishResponse struct {
 func (m *PubsubPublishResponse) AppendProto(b []byte) []byte {
 	for _, x := range m.EventIds {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -847,18 +849,18 @@ func (m *PubsubPublishResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PubsubPublishResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PubsubPublishResponse", err)
+			return protowire.Wrap("PubsubPublishResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.EventIds = append(m.EventIds, string(f.data))
+			m.EventIds = append(m.EventIds, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("PubsubPublishResponse", errWireType)
+				return protowire.Wrap("PubsubPublishResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -877,19 +879,19 @@ type LockTryLockRequest struct {
 func (m *LockTryLockRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Owner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Owner)
+		b = protowire.AppendString(b, m.Owner)
 	}
 	if m.TtlMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.TtlMs))
+		b = protowire.AppendVarint(b, uint64(m.TtlMs))
 	}
 	return b
 }
@@ -898,24 +900,24 @@ func (m *LockTryLockRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockTryLockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockTryLockRequest", err)
+			return protowire.Wrap("LockTryLockRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
-			m.Owner = string(f.data)
+			m.Owner = string(f.Data)
 		case 32:
-			m.TtlMs = int64(f.num)
+			m.TtlMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("LockTryLockRequest", errWireType)
+				return protowire.Wrap("LockTryLockRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -940,18 +942,18 @@ func (m *LockTryLockResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockTryLockResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockTryLockResponse", err)
+			return protowire.Wrap("LockTryLockResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Acquired = f.num != 0
+			m.Acquired = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("LockTryLockResponse", errWireType)
+				return protowire.Wrap("LockTryLockResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -970,19 +972,19 @@ type LockRenewRequest struct {
 func (m *LockRenewRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Owner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Owner)
+		b = protowire.AppendString(b, m.Owner)
 	}
 	if m.TtlMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.TtlMs))
+		b = protowire.AppendVarint(b, uint64(m.TtlMs))
 	}
 	return b
 }
@@ -991,24 +993,24 @@ func (m *LockRenewRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockRenewRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockRenewRequest", err)
+			return protowire.Wrap("LockRenewRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
-			m.Owner = string(f.data)
+			m.Owner = string(f.Data)
 		case 32:
-			m.TtlMs = int64(f.num)
+			m.TtlMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("LockRenewRequest", errWireType)
+				return protowire.Wrap("LockRenewRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1026,15 +1028,15 @@ type LockUnlockRequest struct {
 func (m *LockUnlockRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Owner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Owner)
+		b = protowire.AppendString(b, m.Owner)
 	}
 	return b
 }
@@ -1043,22 +1045,22 @@ func (m *LockUnlockRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockUnlockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockUnlockRequest", err)
+			return protowire.Wrap("LockUnlockRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
-			m.Owner = string(f.data)
+			m.Owner = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("LockUnlockRequest", errWireType)
+				return protowire.Wrap("LockUnlockRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1075,11 +1077,11 @@ type ConfigGetRequest struct {
 func (m *ConfigGetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -1088,20 +1090,20 @@ func (m *ConfigGetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigGetRequest", err)
+			return protowire.Wrap("ConfigGetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ConfigGetRequest", errWireType)
+				return protowire.Wrap("ConfigGetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1117,7 +1119,7 @@ type ConfigGetResponse struct {
 func (m *ConfigGetResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -1126,23 +1128,23 @@ func (m *ConfigGetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigGetResponse", err)
+			return protowire.Wrap("ConfigGetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x ConfigItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ConfigGetResponse.Items", err)
+				return protowire.Wrap("ConfigGetResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ConfigGetResponse", errWireType)
+				return protowire.Wrap("ConfigGetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1161,19 +1163,19 @@ type ConfigItem struct {
 func (m *ConfigItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Value != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	if m.Version != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Version)
+		b = protowire.AppendString(b, m.Version)
 	}
 	for i := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, m.Metadata[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
 	}
 	return b
 }
@@ -1182,29 +1184,29 @@ func (m *ConfigItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigItem", err)
+			return protowire.Wrap("ConfigItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		case 26:
-			m.Version = string(f.data)
+			m.Version = string(f.Data)
 		case 34:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ConfigItem.Metadata", err)
+				return protowire.Wrap("ConfigItem.Metadata", err)
 			}
 			m.Metadata = append(m.Metadata, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("ConfigItem", errWireType)
+				return protowire.Wrap("ConfigItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1221,11 +1223,11 @@ type ConfigSetRequest struct {
 func (m *ConfigSetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for i := range m.Items {
 		b = append(b, 18)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -1234,25 +1236,25 @@ func (m *ConfigSetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigSetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigSetRequest", err)
+			return protowire.Wrap("ConfigSetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
 			var x ConfigItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ConfigSetRequest.Items", err)
+				return protowire.Wrap("ConfigSetRequest.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ConfigSetRequest", errWireType)
+				return protowire.Wrap("ConfigSetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1269,11 +1271,11 @@ type ConfigDeleteRequest struct {
 func (m *ConfigDeleteRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -1282,20 +1284,20 @@ func (m *ConfigDeleteRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigDeleteRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigDeleteRequest", err)
+			return protowire.Wrap("ConfigDeleteRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ConfigDeleteRequest", errWireType)
+				return protowire.Wrap("ConfigDeleteRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1313,15 +1315,15 @@ type SequenceNextRequest struct {
 func (m *SequenceNextRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Count != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Count))
+		b = protowire.AppendVarint(b, uint64(m.Count))
 	}
 	return b
 }
@@ -1330,22 +1332,22 @@ func (m *SequenceNextRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SequenceNextRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SequenceNextRequest", err)
+			return protowire.Wrap("SequenceNextRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 24:
-			m.Count = int64(f.num)
+			m.Count = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("SequenceNextRequest", errWireType)
+				return protowire.Wrap("SequenceNextRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1361,7 +1363,7 @@ type SequenceNextResponse struct {
 func (m *SequenceNextResponse) AppendProto(b []byte) []byte {
 	if m.First != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.First))
+		b = protowire.AppendVarint(b, uint64(m.First))
 	}
 	return b
 }
@@ -1370,18 +1372,18 @@ func (m *SequenceNextResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SequenceNextResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SequenceNextResponse", err)
+			return protowire.Wrap("SequenceNextResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.First = int64(f.num)
+			m.First = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SequenceNextResponse", errWireType)
+				return protowire.Wrap("SequenceNextResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1403,27 +1405,27 @@ type InvokeCallRequest struct {
 func (m *InvokeCallRequest) AppendProto(b []byte) []byte {
 	if m.Target != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Target)
+		b = protowire.AppendString(b, m.Target)
 	}
 	if m.Method != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.Path != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Path)
+		b = protowire.AppendString(b, m.Path)
 	}
 	for i := range m.Headers {
 		b = append(b, 34)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	if m.TimeoutMs != 0 {
 		b = append(b, 48)
-		b = appendVarint(b, uint64(m.TimeoutMs))
+		b = protowire.AppendVarint(b, uint64(m.TimeoutMs))
 	}
 	return b
 }
@@ -1432,33 +1434,33 @@ func (m *InvokeCallRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeCallRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeCallRequest", err)
+			return protowire.Wrap("InvokeCallRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Target = string(f.data)
+			m.Target = string(f.Data)
 		case 18:
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 26:
-			m.Path = string(f.data)
+			m.Path = string(f.Data)
 		case 34:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeCallRequest.Headers", err)
+				return protowire.Wrap("InvokeCallRequest.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 42:
-			m.Body = f.data
+			m.Body = f.Data
 		case 48:
-			m.TimeoutMs = int64(f.num)
+			m.TimeoutMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("InvokeCallRequest", errWireType)
+				return protowire.Wrap("InvokeCallRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1476,15 +1478,15 @@ type InvokeCallResponse struct {
 func (m *InvokeCallResponse) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	for i := range m.Headers {
 		b = append(b, 18)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	return b
 }
@@ -1493,27 +1495,27 @@ func (m *InvokeCallResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeCallResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeCallResponse", err)
+			return protowire.Wrap("InvokeCallResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = uint32(f.num)
+			m.Status = uint32(f.Num)
 		case 18:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeCallResponse.Headers", err)
+				return protowire.Wrap("InvokeCallResponse.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 26:
-			m.Body = f.data
+			m.Body = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("InvokeCallResponse", errWireType)
+				return protowire.Wrap("InvokeCallResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1530,11 +1532,11 @@ type SecretGetRequest struct {
 func (m *SecretGetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -1543,20 +1545,20 @@ func (m *SecretGetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SecretGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SecretGetRequest", err)
+			return protowire.Wrap("SecretGetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SecretGetRequest", errWireType)
+				return protowire.Wrap("SecretGetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1572,7 +1574,7 @@ type SecretGetResponse struct {
 func (m *SecretGetResponse) AppendProto(b []byte) []byte {
 	if len(m.Value) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	return b
 }
@@ -1581,18 +1583,18 @@ func (m *SecretGetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SecretGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SecretGetResponse", err)
+			return protowire.Wrap("SecretGetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Value = f.data
+			m.Value = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SecretGetResponse", errWireType)
+				return protowire.Wrap("SecretGetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1612,23 +1614,23 @@ type HttpSendRequest struct {
 func (m *HttpSendRequest) AppendProto(b []byte) []byte {
 	if m.Method != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.Url != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Url)
+		b = protowire.AppendString(b, m.Url)
 	}
 	for i := range m.Headers {
 		b = append(b, 26)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	if m.TimeoutMs != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.TimeoutMs))
+		b = protowire.AppendVarint(b, uint64(m.TimeoutMs))
 	}
 	return b
 }
@@ -1637,31 +1639,31 @@ func (m *HttpSendRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *HttpSendRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("HttpSendRequest", err)
+			return protowire.Wrap("HttpSendRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 18:
-			m.Url = string(f.data)
+			m.Url = string(f.Data)
 		case 26:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("HttpSendRequest.Headers", err)
+				return protowire.Wrap("HttpSendRequest.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 34:
-			m.Body = f.data
+			m.Body = f.Data
 		case 40:
-			m.TimeoutMs = int64(f.num)
+			m.TimeoutMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("HttpSendRequest", errWireType)
+				return protowire.Wrap("HttpSendRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1679,15 +1681,15 @@ type HttpSendResponse struct {
 func (m *HttpSendResponse) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	for i := range m.Headers {
 		b = append(b, 18)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	return b
 }
@@ -1696,27 +1698,27 @@ func (m *HttpSendResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *HttpSendResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("HttpSendResponse", err)
+			return protowire.Wrap("HttpSendResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = uint32(f.num)
+			m.Status = uint32(f.Num)
 		case 18:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("HttpSendResponse.Headers", err)
+				return protowire.Wrap("HttpSendResponse.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 26:
-			m.Body = f.data
+			m.Body = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("HttpSendResponse", errWireType)
+				return protowire.Wrap("HttpSendResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1736,104 +1738,13 @@ func (m *Empty) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Empty) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Empty", err)
+			return protowire.Wrap("Empty", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
-}
-
-// A wireField is one field as it stands on the wire.
-type wireField struct {
-	tag  uint64 // number<<3 | wire type
-	num  uint64 // of a varint
-	data []byte // of a length-delimited field
-}
-
-var (
-	errTruncated = errors.New("message ends too early")
-	errVarint    = errors.New("number longer than 64 bits")
-	errWireType  = errors.New("field of another wire type than declared")
-	errTag       = errors.New("field with no valid number or wire type")
-)
-
-func wireError(where string, err error) error { return errors.New(where + ": " + err.Error()) }
-
-// nextField cuts the first field off b.
-func nextField(b []byte) (f wireField, rest []byte, err error) {
-	if f.tag, b, err = varint(b); err != nil {
-		return f, nil, err
-	}
-	if n := f.tag >> 3; n == 0 || n > 1<<29-1 {
-		return f, nil, errTag
-	}
-	size := uint64(0)
-	switch f.tag & 7 {
-	case 0:
-		f.num, b, err = varint(b)
-		return f, b, err
-	case 1:
-		size = 8
-	case 2:
-		if size, b, err = varint(b); err != nil {
-			return f, nil, err
-		}
-	case 5:
-		size = 4
-	default:
-		return f, nil, errTag
-	}
-	if size > uint64(len(b)) {
-		return f, nil, errTruncated
-	}
-	f.data = b[:size:size]
-	return f, b[size:], nil
-}
-
-func varint(b []byte) (uint64, []byte, error) {
-	var x uint64
-	for i, c := range b {
-		if i == 9 && c > 1 {
-			return 0, nil, errVarint
-		}
-		x |= uint64(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			return x, b[i+1:], nil
-		}
-	}
-	return 0, nil, errTruncated
-}
-
-func appendVarint(b []byte, x uint64) []byte {
-	for x >= 0x80 {
-		b = append(b, byte(x)|0x80)
-		x >>= 7
-	}
-	return append(b, byte(x))
-}
-
-func appendString(b []byte, s string) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-func appendBytes(b, s []byte) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-// appendMessage writes a message behind its length, which is known only afterwards: it leaves one byte for it, enough
-// for what is shorter than 128 bytes, and moves what is longer.
-func appendMessage(b []byte, message func([]byte) []byte) []byte {
-	start := len(b)
-	b = message(append(b, 0))
-	size := len(b) - start - 1
-	if size < 0x80 {
-		b[start] = byte(size)
-		return b
-	}
-	var head [10]byte
-	h := appendVarint(head[:0], uint64(size))
-	b = append(b, h[1:]...)
-	copy(b[start+len(h):], b[start+1:start+1+size])
-	copy(b[start:], h)
-	return b
 }
