@@ -1,6 +1,8 @@
 package api
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/loam-run/loam"
@@ -40,6 +42,27 @@ func FromError(err error) Error {
 	return Error{Code: uint32(loam.CodeOf(err)), Message: err.Error(), Hint: loam.HintOf(err)}
 }
 
+// Map is attributes by name, the last one of each; nil where there are none.
+func Map(attributes []Attribute) map[string]string {
+	if len(attributes) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(attributes))
+	for _, a := range attributes {
+		m[a.Name] = a.Value
+	}
+	return m
+}
+
+// Attributes are what m holds in the order of names.
+func Attributes(m map[string]string) []Attribute {
+	var all []Attribute
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		all = append(all, Attribute{name, m[name]})
+	}
+	return all
+}
+
 // Events are the events of a call's publications, and the one pubsub component they all name.
 func Events(publications []Publication) (events []loam.Event, component string, err error) {
 	events = make([]loam.Event, len(publications))
@@ -49,12 +72,7 @@ func Events(publications []Publication) (events []loam.Event, component string, 
 		}
 		component = p.Component
 		e := loam.Event{ID: p.Id, Type: p.Type, Subject: p.Subject, ContentType: p.ContentType, Topic: p.Topic, Data: p.Data}
-		if len(p.Attributes) > 0 {
-			e.Attributes = make(map[string]string, len(p.Attributes))
-			for _, a := range p.Attributes {
-				e.Attributes[a.Name] = a.Value
-			}
-		}
+		e.Attributes = Map(p.Attributes)
 		events[i] = e
 	}
 	return events, component, nil

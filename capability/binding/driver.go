@@ -31,6 +31,7 @@ type Request struct {
 	Operation string
 	Data      []byte
 	Metadata  map[string]string
+	MaxAnswer int // bytes of Response.Data that the caller can take; 0: MaxData. A driver that reads them stops there
 }
 
 // A Response is what became of it.

@@ -3,6 +3,7 @@ package http
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -159,16 +160,17 @@ func (e *endpoint) Invoke(ctx context.Context, r binding.Request) (binding.Respo
 		return binding.Response{}, failure(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // read to its end, or of no use any more
-	most := int64(binding.MaxData)
-	if e.config.MaxBody > 0 {
-		most = min(most, int64(e.config.MaxBody))
+	most := int64(cmp.Or(r.MaxAnswer, binding.MaxData))
+	why := "what the caller can take"
+	if e.config.MaxBody > 0 && int64(e.config.MaxBody) < most {
+		most, why = int64(e.config.MaxBody), "the metadata maxResponseBodySize"
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
 		return binding.Response{}, failure(ctx, err)
 	}
 	if int64(len(body)) > most {
-		return binding.Response{}, loam.Errorf(loam.ResourceExhausted, "", "the answer is larger than %d bytes, the metadata maxResponseBodySize", most)
+		return binding.Response{}, loam.Errorf(loam.ResourceExhausted, "", "the answer is larger than %d bytes, %s", most, why)
 	}
 	answer := binding.Response{Data: body, Metadata: make(map[string]string, len(resp.Header)+2)}
 	for name, values := range resp.Header {

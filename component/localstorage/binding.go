@@ -59,7 +59,7 @@ func (o output) Invoke(ctx context.Context, r binding.Request) (binding.Response
 			data, err = json.Marshal(map[string]string{"fileName": name})
 		}
 	case "get":
-		data, err = o.get(name)
+		data, err = o.get(name, cmp.Or(r.MaxAnswer, binding.MaxData))
 	case "delete":
 		o.mu.Lock()
 		err = o.remove(name)
@@ -85,15 +85,15 @@ func decoded(data []byte) []byte {
 	return data
 }
 
-func (o output) get(name string) ([]byte, error) {
+func (o output) get(name string, most int) ([]byte, error) {
 	in, err := o.open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = in.Close() }() // it was only read
-	data, err := io.ReadAll(io.LimitReader(in, binding.MaxData+1))
-	if err == nil && len(data) > binding.MaxData {
-		err = loam.Errorf(loam.ResourceExhausted, "", "the file is larger than %d bytes", binding.MaxData)
+	data, err := io.ReadAll(io.LimitReader(in, int64(most)+1))
+	if err == nil && len(data) > most {
+		err = loam.Errorf(loam.ResourceExhausted, "", "the file is larger than %d bytes", most)
 	}
 	return data, err
 }
