@@ -3,6 +3,7 @@ package dapr
 import (
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/loam-run/loam"
@@ -51,7 +52,8 @@ func (m *selfMetadata) set(key, value string) error {
 	if m.extended == nil {
 		m.extended = map[string]string{}
 	}
-	m.extended[key], m.size = value, size
+	// What came lies in the request's buffers, which are used again.
+	m.extended[strings.Clone(key)], m.size = strings.Clone(value), size
 	return nil
 }
 

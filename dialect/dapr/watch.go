@@ -2,6 +2,7 @@ package dapr
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/config"
@@ -68,7 +69,11 @@ func (c *call) getConfiguration() error {
 
 // subscribeConfiguration has changes posted to the program until it unsubscribes.
 func (c *call) subscribeConfiguration() error {
-	a, store, keys := c.api, c.params[0], c.queries("key")
+	// The subscription outlives the request, and so its buffers.
+	a, store, keys := c.api, strings.Clone(c.params[0]), c.queries("key")
+	for i, key := range keys {
+		keys[i] = strings.Clone(key)
+	}
 	if a.opts.App.Target == nil {
 		if _, err := a.configuration(store); err != nil {
 			return err
