@@ -12,6 +12,7 @@ import (
 	"github.com/loam-run/loam/capability/jobs"
 	"github.com/loam-run/loam/event"
 	"github.com/loam-run/loam/loop"
+	"github.com/loam-run/loam/protocol"
 )
 
 // An App is the program that a dialect is spoken with: one API, on sockets of its own, for each.
@@ -23,6 +24,15 @@ type App struct {
 	APIToken string       // that it must show; "": none
 	AppToken string       // that we show it; "": none
 	MaxBody  int64        // bytes of a message either way
+}
+
+// Budget is what the program's large messages may hold at once, of whatever MaxBody lets each be: 256 MiB, or four of them.
+// Where a message has no bound, all have none.
+func (a App) Budget() *protocol.Budget {
+	if a.MaxBody <= 0 {
+		return nil
+	}
+	return protocol.NewBudget(max(256<<20, 4*a.MaxBody))
 }
 
 // Options are what a dialect is made of.

@@ -44,6 +44,7 @@ type Limits struct {
 	HeadTimeout      time.Duration // from a header's first byte to its last; 10s
 	BodyTimeout      time.Duration // that a sender or receiver of a body may be silent; 30s
 	IdleTimeout      time.Duration // between two requests of a connection; 2m
+	StreamIdle       time.Duration // that nothing moves on a stream of HTTP/2 either way; 1h; negative: no bound
 	HandshakeTimeout time.Duration // of TLS; 10s
 	MinRate          int64         // bytes a second of a request's body, for what it is waited for longer than BodyTimeout; 0: no bound
 }
@@ -95,7 +96,7 @@ func Listen(ctx context.Context, engine loop.Engine, hub *http2.Hub, c Config, s
 	})
 	l.http2 = http2.NewServer(loam.TargetFunc(l.serve), http2.ServerConfig{Options: shared, Hub: hub, Limits: http2.Limits{
 		Streams: c.MaxStreams, Head: c.MaxHeader, Fields: c.MaxFields,
-		HeadTimeout: c.HeadTimeout, BodyTimeout: c.BodyTimeout, WriteTimeout: c.BodyTimeout, IdleTimeout: c.IdleTimeout,
+		HeadTimeout: c.HeadTimeout, BodyTimeout: c.BodyTimeout, WriteTimeout: c.BodyTimeout, StreamIdle: c.StreamIdle, IdleTimeout: c.IdleTimeout,
 	}})
 	var err error
 	l.socket, err = engine.Listen(ctx, c.Network, c.Address, loop.ListenOptions{Open: l.open, Idle: c.HeadTimeout, MaxConnections: c.MaxConnections, Files: c.Files})

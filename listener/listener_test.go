@@ -436,3 +436,19 @@ func testLimits(t *testing.T, e loop.Engine) {
 		t.Errorf("a head that never ends was waited for: %v", err)
 	}
 }
+
+// A stream of HTTP/2 on which nothing moves is ended, where the limits say after how long.
+func TestStreamIdle(t *testing.T) {
+	engines(t, func(t *testing.T, e loop.Engine) {
+		l := listen(t, e, Limits{StreamIdle: 50 * time.Millisecond}, plain(func(req *loam.Request) (*loam.Response, error) {
+			return nil, req.Task().Park(time.Time{})
+		}))
+		res, err := client(t, true).Get("http://" + l.Addr().String())
+		if err == nil {
+			res.Body.Close()
+			if res.StatusCode != http.StatusGatewayTimeout {
+				t.Errorf("%d", res.StatusCode)
+			}
+		}
+	})
+}

@@ -14,6 +14,12 @@ type Whole interface {
 	Whole() []byte
 }
 
+// An Owing is a body of a stream whose sender may be silent for long between two messages, but not within one. Its reader
+// says when it waits for what the head of a message announced.
+type Owing interface {
+	Owe(on bool)
+}
+
 // Bind binds a body that has to be.
 func Bind(body any, t loam.Task) {
 	if b, ok := body.(Bound); ok {

@@ -367,7 +367,7 @@ func (s *server) listenAPI(ctx context.Context, a *api, sock snapshot.APISocket,
 			return err
 		}
 	}
-	limits := listener.Limits{MaxBody: -1, IdleTimeout: idleAPI}
+	limits := listener.Limits{MaxBody: -1, IdleTimeout: idleAPI, StreamIdle: -1} // a subscription waits for its event however long
 	if a.plan.MaxBody > 0 {
 		limits.MaxBody = a.plan.MaxBody + 64<<10 // the dialect says in its own words what is too large
 	}
@@ -450,7 +450,7 @@ func (f *forwarding) Serve(req *loam.Request) (*loam.Response, error) {
 func (f *forwarding) forward(req *loam.Request) (*loam.Response, error) {
 	f.once.Do(func() {
 		f.http1 = http1.NewClient(f.address, http1.ClientConfig{Engine: f.s.engine, Network: f.network})
-		f.http2 = http2.NewClient(f.address, http2.ClientConfig{Hub: f.s.hub, Network: f.network})
+		f.http2 = http2.NewClient(f.address, http2.ClientConfig{Hub: f.s.hub, Network: f.network, Limits: http2.Limits{StreamIdle: -1}})
 	})
 	if grpc.Is(req.Header.Get("Content-Type")) {
 		return f.http2.Serve(req)

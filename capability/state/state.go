@@ -21,9 +21,10 @@ import (
 
 // Bounds of what a caller may ask at once.
 const (
-	MaxKey   = 1024    // bytes
-	MaxValue = 4 << 20 // bytes
-	MaxOps   = 1000    // keys, ops or events in a call
+	MaxKey   = 1024     // bytes
+	MaxValue = 4 << 20  // bytes
+	MaxOps   = 1000     // keys, ops or events in a call
+	MaxRead  = 64 << 20 // bytes of values that one reads
 )
 
 // Options are what a Store is made with beside its driver.
@@ -261,22 +262,61 @@ func (s *Store) GetBulk(ctx context.Context, caller *loam.Caller, keys []string,
 	if len(good) == 0 {
 		return results, nil
 	}
-	if len(o.Metadata) == 0 || s.getter == nil {
-		if items, err := s.get(ctx, good); err == nil {
-			for i, it := range items {
-				results[at[i]].Item = it
-			}
-			return results, nil
+	read := 0
+	for len(good) > 0 && read <= MaxRead {
+		n := min(len(good), bulkOnce)
+		for i, r := range s.getSome(ctx, good[:n], parallel, o) {
+			r.Item.Key = good[i]
+			results[at[i]] = r
+			read += len(r.Item.Value)
 		}
+		good, at = good[n:], at[n:]
 	}
-	each(len(good), parallel, func(i int) {
-		r := &results[at[i]]
-		it, err := s.getOne(ctx, good[i], o)
-		if r.Err = err; err == nil {
-			r.Item = it
-		}
-	})
+	for _, i := range at {
+		results[i].Err = loam.Errorf(loam.ResourceExhausted, "state.Get "+strconv.Quote(keys[i]), "the items before it have more than %d bytes: ask for fewer at once", MaxRead)
+	}
 	return results, nil
+}
+
+// bulkOnce is how many items are read before it is looked how large they are.
+const bulkOnce = 100
+
+// getSome reads items, each key once, however often it is asked for.
+func (s *Store) getSome(ctx context.Context, keys []string, parallel int, o GetOptions) []Result {
+	results := make([]Result, len(keys))
+	once, at := make([]string, 0, len(keys)), make([]int, len(keys))
+	first := make(map[string]int, len(keys))
+	for i, k := range keys {
+		n, again := first[k]
+		if !again {
+			n, first[k] = len(once), len(once)
+			once = append(once, k)
+		}
+		at[i] = n
+	}
+	found := make([]Result, len(once))
+	items, err := []Item(nil), error(nil)
+	whole := len(o.Metadata) == 0 || s.getter == nil
+	if whole {
+		items, err = s.get(ctx, once)
+	}
+	if whole && err == nil {
+		for i, it := range items {
+			found[i].Item = it
+		}
+	} else {
+		each(len(once), parallel, func(i int) {
+			r := &found[i]
+			it, err := s.getOne(ctx, once[i], o)
+			if r.Err = err; err == nil {
+				r.Item = it
+			}
+		})
+	}
+	for i := range results {
+		results[i] = found[at[i]]
+	}
+	return results
 }
 
 // each calls do with 0 to n-1, so many at once, and returns when all have.

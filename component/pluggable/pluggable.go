@@ -160,7 +160,7 @@ func (s *Sockets) ask(ctx context.Context, path string, id os.FileInfo) (*progra
 		s.engine = loop.New(loop.Options{Loops: 1})
 		s.hub = http2.NewHub(s.engine)
 	}
-	p := &program{id: id, client: http2.NewClient(path, http2.ClientConfig{Hub: s.hub, Network: "unix"})}
+	p := &program{id: id, client: http2.NewClient(path, http2.ClientConfig{Hub: s.hub, Network: "unix", Limits: http2.Limits{StreamIdle: -1}})}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	services, err := services(ctx, &grpc.Client{Target: p.client})

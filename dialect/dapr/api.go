@@ -10,6 +10,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/dialect"
+	"github.com/loam-run/loam/protocol"
 	"github.com/loam-run/loam/protocol/grpc"
 )
 
@@ -62,6 +63,7 @@ type API struct {
 	routes  *routeTable
 	public  *routeTable
 	maxBody int64 // bytes; 0: no bound
+	budget  *protocol.Budget
 	self    selfMetadata
 	watches *config.Subscriptions // of the program, to configuration
 
@@ -75,7 +77,7 @@ func New(o dialect.Options, s Settings) (*API, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &API{opts: o, settings: s, log: o.Log, maxBody: o.App.MaxBody, cors: newCORS(s.AllowedOrigins)}
+	a := &API{opts: o, settings: s, log: o.Log, maxBody: o.App.MaxBody, budget: o.App.Budget(), cors: newCORS(s.AllowedOrigins)}
 	a.watches = config.NewSubscriptions(o.Capabilities.Config, o.Log)
 	a.routes = newRouteTable(httpRoutes(), s.Allowed, s.Denied)
 	a.public = newRouteTable(publicRoutes(), nil, nil)

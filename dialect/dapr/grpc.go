@@ -117,7 +117,7 @@ func absent(k kind, what string) grpc.Method {
 
 // newGRPC makes the server of the service, of those methods that the rules leave.
 func (a *API) newGRPC() *grpc.Server {
-	s := &grpc.Server{Methods: map[string]grpc.Method{}, Unknown: loam.TargetFunc(a.serveProxy), MaxMessage: int(a.maxBody)}
+	s := &grpc.Server{Methods: map[string]grpc.Method{}, Unknown: loam.TargetFunc(a.serveProxy), MaxMessage: int(a.maxBody), Budget: a.budget}
 	for _, m := range a.grpcMethods() {
 		if !a.allowsMethod(m.group) {
 			m.serve = grpc.Streaming(func(*grpc.Stream) error { return errNotAvailable() })

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol"
 )
 
 // A call is one request of the HTTP API while it is served.
@@ -19,6 +20,7 @@ type call struct {
 	api    *API
 	params [3]string // what the route's parameters stand for, unescaped
 	answer *answer
+	held   int // bytes of the body that was read
 }
 
 // serveHTTP serves the API's port: CORS, the token, then the route.
@@ -80,6 +82,7 @@ func (c *call) end() {
 	if c.answer != nil {
 		_ = c.answer.Close() // gives it back
 	}
+	_ = c.api.budget.Resize(c.held, 0) // giving back is never refused
 	*c = call{}
 	calls.Put(c)
 }
@@ -112,18 +115,35 @@ func (c *call) json(status int, body []byte) {
 }
 
 func (c *call) body(status int, body []byte) {
+	if len(body) > protocol.Free {
+		if err := c.api.budget.Resize(0, len(body)); err != nil {
+			c.answer.Header = c.answer.Header[:0]
+			c.fail(err)
+			return
+		}
+		c.answer.budget = c.api.budget
+	}
+	c.answer.size = len(body)
 	c.answer.Status, c.answer.data, c.answer.Length = status, body, int64(len(body))
 }
 
 // readBody reads the request's body whole.
 func (c *call) readBody() ([]byte, error) {
-	body, err := readAll(c.Body, c.Length, c.api.maxBody)
+	body, err := readBody(c.Body, c.Length, c.api.maxBody, func(n int) error {
+		err := c.api.budget.Resize(c.held, n)
+		if err == nil {
+			c.held = n
+		}
+		return err
+	})
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
 		f := errBodyRead.failure("failed to read request body: stream too large: at most %d bytes", large.Limit)
 		f.status = http.StatusRequestEntityTooLarge
 		return nil, f
+	case loam.CodeOf(err) == loam.ResourceExhausted:
+		return nil, errBodyRead.caused(err, "failed to read request body: %s", words(err))
 	case err != nil:
 		return nil, errBodyRead.failure("failed to read request body: %v", err)
 	}
@@ -132,6 +152,11 @@ func (c *call) readBody() ([]byte, error) {
 
 // readAll reads a body of that length (-1: unknown) and no more than limit bytes (0: no bound).
 func readAll(body io.Reader, length, limit int64) ([]byte, error) {
+	return readBody(body, length, limit, func(int) error { return nil })
+}
+
+// readBody is readAll, and asks hold before it takes so many bytes of memory.
+func readBody(body io.Reader, length, limit int64, hold func(n int) error) ([]byte, error) {
 	if body == nil {
 		return nil, nil
 	}
@@ -156,7 +181,18 @@ func readAll(body io.Reader, length, limit int64) ([]byte, error) {
 			return nil, err
 		}
 		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
+			next := 4 * int64(len(b))
+			if length >= 0 {
+				next = min(next, length+1)
+			}
+			if limit > 0 {
+				next = min(next, limit+1)
+			}
+			next = max(next, int64(len(b))+512)
+			if err := hold(int(next)); err != nil {
+				return nil, err
+			}
+			b = append(make([]byte, 0, next), b...)
 		}
 	}
 }
@@ -239,6 +275,9 @@ type answer struct {
 	loam.Response
 	data  []byte
 	field [6]loam.Field
+
+	size   int              // of the body
+	budget *protocol.Budget // that it is held of; nil: none
 }
 
 var answers = sync.Pool{New: func() any { return new(answer) }}
@@ -264,7 +303,10 @@ func (r *answer) Whole() []byte { return r.data }
 
 // Close gives the answer back. Only the body's reader calls it, once.
 func (r *answer) Close() error {
-	r.data, r.field = nil, [6]loam.Field{}
+	if r.budget != nil {
+		_ = r.budget.Resize(r.size, 0)
+	}
+	r.data, r.field, r.size, r.budget = nil, [6]loam.Field{}, 0, nil
 	r.Response = loam.Response{}
 	answers.Put(r)
 	return nil

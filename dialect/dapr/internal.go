@@ -68,7 +68,7 @@ func (a *API) client(address string, now time.Time) (loam.Target, error) {
 		i.clients[oldest].Close() // calls under way go on
 		delete(i.clients, oldest)
 	}
-	c := &client{http2.NewClient(address, http2.ClientConfig{Hub: a.settings.Invocation.Hub}), now}
+	c := &client{http2.NewClient(address, http2.ClientConfig{Hub: a.settings.Invocation.Hub, Limits: http2.Limits{StreamIdle: -1}}), now}
 	i.clients[strings.Clone(address)] = c
 	return c.Client, nil
 }

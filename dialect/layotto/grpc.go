@@ -68,7 +68,7 @@ func (a *API) newServer() *grpc.Server {
 	} {
 		m[name] = not("Loam sends no " + what + ": use a binding or the provider's own API")
 	}
-	return &grpc.Server{Methods: m, MaxMessage: int(a.opts.App.MaxBody)}
+	return &grpc.Server{Methods: m, MaxMessage: int(a.opts.App.MaxBody), Budget: a.opts.App.Budget()}
 }
 
 // not is a method that is not done, and says so.

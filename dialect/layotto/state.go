@@ -53,6 +53,7 @@ func (a *API) getBulkState(c *grpc.Call, in *pb.GetBulkStateRequest) (*pb.GetBul
 		}
 	}
 	out := &pb.GetBulkStateResponse{Items: make([]pb.BulkStateItem, 0, len(in.Keys))}
+	read := 0
 	await(c, func(ctx context.Context) {
 		for keys := in.Keys; len(keys) > 0 && err == nil; keys = keys[min(len(keys), state.MaxOps):] {
 			var results []state.Result
@@ -63,6 +64,10 @@ func (a *API) getBulkState(c *grpc.Call, in *pb.GetBulkStateRequest) (*pb.GetBul
 					item.Error = words(r.Err)
 				}
 				out.Items = append(out.Items, item)
+				read += len(item.Data)
+			}
+			if err == nil && read > state.MaxRead {
+				err = loam.Errorf(loam.ResourceExhausted, "state.Get", "the items have more than %d bytes: ask for fewer at once", state.MaxRead)
 			}
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol"
 )
 
 // A Message is what is sent and received: it writes itself in the proto3 wire format, and reads itself, adding to what it
@@ -43,10 +44,12 @@ func appendFrame(b []byte, m Message) []byte {
 
 // A frames takes messages from a body.
 type frames struct {
-	body io.Reader
-	max  int
-	gzip bool // what says that it is compressed is so
-	err  error
+	body   io.Reader
+	max    int
+	budget *protocol.Budget // of what messages hold
+	held   int              // bytes of it, of the message that was taken last
+	gzip   bool             // what says that it is compressed is so
+	err    error
 	ahead
 }
 
@@ -83,6 +86,9 @@ func (f *frames) next() ([]byte, error) {
 	}
 	flag, size := f.b[f.from], binary.BigEndian.Uint32(f.b[f.from+1:])
 	f.from += frameHeader
+	if f.held > 0 {
+		_ = f.hold(0) // giving back is never refused
+	}
 	switch {
 	case flag > 1:
 		return nil, NewStatus(loam.Internal, "grpc: a frame is marked in a way that nobody knows")
@@ -95,7 +101,10 @@ func (f *frames) next() ([]byte, error) {
 	if err != nil || flag == 0 {
 		return m, err
 	}
-	return inflate(m, f.max)
+	if m, err = inflate(m, f.max); err != nil {
+		return nil, err
+	}
+	return m, f.hold(len(m))
 }
 
 // take reads the n bytes of a message. Memory is made as they come: who only announces a large one gets none.
@@ -103,13 +112,19 @@ func (f *frames) take(n int) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	const first = 64 << 10
-	m := make([]byte, 0, min(n, first))
+	m := make([]byte, 0, min(n, protocol.Free))
 	c := min(n, f.to-f.from)
 	m = append(m, f.b[f.from:f.from+c]...)
 	f.from += c
+	if o, ok := f.body.(protocol.Owing); ok && n > protocol.Free {
+		o.Owe(true)
+		defer o.Owe(false)
+	}
 	for len(m) < n {
 		if len(m) == cap(m) {
+			if err := f.hold(min(n, 4*cap(m))); err != nil {
+				return nil, err
+			}
 			grown := make([]byte, len(m), min(n, 4*cap(m)))
 			copy(grown, m)
 			m = grown
@@ -125,6 +140,15 @@ func (f *frames) take(n int) ([]byte, error) {
 		f.err = err
 	}
 	return m, nil
+}
+
+// hold takes of the budget what a message of n bytes holds, in place of the one before.
+func (f *frames) hold(n int) error {
+	err := f.budget.Resize(f.held, n)
+	if err == nil {
+		f.held = n
+	}
+	return err
 }
 
 // fill reads ahead.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol"
 )
 
 // A pipe is a body that some tasks write and another one reads. It keeps what was written and not read, which is bounded.
@@ -21,6 +22,8 @@ type pipe struct {
 	writers []loam.Task // that wait for room
 	ended   bool        // no more is written
 	broken  error       // nobody reads any more
+	budget  *protocol.Budget
+	held    int // of it
 }
 
 const (
@@ -51,9 +54,7 @@ func (p *pipe) write(t loam.Task, m Message, deadline time.Time) error {
 	for p.broken == nil && !p.ended {
 		switch n := len(p.b) - p.taken; {
 		case n < pipeHigh, t == nil && n < pipeFull:
-			p.b = appendFrame(p.b, m)
-			p.wake()
-			return nil
+			return p.add(m)
 		case t == nil:
 			return errPipeFull
 		}
@@ -72,6 +73,32 @@ func (p *pipe) write(t loam.Task, m Message, deadline time.Time) error {
 		return p.broken
 	}
 	return errOver
+}
+
+// add is called with mu held.
+func (p *pipe) add(m Message) error {
+	if p.taken > len(p.b)/2 { // else who is never quite behind nor quite through would have all that was ever written
+		p.b, p.taken = append(p.b[:0], p.b[p.taken:]...), 0
+	}
+	before := len(p.b)
+	p.b = appendFrame(p.b, m)
+	if len(p.b) > protocol.Free || p.held > 0 {
+		if err := p.hold(len(p.b)); err != nil {
+			p.b = slices.Clone(p.b[:before]) // the memory that it grew to goes
+			return err
+		}
+	}
+	p.wake()
+	return nil
+}
+
+// hold takes of the budget what n bytes hold, in place of those before. It is called with mu held.
+func (p *pipe) hold(n int) error {
+	err := p.budget.Resize(p.held, n)
+	if err == nil {
+		p.held = n
+	}
+	return err
 }
 
 // wake wakes the reader where it waits.
@@ -98,6 +125,7 @@ func (p *pipe) abandon(err error) {
 		p.broken = err
 	}
 	p.b, p.taken = nil, 0
+	_ = p.hold(0) // giving back is never refused
 	for _, t := range p.writers {
 		t.Wake()
 	}
@@ -138,6 +166,9 @@ func (p *pipe) read(to []byte, deadline time.Time) (int, error) {
 		p.b, p.taken = p.b[:0], 0
 		if cap(p.b) > pipeHigh {
 			p.b = nil
+		}
+		if p.held > 0 {
+			_ = p.hold(0)
 		}
 	}
 	if len(p.b)-p.taken < pipeHigh/2 {

@@ -17,6 +17,7 @@ type Server struct {
 	Methods    map[string]Method // by what is in :path: "/package.Service/Method"
 	Unknown    loam.Target       // gets calls of methods that are not in Methods, whole; nil: they are Unimplemented
 	MaxMessage int               // bytes of a message that is received; 0: MaxMessage
+	Budget     *protocol.Budget  // of the memory of large messages, those received and those of answers that are not taken; nil: no bound
 }
 
 // A Method answers calls of one name: Unary or Streaming makes one.
@@ -144,6 +145,7 @@ func (r *reply) answer(f unary, s *Server, req *loam.Request) error {
 	if req.Body != nil {
 		body = req.Body
 	}
+	r.in.budget = s.Budget
 	if err := r.in.begin(body, s.MaxMessage, req.Header.Get("grpc-encoding")); err != nil {
 		return err
 	}
@@ -157,6 +159,9 @@ func (r *reply) answer(f unary, s *Server, req *loam.Request) error {
 	}
 	binary.BigEndian.PutUint32(out[1:], uint32(len(out)-frameHeader))
 	r.out = out
+	if len(out) > protocol.Free {
+		return r.in.hold(r.in.held + len(out))
+	}
 	return nil
 }
 
@@ -183,10 +188,13 @@ func (r *reply) free() {
 	if cap(out) > 16<<10 {
 		out = nil
 	}
+	if r.in.held > 0 {
+		_ = r.in.hold(0)
+	}
 	clear(r.header)
 	clear(r.trailer)
 	r.Call = Call{header: r.header[:0], trailer: r.trailer[:0]}
-	r.in.body = nil
+	r.in.body, r.in.budget = nil, nil
 	r.out, r.sent = out, 0
 	replies.Put(r)
 }
@@ -228,6 +236,7 @@ func (f streaming) serve(s *Server, req *loam.Request) (*loam.Response, error) {
 	if req.Body != nil {
 		body = req.Body
 	}
+	st.in.budget, st.out.budget = s.Budget, s.Budget
 	if err := st.in.begin(body, s.MaxMessage, req.Header.Get("grpc-encoding")); err != nil {
 		return nil, err
 	}
@@ -261,6 +270,9 @@ func (f streaming) serve(s *Server, req *loam.Request) (*loam.Response, error) {
 func (st *Stream) run(f streaming) {
 	err := error(loam.Errorf(loam.Internal, "serve", "the target panicked"))
 	defer func() { // a panic goes on to the engine, which logs it
+		if st.in.held > 0 {
+			_ = st.in.hold(0)
+		}
 		st.mu.Lock()
 		st.err, st.over = err, true
 		if st.gone != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/protocol"
+	"github.com/loam-run/loam/protocol/grpc"
 	"github.com/loam-run/loam/protocol/http2"
 )
 
@@ -408,6 +409,33 @@ func TestTimeouts(t *testing.T) {
 			})
 		})
 	}
+	t.Run("a gRPC stream without a limit", func(t *testing.T) {
+		engines(t, func(t *testing.T, e *engine) {
+			address, _ := e.serve(t, loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) { // says something later than the other limits allow
+				if err := loam.Sleep(req.Task(), 4*short); err != nil {
+					return nil, err
+				}
+				return loam.NewResponse(200, "application/grpc", nil), nil
+			}), func(c *http2.ServerConfig) { c.StreamIdle, c.BodyTimeout, c.HeadTimeout = -1, short, short })
+			r := dialRaw(t, address)
+			r.send(frame(nil, 1, 4, 1, post("content-type", "application/grpc")))
+			if g := r.want(1, 1); g.field(":status") != "200" {
+				t.Errorf("%v", g)
+			}
+		})
+	})
+	t.Run("a gRPC message that does not end", func(t *testing.T) {
+		engines(t, func(t *testing.T, e *engine) {
+			s := &grpc.Server{Methods: map[string]grpc.Method{"/": grpc.Unary(func(_ *grpc.Call, in *grpc.Raw) (*grpc.Raw, error) { return in, nil })}}
+			address, _ := e.serve(t, s, func(c *http2.ServerConfig) { c.StreamIdle, c.BodyTimeout = -1, short })
+			r := dialRaw(t, address)
+			head := []byte{0, 0, 2, 0, 0} // 128 KiB are announced
+			r.send(frame(frame(nil, 1, 4, 1, post("content-type", "application/grpc")), 0, 0, 1, append(head, "and not sent"...)))
+			if g := r.want(1, 1); g.field("grpc-status") != "3" || !strings.Contains(g.field("grpc-message"), "does not come in time") {
+				t.Errorf("%v", g)
+			}
+		})
+	})
 	t.Run("a body that does not come", func(t *testing.T) {
 		engines(t, func(t *testing.T, e *engine) {
 			address, _ := e.serve(t, echo, func(c *http2.ServerConfig) { c.BodyTimeout = short })

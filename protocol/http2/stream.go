@@ -51,6 +51,7 @@ type state struct {
 	sink       *stream
 	recvErr    error         // what a reader gets after what there is
 	recvAt     time.Time     // when the latest came
+	owes       bool          // its reader waits for bytes that were announced, in a gRPC stream too
 	sweptAt    time.Time     // when a sweep saw the stream, where its sender owes a rate
 	waited     time.Duration // for what came, as sweeps saw it
 
@@ -102,7 +103,16 @@ func (b *body) Buffered() int {
 }
 
 func (b *body) Read(p []byte) (int, error) { return (*stream)(b).read(p) }
-func (b *body) Close() error               { (*stream)(b).closeBody(); return nil }
+
+// Owe says whether the sender has announced what it has not sent: then it may not be silent, as a gRPC stream otherwise may.
+func (b *body) Owe(on bool) {
+	s := (*stream)(b)
+	s.sh.mu.Lock()
+	defer s.sh.mu.Unlock()
+	s.owes = on
+}
+
+func (b *body) Close() error { (*stream)(b).closeBody(); return nil }
 
 // stream takes an empty stream from the shard.
 func (sh *shard) stream(c *conn, id uint32) *stream {

@@ -116,7 +116,7 @@ func (s *stream) sweep(now time.Time) (next time.Time) {
 		idle = s.idle
 		next = last.Add(idle)
 	}
-	owing := s.c.srv != nil && !s.recvEnd && s.recvErr == nil && !s.discard && !s.head.grpc && s.head.protocol == "" && s.taken == len(s.recv)
+	owing := s.c.srv != nil && !s.recvEnd && s.recvErr == nil && !s.discard && (!s.head.grpc || s.owes) && s.head.protocol == "" && s.taken == len(s.recv)
 	slow := false
 	if owing && s.c.srv.c.MinRate > 0 {
 		if !s.sweptAt.IsZero() {

@@ -41,7 +41,7 @@ func New(c Config) *App {
 		if secure != nil {
 			secure.NextProtos = []string{"h2"}
 		}
-		return &App{http2.NewClient(c.Address, http2.ClientConfig{Hub: c.Hub, TLS: secure})}
+		return &App{http2.NewClient(c.Address, http2.ClientConfig{Hub: c.Hub, TLS: secure, Limits: http2.Limits{StreamIdle: -1}})} // who calls bounds silence
 	}
 	return &App{http1.NewClient(c.Address, http1.ClientConfig{Engine: c.Engine, TLS: secure})}
 }
