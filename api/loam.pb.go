@@ -2,7 +2,9 @@
 
 package api
 
-import "errors"
+import (
+	"github.com/loam-run/loam/internal/protowire"
+)
 
 // Error is what a call that fails answers instead of its response.
 type Error struct {
@@ -15,15 +17,15 @@ type Error struct {
 func (m *Error) AppendProto(b []byte) []byte {
 	if m.Code != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Code))
+		b = protowire.AppendVarint(b, uint64(m.Code))
 	}
 	if m.Message != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Message)
+		b = protowire.AppendString(b, m.Message)
 	}
 	if m.Hint != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Hint)
+		b = protowire.AppendString(b, m.Hint)
 	}
 	return b
 }
@@ -32,22 +34,22 @@ func (m *Error) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Error) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Error", err)
+			return protowire.Wrap("Error", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Code = uint32(f.num)
+			m.Code = uint32(f.Num)
 		case 18:
-			m.Message = string(f.data)
+			m.Message = string(f.Data)
 		case 26:
-			m.Hint = string(f.data)
+			m.Hint = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("Error", errWireType)
+				return protowire.Wrap("Error", protowire.ErrWireType)
 			}
 		}
 	}
@@ -64,11 +66,11 @@ type Header struct {
 func (m *Header) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Value != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	return b
 }
@@ -77,20 +79,20 @@ func (m *Header) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Header) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Header", err)
+			return protowire.Wrap("Header", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Header", errWireType)
+				return protowire.Wrap("Header", protowire.ErrWireType)
 			}
 		}
 	}
@@ -114,39 +116,39 @@ type RequestHead struct {
 func (m *RequestHead) AppendProto(b []byte) []byte {
 	if m.Method != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.Scheme != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Scheme)
+		b = protowire.AppendString(b, m.Scheme)
 	}
 	if m.Authority != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Authority)
+		b = protowire.AppendString(b, m.Authority)
 	}
 	if m.Path != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Path)
+		b = protowire.AppendString(b, m.Path)
 	}
 	if m.Query != "" {
 		b = append(b, 42)
-		b = appendString(b, m.Query)
+		b = protowire.AppendString(b, m.Query)
 	}
 	for i := range m.Headers {
 		b = append(b, 50)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if m.Id != "" {
 		b = append(b, 58)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Length != 0 {
 		b = append(b, 64)
-		b = appendVarint(b, uint64(m.Length))
+		b = protowire.AppendVarint(b, uint64(m.Length))
 	}
 	if m.DeadlineUnixMs != 0 {
 		b = append(b, 72)
-		b = appendVarint(b, uint64(m.DeadlineUnixMs))
+		b = protowire.AppendVarint(b, uint64(m.DeadlineUnixMs))
 	}
 	return b
 }
@@ -155,39 +157,39 @@ func (m *RequestHead) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *RequestHead) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("RequestHead", err)
+			return protowire.Wrap("RequestHead", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 18:
-			m.Scheme = string(f.data)
+			m.Scheme = string(f.Data)
 		case 26:
-			m.Authority = string(f.data)
+			m.Authority = string(f.Data)
 		case 34:
-			m.Path = string(f.data)
+			m.Path = string(f.Data)
 		case 42:
-			m.Query = string(f.data)
+			m.Query = string(f.Data)
 		case 50:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("RequestHead.Headers", err)
+				return protowire.Wrap("RequestHead.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 58:
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 64:
-			m.Length = int64(f.num)
+			m.Length = int64(f.Num)
 		case 72:
-			m.DeadlineUnixMs = int64(f.num)
+			m.DeadlineUnixMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9:
-				return wireError("RequestHead", errWireType)
+				return protowire.Wrap("RequestHead", protowire.ErrWireType)
 			}
 		}
 	}
@@ -204,11 +206,11 @@ type ResponseHead struct {
 func (m *ResponseHead) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	for i := range m.Headers {
 		b = append(b, 18)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	return b
 }
@@ -217,25 +219,25 @@ func (m *ResponseHead) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ResponseHead) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ResponseHead", err)
+			return protowire.Wrap("ResponseHead", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = uint32(f.num)
+			m.Status = uint32(f.Num)
 		case 18:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ResponseHead.Headers", err)
+				return protowire.Wrap("ResponseHead.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ResponseHead", errWireType)
+				return protowire.Wrap("ResponseHead", protowire.ErrWireType)
 			}
 		}
 	}
@@ -252,11 +254,11 @@ type StateGetRequest struct {
 func (m *StateGetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -265,20 +267,20 @@ func (m *StateGetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateGetRequest", err)
+			return protowire.Wrap("StateGetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("StateGetRequest", errWireType)
+				return protowire.Wrap("StateGetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -294,7 +296,7 @@ type StateGetResponse struct {
 func (m *StateGetResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -303,23 +305,23 @@ func (m *StateGetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateGetResponse", err)
+			return protowire.Wrap("StateGetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x StateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateGetResponse.Items", err)
+				return protowire.Wrap("StateGetResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("StateGetResponse", errWireType)
+				return protowire.Wrap("StateGetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -338,19 +340,19 @@ type StateItem struct {
 func (m *StateItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	if m.Etag != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.ExpiresUnixMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.ExpiresUnixMs))
+		b = protowire.AppendVarint(b, uint64(m.ExpiresUnixMs))
 	}
 	return b
 }
@@ -359,24 +361,24 @@ func (m *StateItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateItem", err)
+			return protowire.Wrap("StateItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Value = f.data
+			m.Value = f.Data
 		case 26:
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 32:
-			m.ExpiresUnixMs = int64(f.num)
+			m.ExpiresUnixMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("StateItem", errWireType)
+				return protowire.Wrap("StateItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -395,19 +397,19 @@ type StateListRequest struct {
 func (m *StateListRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Prefix != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	if m.After != "" {
 		b = append(b, 26)
-		b = appendString(b, m.After)
+		b = protowire.AppendString(b, m.After)
 	}
 	if m.Limit != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.Limit))
+		b = protowire.AppendVarint(b, uint64(m.Limit))
 	}
 	return b
 }
@@ -416,24 +418,24 @@ func (m *StateListRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateListRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateListRequest", err)
+			return protowire.Wrap("StateListRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		case 26:
-			m.After = string(f.data)
+			m.After = string(f.Data)
 		case 32:
-			m.Limit = uint32(f.num)
+			m.Limit = uint32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("StateListRequest", errWireType)
+				return protowire.Wrap("StateListRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -449,7 +451,7 @@ type StateListResponse struct {
 func (m *StateListResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -458,23 +460,23 @@ func (m *StateListResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateListResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateListResponse", err)
+			return protowire.Wrap("StateListResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x StateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateListResponse.Items", err)
+				return protowire.Wrap("StateListResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("StateListResponse", errWireType)
+				return protowire.Wrap("StateListResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -492,15 +494,15 @@ type StateApplyRequest struct {
 func (m *StateApplyRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for i := range m.Ops {
 		b = append(b, 18)
-		b = appendMessage(b, m.Ops[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Ops[i].AppendProto)
 	}
 	for i := range m.Events {
 		b = append(b, 26)
-		b = appendMessage(b, m.Events[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Events[i].AppendProto)
 	}
 	return b
 }
@@ -509,32 +511,32 @@ func (m *StateApplyRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateApplyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateApplyRequest", err)
+			return protowire.Wrap("StateApplyRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
 			var x StateOp
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateApplyRequest.Ops", err)
+				return protowire.Wrap("StateApplyRequest.Ops", err)
 			}
 			m.Ops = append(m.Ops, x)
 		case 26:
 			var x Publication
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateApplyRequest.Events", err)
+				return protowire.Wrap("StateApplyRequest.Events", err)
 			}
 			m.Events = append(m.Events, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("StateApplyRequest", errWireType)
+				return protowire.Wrap("StateApplyRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -559,19 +561,19 @@ func (m *StateOp) AppendProto(b []byte) []byte {
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	if m.TtlMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.TtlMs))
+		b = protowire.AppendVarint(b, uint64(m.TtlMs))
 	}
 	if m.IfMatch != "" {
 		b = append(b, 42)
-		b = appendString(b, m.IfMatch)
+		b = protowire.AppendString(b, m.IfMatch)
 	}
 	if m.IfAbsent {
 		b = append(b, 48)
@@ -584,28 +586,28 @@ func (m *StateOp) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateOp) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateOp", err)
+			return protowire.Wrap("StateOp", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Delete = f.num != 0
+			m.Delete = f.Num != 0
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Value = f.data
+			m.Value = f.Data
 		case 32:
-			m.TtlMs = int64(f.num)
+			m.TtlMs = int64(f.Num)
 		case 42:
-			m.IfMatch = string(f.data)
+			m.IfMatch = string(f.Data)
 		case 48:
-			m.IfAbsent = f.num != 0
+			m.IfAbsent = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("StateOp", errWireType)
+				return protowire.Wrap("StateOp", protowire.ErrWireType)
 			}
 		}
 	}
@@ -622,11 +624,11 @@ type StateApplyResponse struct {
 func (m *StateApplyResponse) AppendProto(b []byte) []byte {
 	for _, x := range m.Etags {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	for _, x := range m.EventIds {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -635,20 +637,20 @@ func (m *StateApplyResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateApplyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateApplyResponse", err)
+			return protowire.Wrap("StateApplyResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Etags = append(m.Etags, string(f.data))
+			m.Etags = append(m.Etags, string(f.Data))
 		case 18:
-			m.EventIds = append(m.EventIds, string(f.data))
+			m.EventIds = append(m.EventIds, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("StateApplyResponse", errWireType)
+				return protowire.Wrap("StateApplyResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -665,11 +667,11 @@ type Attribute struct {
 func (m *Attribute) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Value != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	return b
 }
@@ -678,20 +680,20 @@ func (m *Attribute) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Attribute) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Attribute", err)
+			return protowire.Wrap("Attribute", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Attribute", errWireType)
+				return protowire.Wrap("Attribute", protowire.ErrWireType)
 			}
 		}
 	}
@@ -714,35 +716,35 @@ type Publication struct {
 func (m *Publication) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	if m.Id != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Type != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Type)
+		b = protowire.AppendString(b, m.Type)
 	}
 	if m.Subject != "" {
 		b = append(b, 42)
-		b = appendString(b, m.Subject)
+		b = protowire.AppendString(b, m.Subject)
 	}
 	if m.ContentType != "" {
 		b = append(b, 50)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	for i := range m.Attributes {
 		b = append(b, 58)
-		b = appendMessage(b, m.Attributes[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Attributes[i].AppendProto)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 66)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -751,37 +753,37 @@ func (m *Publication) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Publication) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Publication", err)
+			return protowire.Wrap("Publication", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 34:
-			m.Type = string(f.data)
+			m.Type = string(f.Data)
 		case 42:
-			m.Subject = string(f.data)
+			m.Subject = string(f.Data)
 		case 50:
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 58:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("Publication.Attributes", err)
+				return protowire.Wrap("Publication.Attributes", err)
 			}
 			m.Attributes = append(m.Attributes, x)
 		case 66:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
-				return wireError("Publication", errWireType)
+				return protowire.Wrap("Publication", protowire.ErrWireType)
 			}
 		}
 	}
@@ -797,7 +799,7 @@ type PubsubPublishRequest struct {
 func (m *PubsubPublishRequest) AppendProto(b []byte) []byte {
 	for i := range m.Events {
 		b = append(b, 10)
-		b = appendMessage(b, m.Events[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Events[i].AppendProto)
 	}
 	return b
 }
@@ -806,23 +808,23 @@ func (m *PubsubPublishRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PubsubPublishRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PubsubPublishRequest", err)
+			return protowire.Wrap("PubsubPublishRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x Publication
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("PubsubPublishRequest.Events", err)
+				return protowire.Wrap("PubsubPublishRequest.Events", err)
 			}
 			m.Events = append(m.Events, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("PubsubPublishRequest", errWireType)
+				return protowire.Wrap("PubsubPublishRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -838,7 +840,7 @@ type PubsubPublishResponse struct {
 func (m *PubsubPublishResponse) AppendProto(b []byte) []byte {
 	for _, x := range m.EventIds {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -847,18 +849,18 @@ func (m *PubsubPublishResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PubsubPublishResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PubsubPublishResponse", err)
+			return protowire.Wrap("PubsubPublishResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.EventIds = append(m.EventIds, string(f.data))
+			m.EventIds = append(m.EventIds, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("PubsubPublishResponse", errWireType)
+				return protowire.Wrap("PubsubPublishResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -877,19 +879,19 @@ type LockTryLockRequest struct {
 func (m *LockTryLockRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Owner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Owner)
+		b = protowire.AppendString(b, m.Owner)
 	}
 	if m.TtlMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.TtlMs))
+		b = protowire.AppendVarint(b, uint64(m.TtlMs))
 	}
 	return b
 }
@@ -898,24 +900,24 @@ func (m *LockTryLockRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockTryLockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockTryLockRequest", err)
+			return protowire.Wrap("LockTryLockRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
-			m.Owner = string(f.data)
+			m.Owner = string(f.Data)
 		case 32:
-			m.TtlMs = int64(f.num)
+			m.TtlMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("LockTryLockRequest", errWireType)
+				return protowire.Wrap("LockTryLockRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -940,18 +942,18 @@ func (m *LockTryLockResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockTryLockResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockTryLockResponse", err)
+			return protowire.Wrap("LockTryLockResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Acquired = f.num != 0
+			m.Acquired = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("LockTryLockResponse", errWireType)
+				return protowire.Wrap("LockTryLockResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -970,19 +972,19 @@ type LockRenewRequest struct {
 func (m *LockRenewRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Owner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Owner)
+		b = protowire.AppendString(b, m.Owner)
 	}
 	if m.TtlMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.TtlMs))
+		b = protowire.AppendVarint(b, uint64(m.TtlMs))
 	}
 	return b
 }
@@ -991,24 +993,24 @@ func (m *LockRenewRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockRenewRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockRenewRequest", err)
+			return protowire.Wrap("LockRenewRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
-			m.Owner = string(f.data)
+			m.Owner = string(f.Data)
 		case 32:
-			m.TtlMs = int64(f.num)
+			m.TtlMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("LockRenewRequest", errWireType)
+				return protowire.Wrap("LockRenewRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1026,15 +1028,15 @@ type LockUnlockRequest struct {
 func (m *LockUnlockRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Owner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Owner)
+		b = protowire.AppendString(b, m.Owner)
 	}
 	return b
 }
@@ -1043,22 +1045,22 @@ func (m *LockUnlockRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockUnlockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockUnlockRequest", err)
+			return protowire.Wrap("LockUnlockRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
-			m.Owner = string(f.data)
+			m.Owner = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("LockUnlockRequest", errWireType)
+				return protowire.Wrap("LockUnlockRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1075,11 +1077,11 @@ type ConfigGetRequest struct {
 func (m *ConfigGetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -1088,20 +1090,20 @@ func (m *ConfigGetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigGetRequest", err)
+			return protowire.Wrap("ConfigGetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ConfigGetRequest", errWireType)
+				return protowire.Wrap("ConfigGetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1117,7 +1119,7 @@ type ConfigGetResponse struct {
 func (m *ConfigGetResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -1126,23 +1128,23 @@ func (m *ConfigGetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigGetResponse", err)
+			return protowire.Wrap("ConfigGetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x ConfigItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ConfigGetResponse.Items", err)
+				return protowire.Wrap("ConfigGetResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ConfigGetResponse", errWireType)
+				return protowire.Wrap("ConfigGetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1161,19 +1163,19 @@ type ConfigItem struct {
 func (m *ConfigItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Value != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	if m.Version != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Version)
+		b = protowire.AppendString(b, m.Version)
 	}
 	for i := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, m.Metadata[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
 	}
 	return b
 }
@@ -1182,29 +1184,29 @@ func (m *ConfigItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigItem", err)
+			return protowire.Wrap("ConfigItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		case 26:
-			m.Version = string(f.data)
+			m.Version = string(f.Data)
 		case 34:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ConfigItem.Metadata", err)
+				return protowire.Wrap("ConfigItem.Metadata", err)
 			}
 			m.Metadata = append(m.Metadata, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("ConfigItem", errWireType)
+				return protowire.Wrap("ConfigItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1221,11 +1223,11 @@ type ConfigSetRequest struct {
 func (m *ConfigSetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for i := range m.Items {
 		b = append(b, 18)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -1234,25 +1236,25 @@ func (m *ConfigSetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigSetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigSetRequest", err)
+			return protowire.Wrap("ConfigSetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
 			var x ConfigItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ConfigSetRequest.Items", err)
+				return protowire.Wrap("ConfigSetRequest.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ConfigSetRequest", errWireType)
+				return protowire.Wrap("ConfigSetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1269,11 +1271,11 @@ type ConfigDeleteRequest struct {
 func (m *ConfigDeleteRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -1282,20 +1284,20 @@ func (m *ConfigDeleteRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigDeleteRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigDeleteRequest", err)
+			return protowire.Wrap("ConfigDeleteRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ConfigDeleteRequest", errWireType)
+				return protowire.Wrap("ConfigDeleteRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1313,15 +1315,15 @@ type SequenceNextRequest struct {
 func (m *SequenceNextRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Count != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Count))
+		b = protowire.AppendVarint(b, uint64(m.Count))
 	}
 	return b
 }
@@ -1330,22 +1332,22 @@ func (m *SequenceNextRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SequenceNextRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SequenceNextRequest", err)
+			return protowire.Wrap("SequenceNextRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 24:
-			m.Count = int64(f.num)
+			m.Count = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("SequenceNextRequest", errWireType)
+				return protowire.Wrap("SequenceNextRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1361,7 +1363,7 @@ type SequenceNextResponse struct {
 func (m *SequenceNextResponse) AppendProto(b []byte) []byte {
 	if m.First != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.First))
+		b = protowire.AppendVarint(b, uint64(m.First))
 	}
 	return b
 }
@@ -1370,18 +1372,18 @@ func (m *SequenceNextResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SequenceNextResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SequenceNextResponse", err)
+			return protowire.Wrap("SequenceNextResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.First = int64(f.num)
+			m.First = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SequenceNextResponse", errWireType)
+				return protowire.Wrap("SequenceNextResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1403,27 +1405,27 @@ type InvokeCallRequest struct {
 func (m *InvokeCallRequest) AppendProto(b []byte) []byte {
 	if m.Target != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Target)
+		b = protowire.AppendString(b, m.Target)
 	}
 	if m.Method != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.Path != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Path)
+		b = protowire.AppendString(b, m.Path)
 	}
 	for i := range m.Headers {
 		b = append(b, 34)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	if m.TimeoutMs != 0 {
 		b = append(b, 48)
-		b = appendVarint(b, uint64(m.TimeoutMs))
+		b = protowire.AppendVarint(b, uint64(m.TimeoutMs))
 	}
 	return b
 }
@@ -1432,33 +1434,33 @@ func (m *InvokeCallRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeCallRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeCallRequest", err)
+			return protowire.Wrap("InvokeCallRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Target = string(f.data)
+			m.Target = string(f.Data)
 		case 18:
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 26:
-			m.Path = string(f.data)
+			m.Path = string(f.Data)
 		case 34:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeCallRequest.Headers", err)
+				return protowire.Wrap("InvokeCallRequest.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 42:
-			m.Body = f.data
+			m.Body = f.Data
 		case 48:
-			m.TimeoutMs = int64(f.num)
+			m.TimeoutMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("InvokeCallRequest", errWireType)
+				return protowire.Wrap("InvokeCallRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1476,15 +1478,15 @@ type InvokeCallResponse struct {
 func (m *InvokeCallResponse) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	for i := range m.Headers {
 		b = append(b, 18)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	return b
 }
@@ -1493,27 +1495,27 @@ func (m *InvokeCallResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeCallResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeCallResponse", err)
+			return protowire.Wrap("InvokeCallResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = uint32(f.num)
+			m.Status = uint32(f.Num)
 		case 18:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeCallResponse.Headers", err)
+				return protowire.Wrap("InvokeCallResponse.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 26:
-			m.Body = f.data
+			m.Body = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("InvokeCallResponse", errWireType)
+				return protowire.Wrap("InvokeCallResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1530,11 +1532,11 @@ type SecretGetRequest struct {
 func (m *SecretGetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -1543,20 +1545,20 @@ func (m *SecretGetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SecretGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SecretGetRequest", err)
+			return protowire.Wrap("SecretGetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SecretGetRequest", errWireType)
+				return protowire.Wrap("SecretGetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1572,7 +1574,7 @@ type SecretGetResponse struct {
 func (m *SecretGetResponse) AppendProto(b []byte) []byte {
 	if len(m.Value) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	return b
 }
@@ -1581,18 +1583,18 @@ func (m *SecretGetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SecretGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SecretGetResponse", err)
+			return protowire.Wrap("SecretGetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Value = f.data
+			m.Value = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SecretGetResponse", errWireType)
+				return protowire.Wrap("SecretGetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1612,23 +1614,23 @@ type HttpSendRequest struct {
 func (m *HttpSendRequest) AppendProto(b []byte) []byte {
 	if m.Method != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.Url != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Url)
+		b = protowire.AppendString(b, m.Url)
 	}
 	for i := range m.Headers {
 		b = append(b, 26)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	if m.TimeoutMs != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.TimeoutMs))
+		b = protowire.AppendVarint(b, uint64(m.TimeoutMs))
 	}
 	return b
 }
@@ -1637,31 +1639,31 @@ func (m *HttpSendRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *HttpSendRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("HttpSendRequest", err)
+			return protowire.Wrap("HttpSendRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 18:
-			m.Url = string(f.data)
+			m.Url = string(f.Data)
 		case 26:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("HttpSendRequest.Headers", err)
+				return protowire.Wrap("HttpSendRequest.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 34:
-			m.Body = f.data
+			m.Body = f.Data
 		case 40:
-			m.TimeoutMs = int64(f.num)
+			m.TimeoutMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("HttpSendRequest", errWireType)
+				return protowire.Wrap("HttpSendRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1679,15 +1681,15 @@ type HttpSendResponse struct {
 func (m *HttpSendResponse) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	for i := range m.Headers {
 		b = append(b, 18)
-		b = appendMessage(b, m.Headers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Headers[i].AppendProto)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	return b
 }
@@ -1696,27 +1698,27 @@ func (m *HttpSendResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *HttpSendResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("HttpSendResponse", err)
+			return protowire.Wrap("HttpSendResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = uint32(f.num)
+			m.Status = uint32(f.Num)
 		case 18:
 			var x Header
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("HttpSendResponse.Headers", err)
+				return protowire.Wrap("HttpSendResponse.Headers", err)
 			}
 			m.Headers = append(m.Headers, x)
 		case 26:
-			m.Body = f.data
+			m.Body = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("HttpSendResponse", errWireType)
+				return protowire.Wrap("HttpSendResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1735,19 +1737,19 @@ type BindingInvokeRequest struct {
 func (m *BindingInvokeRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Operation != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Operation)
+		b = protowire.AppendString(b, m.Operation)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for i := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, m.Metadata[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
 	}
 	return b
 }
@@ -1756,29 +1758,29 @@ func (m *BindingInvokeRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BindingInvokeRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BindingInvokeRequest", err)
+			return protowire.Wrap("BindingInvokeRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Operation = string(f.data)
+			m.Operation = string(f.Data)
 		case 26:
-			m.Data = f.data
+			m.Data = f.Data
 		case 34:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BindingInvokeRequest.Metadata", err)
+				return protowire.Wrap("BindingInvokeRequest.Metadata", err)
 			}
 			m.Metadata = append(m.Metadata, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("BindingInvokeRequest", errWireType)
+				return protowire.Wrap("BindingInvokeRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1795,11 +1797,11 @@ type BindingInvokeResponse struct {
 func (m *BindingInvokeResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for i := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, m.Metadata[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
 	}
 	return b
 }
@@ -1808,25 +1810,25 @@ func (m *BindingInvokeResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BindingInvokeResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BindingInvokeResponse", err)
+			return protowire.Wrap("BindingInvokeResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BindingInvokeResponse.Metadata", err)
+				return protowire.Wrap("BindingInvokeResponse.Metadata", err)
 			}
 			m.Metadata = append(m.Metadata, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("BindingInvokeResponse", errWireType)
+				return protowire.Wrap("BindingInvokeResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1847,23 +1849,23 @@ type CryptoSealRequest struct {
 func (m *CryptoSealRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if m.Cipher != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Cipher)
+		b = protowire.AppendString(b, m.Cipher)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -1872,26 +1874,26 @@ func (m *CryptoSealRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoSealRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoSealRequest", err)
+			return protowire.Wrap("CryptoSealRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			m.Cipher = string(f.data)
+			m.Cipher = string(f.Data)
 		case 42:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("CryptoSealRequest", errWireType)
+				return protowire.Wrap("CryptoSealRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1907,7 +1909,7 @@ type CryptoSealResponse struct {
 func (m *CryptoSealResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -1916,18 +1918,18 @@ func (m *CryptoSealResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoSealResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoSealResponse", err)
+			return protowire.Wrap("CryptoSealResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("CryptoSealResponse", errWireType)
+				return protowire.Wrap("CryptoSealResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1945,15 +1947,15 @@ type CryptoOpenRequest struct {
 func (m *CryptoOpenRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -1962,22 +1964,22 @@ func (m *CryptoOpenRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoOpenRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoOpenRequest", err)
+			return protowire.Wrap("CryptoOpenRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("CryptoOpenRequest", errWireType)
+				return protowire.Wrap("CryptoOpenRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1993,7 +1995,7 @@ type CryptoOpenResponse struct {
 func (m *CryptoOpenResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -2002,18 +2004,18 @@ func (m *CryptoOpenResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoOpenResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoOpenResponse", err)
+			return protowire.Wrap("CryptoOpenResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("CryptoOpenResponse", errWireType)
+				return protowire.Wrap("CryptoOpenResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2034,27 +2036,27 @@ type CryptoEncryptRequest struct {
 func (m *CryptoEncryptRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if len(m.Nonce) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Nonce)
+		b = protowire.AppendBytes(b, m.Nonce)
 	}
 	if len(m.Associated) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Associated)
+		b = protowire.AppendBytes(b, m.Associated)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -2063,28 +2065,28 @@ func (m *CryptoEncryptRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoEncryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoEncryptRequest", err)
+			return protowire.Wrap("CryptoEncryptRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			m.Nonce = f.data
+			m.Nonce = f.Data
 		case 42:
-			m.Associated = f.data
+			m.Associated = f.Data
 		case 50:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("CryptoEncryptRequest", errWireType)
+				return protowire.Wrap("CryptoEncryptRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2101,11 +2103,11 @@ type CryptoEncryptResponse struct {
 func (m *CryptoEncryptResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if len(m.Tag) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Tag)
+		b = protowire.AppendBytes(b, m.Tag)
 	}
 	return b
 }
@@ -2114,20 +2116,20 @@ func (m *CryptoEncryptResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoEncryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoEncryptResponse", err)
+			return protowire.Wrap("CryptoEncryptResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
-			m.Tag = f.data
+			m.Tag = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("CryptoEncryptResponse", errWireType)
+				return protowire.Wrap("CryptoEncryptResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2149,31 +2151,31 @@ type CryptoDecryptRequest struct {
 func (m *CryptoDecryptRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if len(m.Nonce) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Nonce)
+		b = protowire.AppendBytes(b, m.Nonce)
 	}
 	if len(m.Associated) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Associated)
+		b = protowire.AppendBytes(b, m.Associated)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if len(m.Tag) > 0 {
 		b = append(b, 58)
-		b = appendBytes(b, m.Tag)
+		b = protowire.AppendBytes(b, m.Tag)
 	}
 	return b
 }
@@ -2182,30 +2184,30 @@ func (m *CryptoDecryptRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoDecryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoDecryptRequest", err)
+			return protowire.Wrap("CryptoDecryptRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			m.Nonce = f.data
+			m.Nonce = f.Data
 		case 42:
-			m.Associated = f.data
+			m.Associated = f.Data
 		case 50:
-			m.Data = f.data
+			m.Data = f.Data
 		case 58:
-			m.Tag = f.data
+			m.Tag = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("CryptoDecryptRequest", errWireType)
+				return protowire.Wrap("CryptoDecryptRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2221,7 +2223,7 @@ type CryptoDecryptResponse struct {
 func (m *CryptoDecryptResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -2230,18 +2232,18 @@ func (m *CryptoDecryptResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoDecryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoDecryptResponse", err)
+			return protowire.Wrap("CryptoDecryptResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("CryptoDecryptResponse", errWireType)
+				return protowire.Wrap("CryptoDecryptResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2262,27 +2264,27 @@ type CryptoWrapRequest struct {
 func (m *CryptoWrapRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if len(m.Nonce) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Nonce)
+		b = protowire.AppendBytes(b, m.Nonce)
 	}
 	if len(m.Associated) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Associated)
+		b = protowire.AppendBytes(b, m.Associated)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -2291,28 +2293,28 @@ func (m *CryptoWrapRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoWrapRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoWrapRequest", err)
+			return protowire.Wrap("CryptoWrapRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			m.Nonce = f.data
+			m.Nonce = f.Data
 		case 42:
-			m.Associated = f.data
+			m.Associated = f.Data
 		case 50:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("CryptoWrapRequest", errWireType)
+				return protowire.Wrap("CryptoWrapRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2329,11 +2331,11 @@ type CryptoWrapResponse struct {
 func (m *CryptoWrapResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if len(m.Tag) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Tag)
+		b = protowire.AppendBytes(b, m.Tag)
 	}
 	return b
 }
@@ -2342,20 +2344,20 @@ func (m *CryptoWrapResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoWrapResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoWrapResponse", err)
+			return protowire.Wrap("CryptoWrapResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
-			m.Tag = f.data
+			m.Tag = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("CryptoWrapResponse", errWireType)
+				return protowire.Wrap("CryptoWrapResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2377,31 +2379,31 @@ type CryptoUnwrapRequest struct {
 func (m *CryptoUnwrapRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if len(m.Nonce) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Nonce)
+		b = protowire.AppendBytes(b, m.Nonce)
 	}
 	if len(m.Associated) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Associated)
+		b = protowire.AppendBytes(b, m.Associated)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if len(m.Tag) > 0 {
 		b = append(b, 58)
-		b = appendBytes(b, m.Tag)
+		b = protowire.AppendBytes(b, m.Tag)
 	}
 	return b
 }
@@ -2410,30 +2412,30 @@ func (m *CryptoUnwrapRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoUnwrapRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoUnwrapRequest", err)
+			return protowire.Wrap("CryptoUnwrapRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			m.Nonce = f.data
+			m.Nonce = f.Data
 		case 42:
-			m.Associated = f.data
+			m.Associated = f.Data
 		case 50:
-			m.Data = f.data
+			m.Data = f.Data
 		case 58:
-			m.Tag = f.data
+			m.Tag = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("CryptoUnwrapRequest", errWireType)
+				return protowire.Wrap("CryptoUnwrapRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2449,7 +2451,7 @@ type CryptoUnwrapResponse struct {
 func (m *CryptoUnwrapResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -2458,18 +2460,18 @@ func (m *CryptoUnwrapResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoUnwrapResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoUnwrapResponse", err)
+			return protowire.Wrap("CryptoUnwrapResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("CryptoUnwrapResponse", errWireType)
+				return protowire.Wrap("CryptoUnwrapResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2488,19 +2490,19 @@ type CryptoSignRequest struct {
 func (m *CryptoSignRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if len(m.Digest) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Digest)
+		b = protowire.AppendBytes(b, m.Digest)
 	}
 	return b
 }
@@ -2509,24 +2511,24 @@ func (m *CryptoSignRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoSignRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoSignRequest", err)
+			return protowire.Wrap("CryptoSignRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			m.Digest = f.data
+			m.Digest = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("CryptoSignRequest", errWireType)
+				return protowire.Wrap("CryptoSignRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2542,7 +2544,7 @@ type CryptoSignResponse struct {
 func (m *CryptoSignResponse) AppendProto(b []byte) []byte {
 	if len(m.Signature) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Signature)
+		b = protowire.AppendBytes(b, m.Signature)
 	}
 	return b
 }
@@ -2551,18 +2553,18 @@ func (m *CryptoSignResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoSignResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoSignResponse", err)
+			return protowire.Wrap("CryptoSignResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Signature = f.data
+			m.Signature = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("CryptoSignResponse", errWireType)
+				return protowire.Wrap("CryptoSignResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2582,23 +2584,23 @@ type CryptoVerifyRequest struct {
 func (m *CryptoVerifyRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if len(m.Digest) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Digest)
+		b = protowire.AppendBytes(b, m.Digest)
 	}
 	if len(m.Signature) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Signature)
+		b = protowire.AppendBytes(b, m.Signature)
 	}
 	return b
 }
@@ -2607,26 +2609,26 @@ func (m *CryptoVerifyRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoVerifyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoVerifyRequest", err)
+			return protowire.Wrap("CryptoVerifyRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			m.Digest = f.data
+			m.Digest = f.Data
 		case 42:
-			m.Signature = f.data
+			m.Signature = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("CryptoVerifyRequest", errWireType)
+				return protowire.Wrap("CryptoVerifyRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2651,18 +2653,18 @@ func (m *CryptoVerifyResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoVerifyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoVerifyResponse", err)
+			return protowire.Wrap("CryptoVerifyResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Valid = f.num != 0
+			m.Valid = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("CryptoVerifyResponse", errWireType)
+				return protowire.Wrap("CryptoVerifyResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2680,11 +2682,11 @@ type CryptoPublicKeyRequest struct {
 func (m *CryptoPublicKeyRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Jwk {
 		b = append(b, 24)
@@ -2697,22 +2699,22 @@ func (m *CryptoPublicKeyRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoPublicKeyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoPublicKeyRequest", err)
+			return protowire.Wrap("CryptoPublicKeyRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 24:
-			m.Jwk = f.num != 0
+			m.Jwk = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("CryptoPublicKeyRequest", errWireType)
+				return protowire.Wrap("CryptoPublicKeyRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2728,7 +2730,7 @@ type CryptoPublicKeyResponse struct {
 func (m *CryptoPublicKeyResponse) AppendProto(b []byte) []byte {
 	if m.Text != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Text)
+		b = protowire.AppendString(b, m.Text)
 	}
 	return b
 }
@@ -2737,18 +2739,18 @@ func (m *CryptoPublicKeyResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CryptoPublicKeyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CryptoPublicKeyResponse", err)
+			return protowire.Wrap("CryptoPublicKeyResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Text = string(f.data)
+			m.Text = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("CryptoPublicKeyResponse", errWireType)
+				return protowire.Wrap("CryptoPublicKeyResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2768,23 +2770,23 @@ type FilePutRequest struct {
 func (m *FilePutRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.ContentType != "" {
 		b = append(b, 26)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	for i := range m.Metadata {
 		b = append(b, 34)
-		b = appendMessage(b, m.Metadata[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -2793,31 +2795,31 @@ func (m *FilePutRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FilePutRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FilePutRequest", err)
+			return protowire.Wrap("FilePutRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 34:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("FilePutRequest.Metadata", err)
+				return protowire.Wrap("FilePutRequest.Metadata", err)
 			}
 			m.Metadata = append(m.Metadata, x)
 		case 42:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("FilePutRequest", errWireType)
+				return protowire.Wrap("FilePutRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2834,11 +2836,11 @@ type FilePutResponse struct {
 func (m *FilePutResponse) AppendProto(b []byte) []byte {
 	if m.Size != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	if m.Etag != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	return b
 }
@@ -2847,20 +2849,20 @@ func (m *FilePutResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FilePutResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FilePutResponse", err)
+			return protowire.Wrap("FilePutResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		case 18:
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("FilePutResponse", errWireType)
+				return protowire.Wrap("FilePutResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2881,27 +2883,27 @@ type FileAppendRequest struct {
 func (m *FileAppendRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Offset != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Offset))
+		b = protowire.AppendVarint(b, uint64(m.Offset))
 	}
 	if m.ContentType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	for i := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, m.Metadata[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -2910,33 +2912,33 @@ func (m *FileAppendRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileAppendRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileAppendRequest", err)
+			return protowire.Wrap("FileAppendRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 24:
-			m.Offset = int64(f.num)
+			m.Offset = int64(f.Num)
 		case 34:
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 42:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("FileAppendRequest.Metadata", err)
+				return protowire.Wrap("FileAppendRequest.Metadata", err)
 			}
 			m.Metadata = append(m.Metadata, x)
 		case 50:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("FileAppendRequest", errWireType)
+				return protowire.Wrap("FileAppendRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2953,11 +2955,11 @@ type FileAppendResponse struct {
 func (m *FileAppendResponse) AppendProto(b []byte) []byte {
 	if m.Size != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	if m.Etag != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	return b
 }
@@ -2966,20 +2968,20 @@ func (m *FileAppendResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileAppendResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileAppendResponse", err)
+			return protowire.Wrap("FileAppendResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		case 18:
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("FileAppendResponse", errWireType)
+				return protowire.Wrap("FileAppendResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2998,19 +3000,19 @@ type FileGetRequest struct {
 func (m *FileGetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Offset != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Offset))
+		b = protowire.AppendVarint(b, uint64(m.Offset))
 	}
 	if m.Length != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.Length))
+		b = protowire.AppendVarint(b, uint64(m.Length))
 	}
 	return b
 }
@@ -3019,24 +3021,24 @@ func (m *FileGetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileGetRequest", err)
+			return protowire.Wrap("FileGetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 24:
-			m.Offset = int64(f.num)
+			m.Offset = int64(f.Num)
 		case 32:
-			m.Length = int64(f.num)
+			m.Length = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("FileGetRequest", errWireType)
+				return protowire.Wrap("FileGetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3057,27 +3059,27 @@ type FileGetResponse struct {
 func (m *FileGetResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Size != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	if m.Etag != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.ModifiedUnixMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.ModifiedUnixMs))
+		b = protowire.AppendVarint(b, uint64(m.ModifiedUnixMs))
 	}
 	if m.ContentType != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	for i := range m.Metadata {
 		b = append(b, 50)
-		b = appendMessage(b, m.Metadata[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
 	}
 	return b
 }
@@ -3086,33 +3088,33 @@ func (m *FileGetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileGetResponse", err)
+			return protowire.Wrap("FileGetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 16:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		case 26:
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 32:
-			m.ModifiedUnixMs = int64(f.num)
+			m.ModifiedUnixMs = int64(f.Num)
 		case 42:
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 50:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("FileGetResponse.Metadata", err)
+				return protowire.Wrap("FileGetResponse.Metadata", err)
 			}
 			m.Metadata = append(m.Metadata, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("FileGetResponse", errWireType)
+				return protowire.Wrap("FileGetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3129,11 +3131,11 @@ type FileStatRequest struct {
 func (m *FileStatRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -3142,20 +3144,20 @@ func (m *FileStatRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileStatRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileStatRequest", err)
+			return protowire.Wrap("FileStatRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("FileStatRequest", errWireType)
+				return protowire.Wrap("FileStatRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3175,23 +3177,23 @@ type FileStatResponse struct {
 func (m *FileStatResponse) AppendProto(b []byte) []byte {
 	if m.Size != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	if m.Etag != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.ModifiedUnixMs != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.ModifiedUnixMs))
+		b = protowire.AppendVarint(b, uint64(m.ModifiedUnixMs))
 	}
 	if m.ContentType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	for i := range m.Metadata {
 		b = append(b, 42)
-		b = appendMessage(b, m.Metadata[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
 	}
 	return b
 }
@@ -3200,31 +3202,31 @@ func (m *FileStatResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileStatResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileStatResponse", err)
+			return protowire.Wrap("FileStatResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		case 18:
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 24:
-			m.ModifiedUnixMs = int64(f.num)
+			m.ModifiedUnixMs = int64(f.Num)
 		case 34:
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 42:
 			var x Attribute
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("FileStatResponse.Metadata", err)
+				return protowire.Wrap("FileStatResponse.Metadata", err)
 			}
 			m.Metadata = append(m.Metadata, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("FileStatResponse", errWireType)
+				return protowire.Wrap("FileStatResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3244,23 +3246,23 @@ type FileListRequest struct {
 func (m *FileListRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Prefix != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	if m.Delimiter != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Delimiter)
+		b = protowire.AppendString(b, m.Delimiter)
 	}
 	if m.After != "" {
 		b = append(b, 34)
-		b = appendString(b, m.After)
+		b = protowire.AppendString(b, m.After)
 	}
 	if m.Limit != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.Limit))
+		b = protowire.AppendVarint(b, uint64(m.Limit))
 	}
 	return b
 }
@@ -3269,26 +3271,26 @@ func (m *FileListRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileListRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileListRequest", err)
+			return protowire.Wrap("FileListRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		case 26:
-			m.Delimiter = string(f.data)
+			m.Delimiter = string(f.Data)
 		case 34:
-			m.After = string(f.data)
+			m.After = string(f.Data)
 		case 40:
-			m.Limit = uint32(f.num)
+			m.Limit = uint32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("FileListRequest", errWireType)
+				return protowire.Wrap("FileListRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3306,15 +3308,15 @@ type FileListResponse struct {
 func (m *FileListResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	for _, x := range m.Prefixes {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	if m.Next != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Next)
+		b = protowire.AppendString(b, m.Next)
 	}
 	return b
 }
@@ -3323,27 +3325,27 @@ func (m *FileListResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileListResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileListResponse", err)
+			return protowire.Wrap("FileListResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x FileItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("FileListResponse.Items", err)
+				return protowire.Wrap("FileListResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		case 18:
-			m.Prefixes = append(m.Prefixes, string(f.data))
+			m.Prefixes = append(m.Prefixes, string(f.Data))
 		case 26:
-			m.Next = string(f.data)
+			m.Next = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("FileListResponse", errWireType)
+				return protowire.Wrap("FileListResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3362,19 +3364,19 @@ type FileItem struct {
 func (m *FileItem) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Size != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	if m.Etag != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.ModifiedUnixMs != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.ModifiedUnixMs))
+		b = protowire.AppendVarint(b, uint64(m.ModifiedUnixMs))
 	}
 	return b
 }
@@ -3383,24 +3385,24 @@ func (m *FileItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileItem", err)
+			return protowire.Wrap("FileItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 16:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		case 26:
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 32:
-			m.ModifiedUnixMs = int64(f.num)
+			m.ModifiedUnixMs = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("FileItem", errWireType)
+				return protowire.Wrap("FileItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3417,11 +3419,11 @@ type FileDeleteRequest struct {
 func (m *FileDeleteRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -3430,20 +3432,20 @@ func (m *FileDeleteRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileDeleteRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileDeleteRequest", err)
+			return protowire.Wrap("FileDeleteRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("FileDeleteRequest", errWireType)
+				return protowire.Wrap("FileDeleteRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3468,31 +3470,31 @@ type Job struct {
 func (m *Job) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Schedule != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Schedule)
+		b = protowire.AppendString(b, m.Schedule)
 	}
 	if m.Due != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Due)
+		b = protowire.AppendString(b, m.Due)
 	}
 	if m.Ttl != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Ttl)
+		b = protowire.AppendString(b, m.Ttl)
 	}
 	if m.Repeats != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.Repeats))
+		b = protowire.AppendVarint(b, uint64(m.Repeats))
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.ContentType != "" {
 		b = append(b, 58)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	if m.DropFailed {
 		b = append(b, 64)
@@ -3500,11 +3502,11 @@ func (m *Job) AppendProto(b []byte) []byte {
 	}
 	if m.RetryAfterMs != 0 {
 		b = append(b, 72)
-		b = appendVarint(b, uint64(m.RetryAfterMs))
+		b = protowire.AppendVarint(b, uint64(m.RetryAfterMs))
 	}
 	if m.Retries != 0 {
 		b = append(b, 80)
-		b = appendVarint(b, uint64(m.Retries))
+		b = protowire.AppendVarint(b, uint64(m.Retries))
 	}
 	return b
 }
@@ -3513,36 +3515,36 @@ func (m *Job) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Job) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Job", err)
+			return protowire.Wrap("Job", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			m.Schedule = string(f.data)
+			m.Schedule = string(f.Data)
 		case 26:
-			m.Due = string(f.data)
+			m.Due = string(f.Data)
 		case 34:
-			m.Ttl = string(f.data)
+			m.Ttl = string(f.Data)
 		case 40:
-			m.Repeats = uint32(f.num)
+			m.Repeats = uint32(f.Num)
 		case 50:
-			m.Data = f.data
+			m.Data = f.Data
 		case 58:
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 64:
-			m.DropFailed = f.num != 0
+			m.DropFailed = f.Num != 0
 		case 72:
-			m.RetryAfterMs = int64(f.num)
+			m.RetryAfterMs = int64(f.Num)
 		case 80:
-			m.Retries = int64(f.num)
+			m.Retries = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10:
-				return wireError("Job", errWireType)
+				return protowire.Wrap("Job", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3560,11 +3562,11 @@ type JobsScheduleRequest struct {
 func (m *JobsScheduleRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for i := range m.Jobs {
 		b = append(b, 18)
-		b = appendMessage(b, m.Jobs[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Jobs[i].AppendProto)
 	}
 	if m.Overwrite {
 		b = append(b, 24)
@@ -3577,27 +3579,27 @@ func (m *JobsScheduleRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *JobsScheduleRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("JobsScheduleRequest", err)
+			return protowire.Wrap("JobsScheduleRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
 			var x Job
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("JobsScheduleRequest.Jobs", err)
+				return protowire.Wrap("JobsScheduleRequest.Jobs", err)
 			}
 			m.Jobs = append(m.Jobs, x)
 		case 24:
-			m.Overwrite = f.num != 0
+			m.Overwrite = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("JobsScheduleRequest", errWireType)
+				return protowire.Wrap("JobsScheduleRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3614,11 +3616,11 @@ type JobsGetRequest struct {
 func (m *JobsGetRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	for _, x := range m.Names {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -3627,20 +3629,20 @@ func (m *JobsGetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *JobsGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("JobsGetRequest", err)
+			return protowire.Wrap("JobsGetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Names = append(m.Names, string(f.data))
+			m.Names = append(m.Names, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("JobsGetRequest", errWireType)
+				return protowire.Wrap("JobsGetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3656,7 +3658,7 @@ type JobsGetResponse struct {
 func (m *JobsGetResponse) AppendProto(b []byte) []byte {
 	for i := range m.Jobs {
 		b = append(b, 10)
-		b = appendMessage(b, m.Jobs[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Jobs[i].AppendProto)
 	}
 	return b
 }
@@ -3665,23 +3667,23 @@ func (m *JobsGetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *JobsGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("JobsGetResponse", err)
+			return protowire.Wrap("JobsGetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x Job
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("JobsGetResponse.Jobs", err)
+				return protowire.Wrap("JobsGetResponse.Jobs", err)
 			}
 			m.Jobs = append(m.Jobs, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("JobsGetResponse", errWireType)
+				return protowire.Wrap("JobsGetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3698,11 +3700,11 @@ type JobsDeleteRequest struct {
 func (m *JobsDeleteRequest) AppendProto(b []byte) []byte {
 	if m.Component != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Component)
+		b = protowire.AppendString(b, m.Component)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -3711,20 +3713,20 @@ func (m *JobsDeleteRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *JobsDeleteRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("JobsDeleteRequest", err)
+			return protowire.Wrap("JobsDeleteRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Component = string(f.data)
+			m.Component = string(f.Data)
 		case 18:
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("JobsDeleteRequest", errWireType)
+				return protowire.Wrap("JobsDeleteRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3744,104 +3746,13 @@ func (m *Empty) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Empty) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Empty", err)
+			return protowire.Wrap("Empty", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
-}
-
-// A wireField is one field as it stands on the wire.
-type wireField struct {
-	tag  uint64 // number<<3 | wire type
-	num  uint64 // of a varint
-	data []byte // of a length-delimited field
-}
-
-var (
-	errTruncated = errors.New("message ends too early")
-	errVarint    = errors.New("number longer than 64 bits")
-	errWireType  = errors.New("field of another wire type than declared")
-	errTag       = errors.New("field with no valid number or wire type")
-)
-
-func wireError(where string, err error) error { return errors.New(where + ": " + err.Error()) }
-
-// nextField cuts the first field off b.
-func nextField(b []byte) (f wireField, rest []byte, err error) {
-	if f.tag, b, err = varint(b); err != nil {
-		return f, nil, err
-	}
-	if n := f.tag >> 3; n == 0 || n > 1<<29-1 {
-		return f, nil, errTag
-	}
-	size := uint64(0)
-	switch f.tag & 7 {
-	case 0:
-		f.num, b, err = varint(b)
-		return f, b, err
-	case 1:
-		size = 8
-	case 2:
-		if size, b, err = varint(b); err != nil {
-			return f, nil, err
-		}
-	case 5:
-		size = 4
-	default:
-		return f, nil, errTag
-	}
-	if size > uint64(len(b)) {
-		return f, nil, errTruncated
-	}
-	f.data = b[:size:size]
-	return f, b[size:], nil
-}
-
-func varint(b []byte) (uint64, []byte, error) {
-	var x uint64
-	for i, c := range b {
-		if i == 9 && c > 1 {
-			return 0, nil, errVarint
-		}
-		x |= uint64(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			return x, b[i+1:], nil
-		}
-	}
-	return 0, nil, errTruncated
-}
-
-func appendVarint(b []byte, x uint64) []byte {
-	for x >= 0x80 {
-		b = append(b, byte(x)|0x80)
-		x >>= 7
-	}
-	return append(b, byte(x))
-}
-
-func appendString(b []byte, s string) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-func appendBytes(b, s []byte) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-// appendMessage writes a message behind its length, which is known only afterwards: it leaves one byte for it, enough
-// for what is shorter than 128 bytes, and moves what is longer.
-func appendMessage(b []byte, message func([]byte) []byte) []byte {
-	start := len(b)
-	b = message(append(b, 0))
-	size := len(b) - start - 1
-	if size < 0x80 {
-		b[start] = byte(size)
-		return b
-	}
-	var head [10]byte
-	h := appendVarint(head[:0], uint64(size))
-	b = append(b, h[1:]...)
-	copy(b[start+len(h):], b[start+1:start+1+size])
-	copy(b[start:], h)
-	return b
 }

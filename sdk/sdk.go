@@ -18,7 +18,7 @@ import (
 // GoModule is the import path of the Go SDK, and the module that Write writes.
 const GoModule = "github.com/loam-run/loam/sdk/go"
 
-//go:embed go/*.go go/internal/api/*.go rust/*.rs c/loam.h assemblyscript/*.ts assemblyscript/lib/*.ts assemblyscript/asconfig.json
+//go:embed go/*.go go/internal/api/*.go go/internal/protowire/*.go rust/*.rs c/loam.h assemblyscript/*.ts assemblyscript/lib/*.ts assemblyscript/asconfig.json
 var files embed.FS
 
 // Languages are those that have an SDK.

@@ -4,9 +4,10 @@ package dapr
 
 import (
 	"encoding/binary"
-	"errors"
 	"math"
 	"unicode/utf8"
+
+	"github.com/loam-run/loam/internal/protowire"
 )
 
 // Full names of methods, as they stand in :path.
@@ -199,12 +200,12 @@ func (m *ShutdownRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ShutdownRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ShutdownRequest", err)
+			return protowire.Wrap("ShutdownRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -220,11 +221,11 @@ type InvokeServiceRequest struct {
 func (m *InvokeServiceRequest) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Message != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Message.AppendProto)
+		b = protowire.AppendMessage(b, m.Message.AppendProto)
 	}
 	return b
 }
@@ -233,29 +234,29 @@ func (m *InvokeServiceRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeServiceRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeServiceRequest", err)
+			return protowire.Wrap("InvokeServiceRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeServiceRequest.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeServiceRequest.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 26:
 			if m.Message == nil {
 				m.Message = new(InvokeRequest)
 			}
-			err = m.Message.ParseProto(f.data)
+			err = m.Message.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeServiceRequest.Message", err)
+				return protowire.Wrap("InvokeServiceRequest.Message", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 3:
-				return wireError("InvokeServiceRequest", errWireType)
+				return protowire.Wrap("InvokeServiceRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -274,19 +275,19 @@ type GetStateRequest struct {
 func (m *GetStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Consistency != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Consistency))
+		b = protowire.AppendVarint(b, uint64(m.Consistency))
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -295,35 +296,35 @@ func (m *GetStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetStateRequest", err)
+			return protowire.Wrap("GetStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetStateRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetStateRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 24:
-			m.Consistency = StateOptions_StateConsistency(int32(f.num))
+			m.Consistency = StateOptions_StateConsistency(int32(f.Num))
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetStateRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetStateRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("GetStateRequest", errWireType)
+				return protowire.Wrap("GetStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -342,19 +343,19 @@ type GetBulkStateRequest struct {
 func (m *GetBulkStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	if m.Parallelism != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Parallelism))
+		b = protowire.AppendVarint(b, uint64(m.Parallelism))
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -363,35 +364,35 @@ func (m *GetBulkStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetBulkStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetBulkStateRequest", err)
+			return protowire.Wrap("GetBulkStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetBulkStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetBulkStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetBulkStateRequest.Keys", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetBulkStateRequest.Keys", protowire.ErrUTF8)
 			}
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		case 24:
-			m.Parallelism = int32(f.num)
+			m.Parallelism = int32(f.Num)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetBulkStateRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetBulkStateRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("GetBulkStateRequest", errWireType)
+				return protowire.Wrap("GetBulkStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -407,7 +408,7 @@ type GetBulkStateResponse struct {
 func (m *GetBulkStateResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -416,23 +417,23 @@ func (m *GetBulkStateResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetBulkStateResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetBulkStateResponse", err)
+			return protowire.Wrap("GetBulkStateResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x BulkStateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetBulkStateResponse.Items", err)
+				return protowire.Wrap("GetBulkStateResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetBulkStateResponse", errWireType)
+				return protowire.Wrap("GetBulkStateResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -452,23 +453,23 @@ type BulkStateItem struct {
 func (m *BulkStateItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Etag != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.Error != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Error)
+		b = protowire.AppendString(b, m.Error)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -477,40 +478,40 @@ func (m *BulkStateItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkStateItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkStateItem", err)
+			return protowire.Wrap("BulkStateItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkStateItem.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkStateItem.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Data = f.data
+			m.Data = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkStateItem.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkStateItem.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkStateItem.Error", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkStateItem.Error", protowire.ErrUTF8)
 			}
-			m.Error = string(f.data)
+			m.Error = string(f.Data)
 		case 42:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("BulkStateItem.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("BulkStateItem.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("BulkStateItem", errWireType)
+				return protowire.Wrap("BulkStateItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -528,15 +529,15 @@ type GetStateResponse struct {
 func (m *GetStateResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Etag != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -545,30 +546,30 @@ func (m *GetStateResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetStateResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetStateResponse", err)
+			return protowire.Wrap("GetStateResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetStateResponse.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetStateResponse.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetStateResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetStateResponse.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("GetStateResponse", errWireType)
+				return protowire.Wrap("GetStateResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -588,23 +589,23 @@ type DeleteStateRequest struct {
 func (m *DeleteStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Etag != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Etag.AppendProto)
+		b = protowire.AppendMessage(b, m.Etag.AppendProto)
 	}
 	if m.Options != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -613,49 +614,49 @@ func (m *DeleteStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteStateRequest", err)
+			return protowire.Wrap("DeleteStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteStateRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteStateRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
 			if m.Etag == nil {
 				m.Etag = new(Etag)
 			}
-			err = m.Etag.ParseProto(f.data)
+			err = m.Etag.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteStateRequest.Etag", err)
+				return protowire.Wrap("DeleteStateRequest.Etag", err)
 			}
 		case 34:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteStateRequest.Options", err)
+				return protowire.Wrap("DeleteStateRequest.Options", err)
 			}
 		case 42:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("DeleteStateRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("DeleteStateRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("DeleteStateRequest", errWireType)
+				return protowire.Wrap("DeleteStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -672,11 +673,11 @@ type DeleteBulkStateRequest struct {
 func (m *DeleteBulkStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for i := range m.States {
 		b = append(b, 18)
-		b = appendMessage(b, m.States[i].AppendProto)
+		b = protowire.AppendMessage(b, m.States[i].AppendProto)
 	}
 	return b
 }
@@ -685,28 +686,28 @@ func (m *DeleteBulkStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteBulkStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteBulkStateRequest", err)
+			return protowire.Wrap("DeleteBulkStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteBulkStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteBulkStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
 			var x StateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteBulkStateRequest.States", err)
+				return protowire.Wrap("DeleteBulkStateRequest.States", err)
 			}
 			m.States = append(m.States, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("DeleteBulkStateRequest", errWireType)
+				return protowire.Wrap("DeleteBulkStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -723,11 +724,11 @@ type SaveStateRequest struct {
 func (m *SaveStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for i := range m.States {
 		b = append(b, 18)
-		b = appendMessage(b, m.States[i].AppendProto)
+		b = protowire.AppendMessage(b, m.States[i].AppendProto)
 	}
 	return b
 }
@@ -736,28 +737,28 @@ func (m *SaveStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SaveStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SaveStateRequest", err)
+			return protowire.Wrap("SaveStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SaveStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SaveStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
 			var x StateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SaveStateRequest.States", err)
+				return protowire.Wrap("SaveStateRequest.States", err)
 			}
 			m.States = append(m.States, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SaveStateRequest", errWireType)
+				return protowire.Wrap("SaveStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -775,15 +776,15 @@ type QueryStateRequest struct {
 func (m *QueryStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Query != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Query)
+		b = protowire.AppendString(b, m.Query)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -792,33 +793,33 @@ func (m *QueryStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *QueryStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("QueryStateRequest", err)
+			return protowire.Wrap("QueryStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryStateRequest.Query", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryStateRequest.Query", protowire.ErrUTF8)
 			}
-			m.Query = string(f.data)
+			m.Query = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("QueryStateRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("QueryStateRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("QueryStateRequest", errWireType)
+				return protowire.Wrap("QueryStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -837,19 +838,19 @@ type QueryStateItem struct {
 func (m *QueryStateItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Etag != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.Error != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Error)
+		b = protowire.AppendString(b, m.Error)
 	}
 	return b
 }
@@ -858,33 +859,33 @@ func (m *QueryStateItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *QueryStateItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("QueryStateItem", err)
+			return protowire.Wrap("QueryStateItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryStateItem.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryStateItem.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Data = f.data
+			m.Data = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryStateItem.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryStateItem.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryStateItem.Error", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryStateItem.Error", protowire.ErrUTF8)
 			}
-			m.Error = string(f.data)
+			m.Error = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("QueryStateItem", errWireType)
+				return protowire.Wrap("QueryStateItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -902,15 +903,15 @@ type QueryStateResponse struct {
 func (m *QueryStateResponse) AppendProto(b []byte) []byte {
 	for i := range m.Results {
 		b = append(b, 10)
-		b = appendMessage(b, m.Results[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Results[i].AppendProto)
 	}
 	if m.Token != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Token)
+		b = protowire.AppendString(b, m.Token)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -919,35 +920,35 @@ func (m *QueryStateResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *QueryStateResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("QueryStateResponse", err)
+			return protowire.Wrap("QueryStateResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x QueryStateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("QueryStateResponse.Results", err)
+				return protowire.Wrap("QueryStateResponse.Results", err)
 			}
 			m.Results = append(m.Results, x)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryStateResponse.Token", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryStateResponse.Token", protowire.ErrUTF8)
 			}
-			m.Token = string(f.data)
+			m.Token = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("QueryStateResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("QueryStateResponse.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("QueryStateResponse", errWireType)
+				return protowire.Wrap("QueryStateResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -964,11 +965,11 @@ type TransactionalStateOperation struct {
 func (m *TransactionalStateOperation) AppendProto(b []byte) []byte {
 	if m.OperationType != "" {
 		b = append(b, 10)
-		b = appendString(b, m.OperationType)
+		b = protowire.AppendString(b, m.OperationType)
 	}
 	if m.Request != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Request.AppendProto)
+		b = protowire.AppendMessage(b, m.Request.AppendProto)
 	}
 	return b
 }
@@ -977,29 +978,29 @@ func (m *TransactionalStateOperation) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TransactionalStateOperation) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TransactionalStateOperation", err)
+			return protowire.Wrap("TransactionalStateOperation", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TransactionalStateOperation.OperationType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TransactionalStateOperation.OperationType", protowire.ErrUTF8)
 			}
-			m.OperationType = string(f.data)
+			m.OperationType = string(f.Data)
 		case 18:
 			if m.Request == nil {
 				m.Request = new(StateItem)
 			}
-			err = m.Request.ParseProto(f.data)
+			err = m.Request.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TransactionalStateOperation.Request", err)
+				return protowire.Wrap("TransactionalStateOperation.Request", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("TransactionalStateOperation", errWireType)
+				return protowire.Wrap("TransactionalStateOperation", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1017,15 +1018,15 @@ type ExecuteStateTransactionRequest struct {
 func (m *ExecuteStateTransactionRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for i := range m.Operations {
 		b = append(b, 18)
-		b = appendMessage(b, m.Operations[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Operations[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1034,35 +1035,35 @@ func (m *ExecuteStateTransactionRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ExecuteStateTransactionRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ExecuteStateTransactionRequest", err)
+			return protowire.Wrap("ExecuteStateTransactionRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ExecuteStateTransactionRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ExecuteStateTransactionRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
 			var x TransactionalStateOperation
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ExecuteStateTransactionRequest.Operations", err)
+				return protowire.Wrap("ExecuteStateTransactionRequest.Operations", err)
 			}
 			m.Operations = append(m.Operations, x)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ExecuteStateTransactionRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ExecuteStateTransactionRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("ExecuteStateTransactionRequest", errWireType)
+				return protowire.Wrap("ExecuteStateTransactionRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1082,23 +1083,23 @@ type PublishEventRequest struct {
 func (m *PublishEventRequest) AppendProto(b []byte) []byte {
 	if m.PubsubName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.DataContentType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.DataContentType)
+		b = protowire.AppendString(b, m.DataContentType)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1107,40 +1108,40 @@ func (m *PublishEventRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PublishEventRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PublishEventRequest", err)
+			return protowire.Wrap("PublishEventRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PublishEventRequest.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PublishEventRequest.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PublishEventRequest.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PublishEventRequest.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
-			m.Data = f.data
+			m.Data = f.Data
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("PublishEventRequest.DataContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PublishEventRequest.DataContentType", protowire.ErrUTF8)
 			}
-			m.DataContentType = string(f.data)
+			m.DataContentType = string(f.Data)
 		case 42:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("PublishEventRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("PublishEventRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("PublishEventRequest", errWireType)
+				return protowire.Wrap("PublishEventRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1159,19 +1160,19 @@ type BulkPublishRequest struct {
 func (m *BulkPublishRequest) AppendProto(b []byte) []byte {
 	if m.PubsubName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	for i := range m.Entries {
 		b = append(b, 26)
-		b = appendMessage(b, m.Entries[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Entries[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1180,40 +1181,40 @@ func (m *BulkPublishRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkPublishRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkPublishRequest", err)
+			return protowire.Wrap("BulkPublishRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishRequest.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishRequest.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishRequest.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishRequest.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
 			var x BulkPublishRequestEntry
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkPublishRequest.Entries", err)
+				return protowire.Wrap("BulkPublishRequest.Entries", err)
 			}
 			m.Entries = append(m.Entries, x)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("BulkPublishRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("BulkPublishRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("BulkPublishRequest", errWireType)
+				return protowire.Wrap("BulkPublishRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1232,19 +1233,19 @@ type BulkPublishRequestEntry struct {
 func (m *BulkPublishRequestEntry) AppendProto(b []byte) []byte {
 	if m.EntryId != "" {
 		b = append(b, 10)
-		b = appendString(b, m.EntryId)
+		b = protowire.AppendString(b, m.EntryId)
 	}
 	if len(m.Event) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Event)
+		b = protowire.AppendBytes(b, m.Event)
 	}
 	if m.ContentType != "" {
 		b = append(b, 26)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1253,35 +1254,35 @@ func (m *BulkPublishRequestEntry) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkPublishRequestEntry) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkPublishRequestEntry", err)
+			return protowire.Wrap("BulkPublishRequestEntry", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishRequestEntry.EntryId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishRequestEntry.EntryId", protowire.ErrUTF8)
 			}
-			m.EntryId = string(f.data)
+			m.EntryId = string(f.Data)
 		case 18:
-			m.Event = f.data
+			m.Event = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishRequestEntry.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishRequestEntry.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("BulkPublishRequestEntry.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("BulkPublishRequestEntry.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("BulkPublishRequestEntry", errWireType)
+				return protowire.Wrap("BulkPublishRequestEntry", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1297,7 +1298,7 @@ type BulkPublishResponse struct {
 func (m *BulkPublishResponse) AppendProto(b []byte) []byte {
 	for i := range m.FailedEntries {
 		b = append(b, 10)
-		b = appendMessage(b, m.FailedEntries[i].AppendProto)
+		b = protowire.AppendMessage(b, m.FailedEntries[i].AppendProto)
 	}
 	return b
 }
@@ -1306,23 +1307,23 @@ func (m *BulkPublishResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkPublishResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkPublishResponse", err)
+			return protowire.Wrap("BulkPublishResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x BulkPublishResponseFailedEntry
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkPublishResponse.FailedEntries", err)
+				return protowire.Wrap("BulkPublishResponse.FailedEntries", err)
 			}
 			m.FailedEntries = append(m.FailedEntries, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("BulkPublishResponse", errWireType)
+				return protowire.Wrap("BulkPublishResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1339,11 +1340,11 @@ type BulkPublishResponseFailedEntry struct {
 func (m *BulkPublishResponseFailedEntry) AppendProto(b []byte) []byte {
 	if m.EntryId != "" {
 		b = append(b, 10)
-		b = appendString(b, m.EntryId)
+		b = protowire.AppendString(b, m.EntryId)
 	}
 	if m.Error != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Error)
+		b = protowire.AppendString(b, m.Error)
 	}
 	return b
 }
@@ -1352,26 +1353,26 @@ func (m *BulkPublishResponseFailedEntry) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkPublishResponseFailedEntry) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkPublishResponseFailedEntry", err)
+			return protowire.Wrap("BulkPublishResponseFailedEntry", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishResponseFailedEntry.EntryId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishResponseFailedEntry.EntryId", protowire.ErrUTF8)
 			}
-			m.EntryId = string(f.data)
+			m.EntryId = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishResponseFailedEntry.Error", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishResponseFailedEntry.Error", protowire.ErrUTF8)
 			}
-			m.Error = string(f.data)
+			m.Error = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("BulkPublishResponseFailedEntry", errWireType)
+				return protowire.Wrap("BulkPublishResponseFailedEntry", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1389,11 +1390,11 @@ type SubscribeTopicEventsRequestAlpha1 struct {
 func (m *SubscribeTopicEventsRequestAlpha1) AppendProto(b []byte) []byte {
 	if m.InitialRequest != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.InitialRequest.AppendProto)
+		b = protowire.AppendMessage(b, m.InitialRequest.AppendProto)
 	}
 	if m.EventProcessed != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.EventProcessed.AppendProto)
+		b = protowire.AppendMessage(b, m.EventProcessed.AppendProto)
 	}
 	return b
 }
@@ -1402,34 +1403,34 @@ func (m *SubscribeTopicEventsRequestAlpha1) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsRequestAlpha1) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsRequestAlpha1", err)
+			return protowire.Wrap("SubscribeTopicEventsRequestAlpha1", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.InitialRequest == nil {
 				m.InitialRequest = new(SubscribeTopicEventsRequestInitialAlpha1)
 				m.EventProcessed = nil
 			}
-			err = m.InitialRequest.ParseProto(f.data)
+			err = m.InitialRequest.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsRequestAlpha1.InitialRequest", err)
+				return protowire.Wrap("SubscribeTopicEventsRequestAlpha1.InitialRequest", err)
 			}
 		case 18:
 			if m.EventProcessed == nil {
 				m.EventProcessed = new(SubscribeTopicEventsRequestProcessedAlpha1)
 				m.InitialRequest = nil
 			}
-			err = m.EventProcessed.ParseProto(f.data)
+			err = m.EventProcessed.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsRequestAlpha1.EventProcessed", err)
+				return protowire.Wrap("SubscribeTopicEventsRequestAlpha1.EventProcessed", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubscribeTopicEventsRequestAlpha1", errWireType)
+				return protowire.Wrap("SubscribeTopicEventsRequestAlpha1", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1448,19 +1449,19 @@ type SubscribeTopicEventsRequestInitialAlpha1 struct {
 func (m *SubscribeTopicEventsRequestInitialAlpha1) AppendProto(b []byte) []byte {
 	if m.PubsubName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.DeadLetterTopic != nil {
 		b = append(b, 34)
-		b = appendString(b, *m.DeadLetterTopic)
+		b = protowire.AppendString(b, *m.DeadLetterTopic)
 	}
 	return b
 }
@@ -1469,39 +1470,39 @@ func (m *SubscribeTopicEventsRequestInitialAlpha1) AppendProto(b []byte) []byte 
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsRequestInitialAlpha1) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsRequestInitialAlpha1", err)
+			return protowire.Wrap("SubscribeTopicEventsRequestInitialAlpha1", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeTopicEventsRequestInitialAlpha1.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeTopicEventsRequestInitialAlpha1.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeTopicEventsRequestInitialAlpha1.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeTopicEventsRequestInitialAlpha1.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("SubscribeTopicEventsRequestInitialAlpha1.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("SubscribeTopicEventsRequestInitialAlpha1.Metadata", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeTopicEventsRequestInitialAlpha1.DeadLetterTopic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeTopicEventsRequestInitialAlpha1.DeadLetterTopic", protowire.ErrUTF8)
 			}
-			x := string(f.data)
+			x := string(f.Data)
 			m.DeadLetterTopic = &x
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("SubscribeTopicEventsRequestInitialAlpha1", errWireType)
+				return protowire.Wrap("SubscribeTopicEventsRequestInitialAlpha1", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1518,11 +1519,11 @@ type SubscribeTopicEventsRequestProcessedAlpha1 struct {
 func (m *SubscribeTopicEventsRequestProcessedAlpha1) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Status != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Status.AppendProto)
+		b = protowire.AppendMessage(b, m.Status.AppendProto)
 	}
 	return b
 }
@@ -1531,29 +1532,29 @@ func (m *SubscribeTopicEventsRequestProcessedAlpha1) AppendProto(b []byte) []byt
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsRequestProcessedAlpha1) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsRequestProcessedAlpha1", err)
+			return protowire.Wrap("SubscribeTopicEventsRequestProcessedAlpha1", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeTopicEventsRequestProcessedAlpha1.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeTopicEventsRequestProcessedAlpha1.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 18:
 			if m.Status == nil {
 				m.Status = new(TopicEventResponse)
 			}
-			err = m.Status.ParseProto(f.data)
+			err = m.Status.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsRequestProcessedAlpha1.Status", err)
+				return protowire.Wrap("SubscribeTopicEventsRequestProcessedAlpha1.Status", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubscribeTopicEventsRequestProcessedAlpha1", errWireType)
+				return protowire.Wrap("SubscribeTopicEventsRequestProcessedAlpha1", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1570,11 +1571,11 @@ type SubscribeTopicEventsResponseAlpha1 struct {
 func (m *SubscribeTopicEventsResponseAlpha1) AppendProto(b []byte) []byte {
 	if m.InitialResponse != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.InitialResponse.AppendProto)
+		b = protowire.AppendMessage(b, m.InitialResponse.AppendProto)
 	}
 	if m.EventMessage != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.EventMessage.AppendProto)
+		b = protowire.AppendMessage(b, m.EventMessage.AppendProto)
 	}
 	return b
 }
@@ -1583,34 +1584,34 @@ func (m *SubscribeTopicEventsResponseAlpha1) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsResponseAlpha1) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsResponseAlpha1", err)
+			return protowire.Wrap("SubscribeTopicEventsResponseAlpha1", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.InitialResponse == nil {
 				m.InitialResponse = new(SubscribeTopicEventsResponseInitialAlpha1)
 				m.EventMessage = nil
 			}
-			err = m.InitialResponse.ParseProto(f.data)
+			err = m.InitialResponse.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsResponseAlpha1.InitialResponse", err)
+				return protowire.Wrap("SubscribeTopicEventsResponseAlpha1.InitialResponse", err)
 			}
 		case 18:
 			if m.EventMessage == nil {
 				m.EventMessage = new(TopicEventRequest)
 				m.InitialResponse = nil
 			}
-			err = m.EventMessage.ParseProto(f.data)
+			err = m.EventMessage.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsResponseAlpha1.EventMessage", err)
+				return protowire.Wrap("SubscribeTopicEventsResponseAlpha1.EventMessage", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubscribeTopicEventsResponseAlpha1", errWireType)
+				return protowire.Wrap("SubscribeTopicEventsResponseAlpha1", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1630,12 +1631,12 @@ func (m *SubscribeTopicEventsResponseInitialAlpha1) AppendProto(b []byte) []byte
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsResponseInitialAlpha1) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsResponseInitialAlpha1", err)
+			return protowire.Wrap("SubscribeTopicEventsResponseInitialAlpha1", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -1653,19 +1654,19 @@ type InvokeBindingRequest struct {
 func (m *InvokeBindingRequest) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Operation != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Operation)
+		b = protowire.AppendString(b, m.Operation)
 	}
 	return b
 }
@@ -1674,35 +1675,35 @@ func (m *InvokeBindingRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeBindingRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeBindingRequest", err)
+			return protowire.Wrap("InvokeBindingRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeBindingRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeBindingRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			m.Data = f.data
+			m.Data = f.Data
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("InvokeBindingRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("InvokeBindingRequest.Metadata", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeBindingRequest.Operation", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeBindingRequest.Operation", protowire.ErrUTF8)
 			}
-			m.Operation = string(f.data)
+			m.Operation = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("InvokeBindingRequest", errWireType)
+				return protowire.Wrap("InvokeBindingRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1719,11 +1720,11 @@ type InvokeBindingResponse struct {
 func (m *InvokeBindingResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1732,25 +1733,25 @@ func (m *InvokeBindingResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeBindingResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeBindingResponse", err)
+			return protowire.Wrap("InvokeBindingResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("InvokeBindingResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("InvokeBindingResponse.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("InvokeBindingResponse", errWireType)
+				return protowire.Wrap("InvokeBindingResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1768,15 +1769,15 @@ type GetSecretRequest struct {
 func (m *GetSecretRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1785,33 +1786,33 @@ func (m *GetSecretRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetSecretRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetSecretRequest", err)
+			return protowire.Wrap("GetSecretRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetSecretRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetSecretRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetSecretRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetSecretRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetSecretRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetSecretRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("GetSecretRequest", errWireType)
+				return protowire.Wrap("GetSecretRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1827,7 +1828,7 @@ type GetSecretResponse struct {
 func (m *GetSecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Data {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1836,23 +1837,23 @@ func (m *GetSecretResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetSecretResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetSecretResponse", err)
+			return protowire.Wrap("GetSecretResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Data == nil {
 				m.Data = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Data, f.data); err != nil {
-				return wireError("GetSecretResponse.Data", err)
+			if err := protowire.ParseUTF8Words(m.Data, f.Data); err != nil {
+				return protowire.Wrap("GetSecretResponse.Data", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetSecretResponse", errWireType)
+				return protowire.Wrap("GetSecretResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1869,11 +1870,11 @@ type GetBulkSecretRequest struct {
 func (m *GetBulkSecretRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1882,28 +1883,28 @@ func (m *GetBulkSecretRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetBulkSecretRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetBulkSecretRequest", err)
+			return protowire.Wrap("GetBulkSecretRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetBulkSecretRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetBulkSecretRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetBulkSecretRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetBulkSecretRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("GetBulkSecretRequest", errWireType)
+				return protowire.Wrap("GetBulkSecretRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1919,7 +1920,7 @@ type SecretResponse struct {
 func (m *SecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Secrets {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1928,23 +1929,23 @@ func (m *SecretResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SecretResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SecretResponse", err)
+			return protowire.Wrap("SecretResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Secrets == nil {
 				m.Secrets = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Secrets, f.data); err != nil {
-				return wireError("SecretResponse.Secrets", err)
+			if err := protowire.ParseUTF8Words(m.Secrets, f.Data); err != nil {
+				return protowire.Wrap("SecretResponse.Secrets", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SecretResponse", errWireType)
+				return protowire.Wrap("SecretResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1960,11 +1961,11 @@ type GetBulkSecretResponse struct {
 func (m *GetBulkSecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Data {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	return b
@@ -1974,34 +1975,34 @@ func (m *GetBulkSecretResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetBulkSecretResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetBulkSecretResponse", err)
+			return protowire.Wrap("GetBulkSecretResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var k string
 			var v SecretResponse
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("GetBulkSecretResponse.Data", err)
+					return protowire.Wrap("GetBulkSecretResponse.Data", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkSecretResponse.Data", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("GetBulkSecretResponse.Data", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("GetBulkSecretResponse.Data", err)
+						return protowire.Wrap("GetBulkSecretResponse.Data", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetBulkSecretResponse.Data", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("GetBulkSecretResponse.Data", protowire.ErrWireType)
 					}
 				}
 			}
@@ -2010,9 +2011,9 @@ func (m *GetBulkSecretResponse) ParseProto(b []byte) error {
 			}
 			m.Data[k] = v
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetBulkSecretResponse", errWireType)
+				return protowire.Wrap("GetBulkSecretResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2030,15 +2031,15 @@ type GetConfigurationRequest struct {
 func (m *GetConfigurationRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2047,33 +2048,33 @@ func (m *GetConfigurationRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetConfigurationRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetConfigurationRequest", err)
+			return protowire.Wrap("GetConfigurationRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetConfigurationRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetConfigurationRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetConfigurationRequest.Keys", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetConfigurationRequest.Keys", protowire.ErrUTF8)
 			}
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetConfigurationRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetConfigurationRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("GetConfigurationRequest", errWireType)
+				return protowire.Wrap("GetConfigurationRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2089,11 +2090,11 @@ type GetConfigurationResponse struct {
 func (m *GetConfigurationResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	return b
@@ -2103,34 +2104,34 @@ func (m *GetConfigurationResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetConfigurationResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetConfigurationResponse", err)
+			return protowire.Wrap("GetConfigurationResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var k string
 			var v ConfigurationItem
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("GetConfigurationResponse.Items", err)
+					return protowire.Wrap("GetConfigurationResponse.Items", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetConfigurationResponse.Items", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("GetConfigurationResponse.Items", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("GetConfigurationResponse.Items", err)
+						return protowire.Wrap("GetConfigurationResponse.Items", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetConfigurationResponse.Items", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("GetConfigurationResponse.Items", protowire.ErrWireType)
 					}
 				}
 			}
@@ -2139,9 +2140,9 @@ func (m *GetConfigurationResponse) ParseProto(b []byte) error {
 			}
 			m.Items[k] = v
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetConfigurationResponse", errWireType)
+				return protowire.Wrap("GetConfigurationResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2159,15 +2160,15 @@ type SubscribeConfigurationRequest struct {
 func (m *SubscribeConfigurationRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2176,33 +2177,33 @@ func (m *SubscribeConfigurationRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeConfigurationRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeConfigurationRequest", err)
+			return protowire.Wrap("SubscribeConfigurationRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationRequest.Keys", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationRequest.Keys", protowire.ErrUTF8)
 			}
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("SubscribeConfigurationRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("SubscribeConfigurationRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("SubscribeConfigurationRequest", errWireType)
+				return protowire.Wrap("SubscribeConfigurationRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2219,11 +2220,11 @@ type UnsubscribeConfigurationRequest struct {
 func (m *UnsubscribeConfigurationRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Id != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	return b
 }
@@ -2232,26 +2233,26 @@ func (m *UnsubscribeConfigurationRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UnsubscribeConfigurationRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UnsubscribeConfigurationRequest", err)
+			return protowire.Wrap("UnsubscribeConfigurationRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("UnsubscribeConfigurationRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UnsubscribeConfigurationRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("UnsubscribeConfigurationRequest.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UnsubscribeConfigurationRequest.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("UnsubscribeConfigurationRequest", errWireType)
+				return protowire.Wrap("UnsubscribeConfigurationRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2268,15 +2269,15 @@ type SubscribeConfigurationResponse struct {
 func (m *SubscribeConfigurationResponse) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	for k, v := range m.Items {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	return b
@@ -2286,39 +2287,39 @@ func (m *SubscribeConfigurationResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeConfigurationResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeConfigurationResponse", err)
+			return protowire.Wrap("SubscribeConfigurationResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationResponse.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationResponse.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 18:
 			var k string
 			var v ConfigurationItem
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("SubscribeConfigurationResponse.Items", err)
+					return protowire.Wrap("SubscribeConfigurationResponse.Items", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("SubscribeConfigurationResponse.Items", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("SubscribeConfigurationResponse.Items", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("SubscribeConfigurationResponse.Items", err)
+						return protowire.Wrap("SubscribeConfigurationResponse.Items", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("SubscribeConfigurationResponse.Items", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("SubscribeConfigurationResponse.Items", protowire.ErrWireType)
 					}
 				}
 			}
@@ -2327,9 +2328,9 @@ func (m *SubscribeConfigurationResponse) ParseProto(b []byte) error {
 			}
 			m.Items[k] = v
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubscribeConfigurationResponse", errWireType)
+				return protowire.Wrap("SubscribeConfigurationResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2350,7 +2351,7 @@ func (m *UnsubscribeConfigurationResponse) AppendProto(b []byte) []byte {
 	}
 	if m.Message != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Message)
+		b = protowire.AppendString(b, m.Message)
 	}
 	return b
 }
@@ -2359,23 +2360,23 @@ func (m *UnsubscribeConfigurationResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UnsubscribeConfigurationResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UnsubscribeConfigurationResponse", err)
+			return protowire.Wrap("UnsubscribeConfigurationResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Ok = f.num != 0
+			m.Ok = f.Num != 0
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("UnsubscribeConfigurationResponse.Message", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UnsubscribeConfigurationResponse.Message", protowire.ErrUTF8)
 			}
-			m.Message = string(f.data)
+			m.Message = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("UnsubscribeConfigurationResponse", errWireType)
+				return protowire.Wrap("UnsubscribeConfigurationResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2394,19 +2395,19 @@ type TryLockRequest struct {
 func (m *TryLockRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.ResourceId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.ResourceId)
+		b = protowire.AppendString(b, m.ResourceId)
 	}
 	if m.LockOwner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.LockOwner)
+		b = protowire.AppendString(b, m.LockOwner)
 	}
 	if m.ExpiryInSeconds != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.ExpiryInSeconds))
+		b = protowire.AppendVarint(b, uint64(m.ExpiryInSeconds))
 	}
 	return b
 }
@@ -2415,33 +2416,33 @@ func (m *TryLockRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TryLockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TryLockRequest", err)
+			return protowire.Wrap("TryLockRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TryLockRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TryLockRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("TryLockRequest.ResourceId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TryLockRequest.ResourceId", protowire.ErrUTF8)
 			}
-			m.ResourceId = string(f.data)
+			m.ResourceId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("TryLockRequest.LockOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TryLockRequest.LockOwner", protowire.ErrUTF8)
 			}
-			m.LockOwner = string(f.data)
+			m.LockOwner = string(f.Data)
 		case 32:
-			m.ExpiryInSeconds = int32(f.num)
+			m.ExpiryInSeconds = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("TryLockRequest", errWireType)
+				return protowire.Wrap("TryLockRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2466,18 +2467,18 @@ func (m *TryLockResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TryLockResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TryLockResponse", err)
+			return protowire.Wrap("TryLockResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Success = f.num != 0
+			m.Success = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("TryLockResponse", errWireType)
+				return protowire.Wrap("TryLockResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2495,15 +2496,15 @@ type UnlockRequest struct {
 func (m *UnlockRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.ResourceId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.ResourceId)
+		b = protowire.AppendString(b, m.ResourceId)
 	}
 	if m.LockOwner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.LockOwner)
+		b = protowire.AppendString(b, m.LockOwner)
 	}
 	return b
 }
@@ -2512,31 +2513,31 @@ func (m *UnlockRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UnlockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UnlockRequest", err)
+			return protowire.Wrap("UnlockRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("UnlockRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UnlockRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("UnlockRequest.ResourceId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UnlockRequest.ResourceId", protowire.ErrUTF8)
 			}
-			m.ResourceId = string(f.data)
+			m.ResourceId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("UnlockRequest.LockOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UnlockRequest.LockOwner", protowire.ErrUTF8)
 			}
-			m.LockOwner = string(f.data)
+			m.LockOwner = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("UnlockRequest", errWireType)
+				return protowire.Wrap("UnlockRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2552,7 +2553,7 @@ type UnlockResponse struct {
 func (m *UnlockResponse) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	return b
 }
@@ -2561,18 +2562,18 @@ func (m *UnlockResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UnlockResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UnlockResponse", err)
+			return protowire.Wrap("UnlockResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = UnlockResponse_Status(int32(f.num))
+			m.Status = UnlockResponse_Status(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("UnlockResponse", errWireType)
+				return protowire.Wrap("UnlockResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2590,15 +2591,15 @@ type SubtleGetKeyRequest struct {
 func (m *SubtleGetKeyRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Format != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Format))
+		b = protowire.AppendVarint(b, uint64(m.Format))
 	}
 	return b
 }
@@ -2607,28 +2608,28 @@ func (m *SubtleGetKeyRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleGetKeyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleGetKeyRequest", err)
+			return protowire.Wrap("SubtleGetKeyRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleGetKeyRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleGetKeyRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleGetKeyRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleGetKeyRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 24:
-			m.Format = SubtleGetKeyRequest_KeyFormat(int32(f.num))
+			m.Format = SubtleGetKeyRequest_KeyFormat(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("SubtleGetKeyRequest", errWireType)
+				return protowire.Wrap("SubtleGetKeyRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2645,11 +2646,11 @@ type SubtleGetKeyResponse struct {
 func (m *SubtleGetKeyResponse) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.PublicKey != "" {
 		b = append(b, 18)
-		b = appendString(b, m.PublicKey)
+		b = protowire.AppendString(b, m.PublicKey)
 	}
 	return b
 }
@@ -2658,26 +2659,26 @@ func (m *SubtleGetKeyResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleGetKeyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleGetKeyResponse", err)
+			return protowire.Wrap("SubtleGetKeyResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleGetKeyResponse.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleGetKeyResponse.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleGetKeyResponse.PublicKey", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleGetKeyResponse.PublicKey", protowire.ErrUTF8)
 			}
-			m.PublicKey = string(f.data)
+			m.PublicKey = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubtleGetKeyResponse", errWireType)
+				return protowire.Wrap("SubtleGetKeyResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2698,27 +2699,27 @@ type SubtleEncryptRequest struct {
 func (m *SubtleEncryptRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if len(m.Plaintext) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Plaintext)
+		b = protowire.AppendBytes(b, m.Plaintext)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if m.KeyName != "" {
 		b = append(b, 34)
-		b = appendString(b, m.KeyName)
+		b = protowire.AppendString(b, m.KeyName)
 	}
 	if len(m.Nonce) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Nonce)
+		b = protowire.AppendBytes(b, m.Nonce)
 	}
 	if len(m.AssociatedData) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.AssociatedData)
+		b = protowire.AppendBytes(b, m.AssociatedData)
 	}
 	return b
 }
@@ -2727,37 +2728,37 @@ func (m *SubtleEncryptRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleEncryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleEncryptRequest", err)
+			return protowire.Wrap("SubtleEncryptRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleEncryptRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleEncryptRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			m.Plaintext = f.data
+			m.Plaintext = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleEncryptRequest.Algorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleEncryptRequest.Algorithm", protowire.ErrUTF8)
 			}
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleEncryptRequest.KeyName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleEncryptRequest.KeyName", protowire.ErrUTF8)
 			}
-			m.KeyName = string(f.data)
+			m.KeyName = string(f.Data)
 		case 42:
-			m.Nonce = f.data
+			m.Nonce = f.Data
 		case 50:
-			m.AssociatedData = f.data
+			m.AssociatedData = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("SubtleEncryptRequest", errWireType)
+				return protowire.Wrap("SubtleEncryptRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2774,11 +2775,11 @@ type SubtleEncryptResponse struct {
 func (m *SubtleEncryptResponse) AppendProto(b []byte) []byte {
 	if len(m.Ciphertext) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Ciphertext)
+		b = protowire.AppendBytes(b, m.Ciphertext)
 	}
 	if len(m.Tag) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Tag)
+		b = protowire.AppendBytes(b, m.Tag)
 	}
 	return b
 }
@@ -2787,20 +2788,20 @@ func (m *SubtleEncryptResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleEncryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleEncryptResponse", err)
+			return protowire.Wrap("SubtleEncryptResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Ciphertext = f.data
+			m.Ciphertext = f.Data
 		case 18:
-			m.Tag = f.data
+			m.Tag = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubtleEncryptResponse", errWireType)
+				return protowire.Wrap("SubtleEncryptResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2822,31 +2823,31 @@ type SubtleDecryptRequest struct {
 func (m *SubtleDecryptRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if len(m.Ciphertext) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Ciphertext)
+		b = protowire.AppendBytes(b, m.Ciphertext)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if m.KeyName != "" {
 		b = append(b, 34)
-		b = appendString(b, m.KeyName)
+		b = protowire.AppendString(b, m.KeyName)
 	}
 	if len(m.Nonce) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Nonce)
+		b = protowire.AppendBytes(b, m.Nonce)
 	}
 	if len(m.Tag) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.Tag)
+		b = protowire.AppendBytes(b, m.Tag)
 	}
 	if len(m.AssociatedData) > 0 {
 		b = append(b, 58)
-		b = appendBytes(b, m.AssociatedData)
+		b = protowire.AppendBytes(b, m.AssociatedData)
 	}
 	return b
 }
@@ -2855,39 +2856,39 @@ func (m *SubtleDecryptRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleDecryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleDecryptRequest", err)
+			return protowire.Wrap("SubtleDecryptRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleDecryptRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleDecryptRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			m.Ciphertext = f.data
+			m.Ciphertext = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleDecryptRequest.Algorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleDecryptRequest.Algorithm", protowire.ErrUTF8)
 			}
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleDecryptRequest.KeyName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleDecryptRequest.KeyName", protowire.ErrUTF8)
 			}
-			m.KeyName = string(f.data)
+			m.KeyName = string(f.Data)
 		case 42:
-			m.Nonce = f.data
+			m.Nonce = f.Data
 		case 50:
-			m.Tag = f.data
+			m.Tag = f.Data
 		case 58:
-			m.AssociatedData = f.data
+			m.AssociatedData = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("SubtleDecryptRequest", errWireType)
+				return protowire.Wrap("SubtleDecryptRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2903,7 +2904,7 @@ type SubtleDecryptResponse struct {
 func (m *SubtleDecryptResponse) AppendProto(b []byte) []byte {
 	if len(m.Plaintext) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Plaintext)
+		b = protowire.AppendBytes(b, m.Plaintext)
 	}
 	return b
 }
@@ -2912,18 +2913,18 @@ func (m *SubtleDecryptResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleDecryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleDecryptResponse", err)
+			return protowire.Wrap("SubtleDecryptResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Plaintext = f.data
+			m.Plaintext = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SubtleDecryptResponse", errWireType)
+				return protowire.Wrap("SubtleDecryptResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2944,27 +2945,27 @@ type SubtleWrapKeyRequest struct {
 func (m *SubtleWrapKeyRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if len(m.PlaintextKey) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.PlaintextKey)
+		b = protowire.AppendBytes(b, m.PlaintextKey)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if m.KeyName != "" {
 		b = append(b, 34)
-		b = appendString(b, m.KeyName)
+		b = protowire.AppendString(b, m.KeyName)
 	}
 	if len(m.Nonce) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Nonce)
+		b = protowire.AppendBytes(b, m.Nonce)
 	}
 	if len(m.AssociatedData) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.AssociatedData)
+		b = protowire.AppendBytes(b, m.AssociatedData)
 	}
 	return b
 }
@@ -2973,37 +2974,37 @@ func (m *SubtleWrapKeyRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleWrapKeyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleWrapKeyRequest", err)
+			return protowire.Wrap("SubtleWrapKeyRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleWrapKeyRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleWrapKeyRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			m.PlaintextKey = f.data
+			m.PlaintextKey = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleWrapKeyRequest.Algorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleWrapKeyRequest.Algorithm", protowire.ErrUTF8)
 			}
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleWrapKeyRequest.KeyName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleWrapKeyRequest.KeyName", protowire.ErrUTF8)
 			}
-			m.KeyName = string(f.data)
+			m.KeyName = string(f.Data)
 		case 42:
-			m.Nonce = f.data
+			m.Nonce = f.Data
 		case 50:
-			m.AssociatedData = f.data
+			m.AssociatedData = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("SubtleWrapKeyRequest", errWireType)
+				return protowire.Wrap("SubtleWrapKeyRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3020,11 +3021,11 @@ type SubtleWrapKeyResponse struct {
 func (m *SubtleWrapKeyResponse) AppendProto(b []byte) []byte {
 	if len(m.WrappedKey) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.WrappedKey)
+		b = protowire.AppendBytes(b, m.WrappedKey)
 	}
 	if len(m.Tag) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Tag)
+		b = protowire.AppendBytes(b, m.Tag)
 	}
 	return b
 }
@@ -3033,20 +3034,20 @@ func (m *SubtleWrapKeyResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleWrapKeyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleWrapKeyResponse", err)
+			return protowire.Wrap("SubtleWrapKeyResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.WrappedKey = f.data
+			m.WrappedKey = f.Data
 		case 18:
-			m.Tag = f.data
+			m.Tag = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubtleWrapKeyResponse", errWireType)
+				return protowire.Wrap("SubtleWrapKeyResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3068,31 +3069,31 @@ type SubtleUnwrapKeyRequest struct {
 func (m *SubtleUnwrapKeyRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if len(m.WrappedKey) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.WrappedKey)
+		b = protowire.AppendBytes(b, m.WrappedKey)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if m.KeyName != "" {
 		b = append(b, 34)
-		b = appendString(b, m.KeyName)
+		b = protowire.AppendString(b, m.KeyName)
 	}
 	if len(m.Nonce) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Nonce)
+		b = protowire.AppendBytes(b, m.Nonce)
 	}
 	if len(m.Tag) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.Tag)
+		b = protowire.AppendBytes(b, m.Tag)
 	}
 	if len(m.AssociatedData) > 0 {
 		b = append(b, 58)
-		b = appendBytes(b, m.AssociatedData)
+		b = protowire.AppendBytes(b, m.AssociatedData)
 	}
 	return b
 }
@@ -3101,39 +3102,39 @@ func (m *SubtleUnwrapKeyRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleUnwrapKeyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleUnwrapKeyRequest", err)
+			return protowire.Wrap("SubtleUnwrapKeyRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleUnwrapKeyRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleUnwrapKeyRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			m.WrappedKey = f.data
+			m.WrappedKey = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleUnwrapKeyRequest.Algorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleUnwrapKeyRequest.Algorithm", protowire.ErrUTF8)
 			}
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleUnwrapKeyRequest.KeyName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleUnwrapKeyRequest.KeyName", protowire.ErrUTF8)
 			}
-			m.KeyName = string(f.data)
+			m.KeyName = string(f.Data)
 		case 42:
-			m.Nonce = f.data
+			m.Nonce = f.Data
 		case 50:
-			m.Tag = f.data
+			m.Tag = f.Data
 		case 58:
-			m.AssociatedData = f.data
+			m.AssociatedData = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("SubtleUnwrapKeyRequest", errWireType)
+				return protowire.Wrap("SubtleUnwrapKeyRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3149,7 +3150,7 @@ type SubtleUnwrapKeyResponse struct {
 func (m *SubtleUnwrapKeyResponse) AppendProto(b []byte) []byte {
 	if len(m.PlaintextKey) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.PlaintextKey)
+		b = protowire.AppendBytes(b, m.PlaintextKey)
 	}
 	return b
 }
@@ -3158,18 +3159,18 @@ func (m *SubtleUnwrapKeyResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleUnwrapKeyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleUnwrapKeyResponse", err)
+			return protowire.Wrap("SubtleUnwrapKeyResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.PlaintextKey = f.data
+			m.PlaintextKey = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SubtleUnwrapKeyResponse", errWireType)
+				return protowire.Wrap("SubtleUnwrapKeyResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3188,19 +3189,19 @@ type SubtleSignRequest struct {
 func (m *SubtleSignRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if len(m.Digest) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Digest)
+		b = protowire.AppendBytes(b, m.Digest)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if m.KeyName != "" {
 		b = append(b, 34)
-		b = appendString(b, m.KeyName)
+		b = protowire.AppendString(b, m.KeyName)
 	}
 	return b
 }
@@ -3209,33 +3210,33 @@ func (m *SubtleSignRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleSignRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleSignRequest", err)
+			return protowire.Wrap("SubtleSignRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleSignRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleSignRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			m.Digest = f.data
+			m.Digest = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleSignRequest.Algorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleSignRequest.Algorithm", protowire.ErrUTF8)
 			}
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleSignRequest.KeyName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleSignRequest.KeyName", protowire.ErrUTF8)
 			}
-			m.KeyName = string(f.data)
+			m.KeyName = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("SubtleSignRequest", errWireType)
+				return protowire.Wrap("SubtleSignRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3251,7 +3252,7 @@ type SubtleSignResponse struct {
 func (m *SubtleSignResponse) AppendProto(b []byte) []byte {
 	if len(m.Signature) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Signature)
+		b = protowire.AppendBytes(b, m.Signature)
 	}
 	return b
 }
@@ -3260,18 +3261,18 @@ func (m *SubtleSignResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleSignResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleSignResponse", err)
+			return protowire.Wrap("SubtleSignResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Signature = f.data
+			m.Signature = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SubtleSignResponse", errWireType)
+				return protowire.Wrap("SubtleSignResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3291,23 +3292,23 @@ type SubtleVerifyRequest struct {
 func (m *SubtleVerifyRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if len(m.Digest) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Digest)
+		b = protowire.AppendBytes(b, m.Digest)
 	}
 	if m.Algorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Algorithm)
+		b = protowire.AppendString(b, m.Algorithm)
 	}
 	if m.KeyName != "" {
 		b = append(b, 34)
-		b = appendString(b, m.KeyName)
+		b = protowire.AppendString(b, m.KeyName)
 	}
 	if len(m.Signature) > 0 {
 		b = append(b, 42)
-		b = appendBytes(b, m.Signature)
+		b = protowire.AppendBytes(b, m.Signature)
 	}
 	return b
 }
@@ -3316,35 +3317,35 @@ func (m *SubtleVerifyRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleVerifyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleVerifyRequest", err)
+			return protowire.Wrap("SubtleVerifyRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleVerifyRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleVerifyRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			m.Digest = f.data
+			m.Digest = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleVerifyRequest.Algorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleVerifyRequest.Algorithm", protowire.ErrUTF8)
 			}
-			m.Algorithm = string(f.data)
+			m.Algorithm = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SubtleVerifyRequest.KeyName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubtleVerifyRequest.KeyName", protowire.ErrUTF8)
 			}
-			m.KeyName = string(f.data)
+			m.KeyName = string(f.Data)
 		case 42:
-			m.Signature = f.data
+			m.Signature = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("SubtleVerifyRequest", errWireType)
+				return protowire.Wrap("SubtleVerifyRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3369,18 +3370,18 @@ func (m *SubtleVerifyResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubtleVerifyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubtleVerifyResponse", err)
+			return protowire.Wrap("SubtleVerifyResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Valid = f.num != 0
+			m.Valid = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SubtleVerifyResponse", errWireType)
+				return protowire.Wrap("SubtleVerifyResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3397,11 +3398,11 @@ type EncryptRequest struct {
 func (m *EncryptRequest) AppendProto(b []byte) []byte {
 	if m.Options != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	if m.Payload != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Payload.AppendProto)
+		b = protowire.AppendMessage(b, m.Payload.AppendProto)
 	}
 	return b
 }
@@ -3410,32 +3411,32 @@ func (m *EncryptRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *EncryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("EncryptRequest", err)
+			return protowire.Wrap("EncryptRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Options == nil {
 				m.Options = new(EncryptRequestOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("EncryptRequest.Options", err)
+				return protowire.Wrap("EncryptRequest.Options", err)
 			}
 		case 18:
 			if m.Payload == nil {
 				m.Payload = new(StreamPayload)
 			}
-			err = m.Payload.ParseProto(f.data)
+			err = m.Payload.ParseProto(f.Data)
 			if err != nil {
-				return wireError("EncryptRequest.Payload", err)
+				return protowire.Wrap("EncryptRequest.Payload", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("EncryptRequest", errWireType)
+				return protowire.Wrap("EncryptRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3456,19 +3457,19 @@ type EncryptRequestOptions struct {
 func (m *EncryptRequestOptions) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if m.KeyName != "" {
 		b = append(b, 18)
-		b = appendString(b, m.KeyName)
+		b = protowire.AppendString(b, m.KeyName)
 	}
 	if m.KeyWrapAlgorithm != "" {
 		b = append(b, 26)
-		b = appendString(b, m.KeyWrapAlgorithm)
+		b = protowire.AppendString(b, m.KeyWrapAlgorithm)
 	}
 	if m.DataEncryptionCipher != "" {
 		b = append(b, 82)
-		b = appendString(b, m.DataEncryptionCipher)
+		b = protowire.AppendString(b, m.DataEncryptionCipher)
 	}
 	if m.OmitDecryptionKeyName {
 		b = append(b, 88)
@@ -3476,7 +3477,7 @@ func (m *EncryptRequestOptions) AppendProto(b []byte) []byte {
 	}
 	if m.DecryptionKeyName != "" {
 		b = append(b, 98)
-		b = appendString(b, m.DecryptionKeyName)
+		b = protowire.AppendString(b, m.DecryptionKeyName)
 	}
 	return b
 }
@@ -3485,43 +3486,43 @@ func (m *EncryptRequestOptions) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *EncryptRequestOptions) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("EncryptRequestOptions", err)
+			return protowire.Wrap("EncryptRequestOptions", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptRequestOptions.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptRequestOptions.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptRequestOptions.KeyName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptRequestOptions.KeyName", protowire.ErrUTF8)
 			}
-			m.KeyName = string(f.data)
+			m.KeyName = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptRequestOptions.KeyWrapAlgorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptRequestOptions.KeyWrapAlgorithm", protowire.ErrUTF8)
 			}
-			m.KeyWrapAlgorithm = string(f.data)
+			m.KeyWrapAlgorithm = string(f.Data)
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptRequestOptions.DataEncryptionCipher", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptRequestOptions.DataEncryptionCipher", protowire.ErrUTF8)
 			}
-			m.DataEncryptionCipher = string(f.data)
+			m.DataEncryptionCipher = string(f.Data)
 		case 88:
-			m.OmitDecryptionKeyName = f.num != 0
+			m.OmitDecryptionKeyName = f.Num != 0
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptRequestOptions.DecryptionKeyName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptRequestOptions.DecryptionKeyName", protowire.ErrUTF8)
 			}
-			m.DecryptionKeyName = string(f.data)
+			m.DecryptionKeyName = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 10, 11, 12:
-				return wireError("EncryptRequestOptions", errWireType)
+				return protowire.Wrap("EncryptRequestOptions", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3537,7 +3538,7 @@ type EncryptResponse struct {
 func (m *EncryptResponse) AppendProto(b []byte) []byte {
 	if m.Payload != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Payload.AppendProto)
+		b = protowire.AppendMessage(b, m.Payload.AppendProto)
 	}
 	return b
 }
@@ -3546,24 +3547,24 @@ func (m *EncryptResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *EncryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("EncryptResponse", err)
+			return protowire.Wrap("EncryptResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Payload == nil {
 				m.Payload = new(StreamPayload)
 			}
-			err = m.Payload.ParseProto(f.data)
+			err = m.Payload.ParseProto(f.Data)
 			if err != nil {
-				return wireError("EncryptResponse.Payload", err)
+				return protowire.Wrap("EncryptResponse.Payload", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("EncryptResponse", errWireType)
+				return protowire.Wrap("EncryptResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3580,11 +3581,11 @@ type DecryptRequest struct {
 func (m *DecryptRequest) AppendProto(b []byte) []byte {
 	if m.Options != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	if m.Payload != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Payload.AppendProto)
+		b = protowire.AppendMessage(b, m.Payload.AppendProto)
 	}
 	return b
 }
@@ -3593,32 +3594,32 @@ func (m *DecryptRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DecryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DecryptRequest", err)
+			return protowire.Wrap("DecryptRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Options == nil {
 				m.Options = new(DecryptRequestOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DecryptRequest.Options", err)
+				return protowire.Wrap("DecryptRequest.Options", err)
 			}
 		case 18:
 			if m.Payload == nil {
 				m.Payload = new(StreamPayload)
 			}
-			err = m.Payload.ParseProto(f.data)
+			err = m.Payload.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DecryptRequest.Payload", err)
+				return protowire.Wrap("DecryptRequest.Payload", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("DecryptRequest", errWireType)
+				return protowire.Wrap("DecryptRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3635,11 +3636,11 @@ type DecryptRequestOptions struct {
 func (m *DecryptRequestOptions) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if m.KeyName != "" {
 		b = append(b, 98)
-		b = appendString(b, m.KeyName)
+		b = protowire.AppendString(b, m.KeyName)
 	}
 	return b
 }
@@ -3648,26 +3649,26 @@ func (m *DecryptRequestOptions) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DecryptRequestOptions) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DecryptRequestOptions", err)
+			return protowire.Wrap("DecryptRequestOptions", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DecryptRequestOptions.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DecryptRequestOptions.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("DecryptRequestOptions.KeyName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DecryptRequestOptions.KeyName", protowire.ErrUTF8)
 			}
-			m.KeyName = string(f.data)
+			m.KeyName = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 12:
-				return wireError("DecryptRequestOptions", errWireType)
+				return protowire.Wrap("DecryptRequestOptions", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3683,7 +3684,7 @@ type DecryptResponse struct {
 func (m *DecryptResponse) AppendProto(b []byte) []byte {
 	if m.Payload != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Payload.AppendProto)
+		b = protowire.AppendMessage(b, m.Payload.AppendProto)
 	}
 	return b
 }
@@ -3692,24 +3693,24 @@ func (m *DecryptResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DecryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DecryptResponse", err)
+			return protowire.Wrap("DecryptResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Payload == nil {
 				m.Payload = new(StreamPayload)
 			}
-			err = m.Payload.ParseProto(f.data)
+			err = m.Payload.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DecryptResponse.Payload", err)
+				return protowire.Wrap("DecryptResponse.Payload", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("DecryptResponse", errWireType)
+				return protowire.Wrap("DecryptResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3731,31 +3732,31 @@ type Job struct {
 func (m *Job) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Schedule != nil {
 		b = append(b, 18)
-		b = appendString(b, *m.Schedule)
+		b = protowire.AppendString(b, *m.Schedule)
 	}
 	if m.Repeats != nil {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(*m.Repeats))
+		b = protowire.AppendVarint(b, uint64(*m.Repeats))
 	}
 	if m.DueTime != nil {
 		b = append(b, 34)
-		b = appendString(b, *m.DueTime)
+		b = protowire.AppendString(b, *m.DueTime)
 	}
 	if m.Ttl != nil {
 		b = append(b, 42)
-		b = appendString(b, *m.Ttl)
+		b = protowire.AppendString(b, *m.Ttl)
 	}
 	if m.Data != nil {
 		b = append(b, 50)
-		b = appendMessage(b, m.Data.AppendProto)
+		b = protowire.AppendMessage(b, m.Data.AppendProto)
 	}
 	if m.FailurePolicy != nil {
 		b = append(b, 58)
-		b = appendMessage(b, m.FailurePolicy.AppendProto)
+		b = protowire.AppendMessage(b, m.FailurePolicy.AppendProto)
 	}
 	return b
 }
@@ -3764,58 +3765,58 @@ func (m *Job) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Job) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Job", err)
+			return protowire.Wrap("Job", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Job.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Job.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("Job.Schedule", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Job.Schedule", protowire.ErrUTF8)
 			}
-			x := string(f.data)
+			x := string(f.Data)
 			m.Schedule = &x
 		case 24:
-			x := uint32(f.num)
+			x := uint32(f.Num)
 			m.Repeats = &x
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("Job.DueTime", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Job.DueTime", protowire.ErrUTF8)
 			}
-			x := string(f.data)
+			x := string(f.Data)
 			m.DueTime = &x
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("Job.Ttl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Job.Ttl", protowire.ErrUTF8)
 			}
-			x := string(f.data)
+			x := string(f.Data)
 			m.Ttl = &x
 		case 50:
 			if m.Data == nil {
 				m.Data = new(Any)
 			}
-			err = m.Data.ParseProto(f.data)
+			err = m.Data.ParseProto(f.Data)
 			if err != nil {
-				return wireError("Job.Data", err)
+				return protowire.Wrap("Job.Data", err)
 			}
 		case 58:
 			if m.FailurePolicy == nil {
 				m.FailurePolicy = new(JobFailurePolicy)
 			}
-			err = m.FailurePolicy.ParseProto(f.data)
+			err = m.FailurePolicy.ParseProto(f.Data)
 			if err != nil {
-				return wireError("Job.FailurePolicy", err)
+				return protowire.Wrap("Job.FailurePolicy", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("Job", errWireType)
+				return protowire.Wrap("Job", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3832,7 +3833,7 @@ type ScheduleJobRequest struct {
 func (m *ScheduleJobRequest) AppendProto(b []byte) []byte {
 	if m.Job != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Job.AppendProto)
+		b = protowire.AppendMessage(b, m.Job.AppendProto)
 	}
 	if m.Overwrite {
 		b = append(b, 16)
@@ -3845,26 +3846,26 @@ func (m *ScheduleJobRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ScheduleJobRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ScheduleJobRequest", err)
+			return protowire.Wrap("ScheduleJobRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Job == nil {
 				m.Job = new(Job)
 			}
-			err = m.Job.ParseProto(f.data)
+			err = m.Job.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ScheduleJobRequest.Job", err)
+				return protowire.Wrap("ScheduleJobRequest.Job", err)
 			}
 		case 16:
-			m.Overwrite = f.num != 0
+			m.Overwrite = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ScheduleJobRequest", errWireType)
+				return protowire.Wrap("ScheduleJobRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3884,12 +3885,12 @@ func (m *ScheduleJobResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ScheduleJobResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ScheduleJobResponse", err)
+			return protowire.Wrap("ScheduleJobResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -3904,7 +3905,7 @@ type GetJobRequest struct {
 func (m *GetJobRequest) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -3913,21 +3914,21 @@ func (m *GetJobRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetJobRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetJobRequest", err)
+			return protowire.Wrap("GetJobRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetJobRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetJobRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetJobRequest", errWireType)
+				return protowire.Wrap("GetJobRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3943,7 +3944,7 @@ type GetJobResponse struct {
 func (m *GetJobResponse) AppendProto(b []byte) []byte {
 	if m.Job != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Job.AppendProto)
+		b = protowire.AppendMessage(b, m.Job.AppendProto)
 	}
 	return b
 }
@@ -3952,24 +3953,24 @@ func (m *GetJobResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetJobResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetJobResponse", err)
+			return protowire.Wrap("GetJobResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Job == nil {
 				m.Job = new(Job)
 			}
-			err = m.Job.ParseProto(f.data)
+			err = m.Job.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetJobResponse.Job", err)
+				return protowire.Wrap("GetJobResponse.Job", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetJobResponse", errWireType)
+				return protowire.Wrap("GetJobResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3985,7 +3986,7 @@ type DeleteJobRequest struct {
 func (m *DeleteJobRequest) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -3994,21 +3995,21 @@ func (m *DeleteJobRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteJobRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteJobRequest", err)
+			return protowire.Wrap("DeleteJobRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteJobRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteJobRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("DeleteJobRequest", errWireType)
+				return protowire.Wrap("DeleteJobRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4028,12 +4029,12 @@ func (m *DeleteJobResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteJobResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteJobResponse", err)
+			return protowire.Wrap("DeleteJobResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -4048,7 +4049,7 @@ type DeleteJobsByPrefixRequestAlpha1 struct {
 func (m *DeleteJobsByPrefixRequestAlpha1) AppendProto(b []byte) []byte {
 	if m.NamePrefix != nil {
 		b = append(b, 10)
-		b = appendString(b, *m.NamePrefix)
+		b = protowire.AppendString(b, *m.NamePrefix)
 	}
 	return b
 }
@@ -4057,22 +4058,22 @@ func (m *DeleteJobsByPrefixRequestAlpha1) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteJobsByPrefixRequestAlpha1) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteJobsByPrefixRequestAlpha1", err)
+			return protowire.Wrap("DeleteJobsByPrefixRequestAlpha1", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteJobsByPrefixRequestAlpha1.NamePrefix", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteJobsByPrefixRequestAlpha1.NamePrefix", protowire.ErrUTF8)
 			}
-			x := string(f.data)
+			x := string(f.Data)
 			m.NamePrefix = &x
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("DeleteJobsByPrefixRequestAlpha1", errWireType)
+				return protowire.Wrap("DeleteJobsByPrefixRequestAlpha1", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4092,12 +4093,12 @@ func (m *DeleteJobsByPrefixResponseAlpha1) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteJobsByPrefixResponseAlpha1) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteJobsByPrefixResponseAlpha1", err)
+			return protowire.Wrap("DeleteJobsByPrefixResponseAlpha1", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -4112,7 +4113,7 @@ type DeleteJobsByPrefixRequest struct {
 func (m *DeleteJobsByPrefixRequest) AppendProto(b []byte) []byte {
 	if m.NamePrefix != nil {
 		b = append(b, 10)
-		b = appendString(b, *m.NamePrefix)
+		b = protowire.AppendString(b, *m.NamePrefix)
 	}
 	return b
 }
@@ -4121,22 +4122,22 @@ func (m *DeleteJobsByPrefixRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteJobsByPrefixRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteJobsByPrefixRequest", err)
+			return protowire.Wrap("DeleteJobsByPrefixRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteJobsByPrefixRequest.NamePrefix", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteJobsByPrefixRequest.NamePrefix", protowire.ErrUTF8)
 			}
-			x := string(f.data)
+			x := string(f.Data)
 			m.NamePrefix = &x
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("DeleteJobsByPrefixRequest", errWireType)
+				return protowire.Wrap("DeleteJobsByPrefixRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4156,12 +4157,12 @@ func (m *DeleteJobsByPrefixResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteJobsByPrefixResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteJobsByPrefixResponse", err)
+			return protowire.Wrap("DeleteJobsByPrefixResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -4180,12 +4181,12 @@ func (m *ListJobsRequestAlpha1) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListJobsRequestAlpha1) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListJobsRequestAlpha1", err)
+			return protowire.Wrap("ListJobsRequestAlpha1", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -4200,7 +4201,7 @@ type ListJobsResponseAlpha1 struct {
 func (m *ListJobsResponseAlpha1) AppendProto(b []byte) []byte {
 	for i := range m.Jobs {
 		b = append(b, 10)
-		b = appendMessage(b, m.Jobs[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Jobs[i].AppendProto)
 	}
 	return b
 }
@@ -4209,23 +4210,23 @@ func (m *ListJobsResponseAlpha1) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListJobsResponseAlpha1) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListJobsResponseAlpha1", err)
+			return protowire.Wrap("ListJobsResponseAlpha1", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x Job
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListJobsResponseAlpha1.Jobs", err)
+				return protowire.Wrap("ListJobsResponseAlpha1.Jobs", err)
 			}
 			m.Jobs = append(m.Jobs, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ListJobsResponseAlpha1", errWireType)
+				return protowire.Wrap("ListJobsResponseAlpha1", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4245,12 +4246,12 @@ func (m *ListJobsRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListJobsRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListJobsRequest", err)
+			return protowire.Wrap("ListJobsRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -4265,7 +4266,7 @@ type ListJobsResponse struct {
 func (m *ListJobsResponse) AppendProto(b []byte) []byte {
 	for i := range m.Jobs {
 		b = append(b, 10)
-		b = appendMessage(b, m.Jobs[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Jobs[i].AppendProto)
 	}
 	return b
 }
@@ -4274,23 +4275,23 @@ func (m *ListJobsResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListJobsResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListJobsResponse", err)
+			return protowire.Wrap("ListJobsResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x Job
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListJobsResponse.Jobs", err)
+				return protowire.Wrap("ListJobsResponse.Jobs", err)
 			}
 			m.Jobs = append(m.Jobs, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ListJobsResponse", errWireType)
+				return protowire.Wrap("ListJobsResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4310,12 +4311,12 @@ func (m *GetMetadataRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetMetadataRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetMetadataRequest", err)
+			return protowire.Wrap("GetMetadataRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -4344,63 +4345,63 @@ type GetMetadataResponse struct {
 func (m *GetMetadataResponse) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	for i := range m.ActiveActorsCount {
 		b = append(b, 18)
-		b = appendMessage(b, m.ActiveActorsCount[i].AppendProto)
+		b = protowire.AppendMessage(b, m.ActiveActorsCount[i].AppendProto)
 	}
 	for i := range m.RegisteredComponents {
 		b = append(b, 26)
-		b = appendMessage(b, m.RegisteredComponents[i].AppendProto)
+		b = protowire.AppendMessage(b, m.RegisteredComponents[i].AppendProto)
 	}
 	for k, v := range m.ExtendedMetadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	for i := range m.Subscriptions {
 		b = append(b, 42)
-		b = appendMessage(b, m.Subscriptions[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Subscriptions[i].AppendProto)
 	}
 	for i := range m.HttpEndpoints {
 		b = append(b, 50)
-		b = appendMessage(b, m.HttpEndpoints[i].AppendProto)
+		b = protowire.AppendMessage(b, m.HttpEndpoints[i].AppendProto)
 	}
 	if m.AppConnectionProperties != nil {
 		b = append(b, 58)
-		b = appendMessage(b, m.AppConnectionProperties.AppendProto)
+		b = protowire.AppendMessage(b, m.AppConnectionProperties.AppendProto)
 	}
 	if m.RuntimeVersion != "" {
 		b = append(b, 66)
-		b = appendString(b, m.RuntimeVersion)
+		b = protowire.AppendString(b, m.RuntimeVersion)
 	}
 	for _, x := range m.EnabledFeatures {
 		b = append(b, 74)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	if m.ActorRuntime != nil {
 		b = append(b, 82)
-		b = appendMessage(b, m.ActorRuntime.AppendProto)
+		b = protowire.AppendMessage(b, m.ActorRuntime.AppendProto)
 	}
 	if m.Scheduler != nil {
 		b = append(b, 90)
-		b = appendMessage(b, m.Scheduler.AppendProto)
+		b = protowire.AppendMessage(b, m.Scheduler.AppendProto)
 	}
 	if m.Workflows != nil {
 		b = append(b, 98)
-		b = appendMessage(b, m.Workflows.AppendProto)
+		b = protowire.AppendMessage(b, m.Workflows.AppendProto)
 	}
 	for i := range m.McpServers {
 		b = append(b, 106)
-		b = appendMessage(b, m.McpServers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.McpServers[i].AppendProto)
 	}
 	for i := range m.WorkflowAccessPolicies {
 		b = append(b, 114)
-		b = appendMessage(b, m.WorkflowAccessPolicies[i].AppendProto)
+		b = protowire.AppendMessage(b, m.WorkflowAccessPolicies[i].AppendProto)
 	}
 	for i := range m.Resiliencies {
 		b = append(b, 122)
-		b = appendMessage(b, m.Resiliencies[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Resiliencies[i].AppendProto)
 	}
 	return b
 }
@@ -4409,119 +4410,119 @@ func (m *GetMetadataResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetMetadataResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetMetadataResponse", err)
+			return protowire.Wrap("GetMetadataResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetMetadataResponse.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetMetadataResponse.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 18:
 			var x ActiveActorsCount
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.ActiveActorsCount", err)
+				return protowire.Wrap("GetMetadataResponse.ActiveActorsCount", err)
 			}
 			m.ActiveActorsCount = append(m.ActiveActorsCount, x)
 		case 26:
 			var x RegisteredComponents
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.RegisteredComponents", err)
+				return protowire.Wrap("GetMetadataResponse.RegisteredComponents", err)
 			}
 			m.RegisteredComponents = append(m.RegisteredComponents, x)
 		case 34:
 			if m.ExtendedMetadata == nil {
 				m.ExtendedMetadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.ExtendedMetadata, f.data); err != nil {
-				return wireError("GetMetadataResponse.ExtendedMetadata", err)
+			if err := protowire.ParseUTF8Words(m.ExtendedMetadata, f.Data); err != nil {
+				return protowire.Wrap("GetMetadataResponse.ExtendedMetadata", err)
 			}
 		case 42:
 			var x PubsubSubscription
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.Subscriptions", err)
+				return protowire.Wrap("GetMetadataResponse.Subscriptions", err)
 			}
 			m.Subscriptions = append(m.Subscriptions, x)
 		case 50:
 			var x MetadataHTTPEndpoint
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.HttpEndpoints", err)
+				return protowire.Wrap("GetMetadataResponse.HttpEndpoints", err)
 			}
 			m.HttpEndpoints = append(m.HttpEndpoints, x)
 		case 58:
 			if m.AppConnectionProperties == nil {
 				m.AppConnectionProperties = new(AppConnectionProperties)
 			}
-			err = m.AppConnectionProperties.ParseProto(f.data)
+			err = m.AppConnectionProperties.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.AppConnectionProperties", err)
+				return protowire.Wrap("GetMetadataResponse.AppConnectionProperties", err)
 			}
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("GetMetadataResponse.RuntimeVersion", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetMetadataResponse.RuntimeVersion", protowire.ErrUTF8)
 			}
-			m.RuntimeVersion = string(f.data)
+			m.RuntimeVersion = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("GetMetadataResponse.EnabledFeatures", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetMetadataResponse.EnabledFeatures", protowire.ErrUTF8)
 			}
-			m.EnabledFeatures = append(m.EnabledFeatures, string(f.data))
+			m.EnabledFeatures = append(m.EnabledFeatures, string(f.Data))
 		case 82:
 			if m.ActorRuntime == nil {
 				m.ActorRuntime = new(ActorRuntime)
 			}
-			err = m.ActorRuntime.ParseProto(f.data)
+			err = m.ActorRuntime.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.ActorRuntime", err)
+				return protowire.Wrap("GetMetadataResponse.ActorRuntime", err)
 			}
 		case 90:
 			if m.Scheduler == nil {
 				m.Scheduler = new(MetadataScheduler)
 			}
-			err = m.Scheduler.ParseProto(f.data)
+			err = m.Scheduler.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.Scheduler", err)
+				return protowire.Wrap("GetMetadataResponse.Scheduler", err)
 			}
 		case 98:
 			if m.Workflows == nil {
 				m.Workflows = new(MetadataWorkflows)
 			}
-			err = m.Workflows.ParseProto(f.data)
+			err = m.Workflows.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.Workflows", err)
+				return protowire.Wrap("GetMetadataResponse.Workflows", err)
 			}
 		case 106:
 			var x MetadataMCPServer
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.McpServers", err)
+				return protowire.Wrap("GetMetadataResponse.McpServers", err)
 			}
 			m.McpServers = append(m.McpServers, x)
 		case 114:
 			var x MetadataWorkflowAccessPolicy
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.WorkflowAccessPolicies", err)
+				return protowire.Wrap("GetMetadataResponse.WorkflowAccessPolicies", err)
 			}
 			m.WorkflowAccessPolicies = append(m.WorkflowAccessPolicies, x)
 		case 122:
 			var x MetadataResiliency
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetMetadataResponse.Resiliencies", err)
+				return protowire.Wrap("GetMetadataResponse.Resiliencies", err)
 			}
 			m.Resiliencies = append(m.Resiliencies, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15:
-				return wireError("GetMetadataResponse", errWireType)
+				return protowire.Wrap("GetMetadataResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4537,7 +4538,7 @@ type MetadataWorkflows struct {
 func (m *MetadataWorkflows) AppendProto(b []byte) []byte {
 	if m.ConnectedWorkers != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.ConnectedWorkers))
+		b = protowire.AppendVarint(b, uint64(m.ConnectedWorkers))
 	}
 	return b
 }
@@ -4546,18 +4547,18 @@ func (m *MetadataWorkflows) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MetadataWorkflows) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MetadataWorkflows", err)
+			return protowire.Wrap("MetadataWorkflows", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.ConnectedWorkers = int32(f.num)
+			m.ConnectedWorkers = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("MetadataWorkflows", errWireType)
+				return protowire.Wrap("MetadataWorkflows", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4573,7 +4574,7 @@ type MetadataScheduler struct {
 func (m *MetadataScheduler) AppendProto(b []byte) []byte {
 	for _, x := range m.ConnectedAddresses {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -4582,21 +4583,21 @@ func (m *MetadataScheduler) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MetadataScheduler) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MetadataScheduler", err)
+			return protowire.Wrap("MetadataScheduler", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("MetadataScheduler.ConnectedAddresses", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("MetadataScheduler.ConnectedAddresses", protowire.ErrUTF8)
 			}
-			m.ConnectedAddresses = append(m.ConnectedAddresses, string(f.data))
+			m.ConnectedAddresses = append(m.ConnectedAddresses, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("MetadataScheduler", errWireType)
+				return protowire.Wrap("MetadataScheduler", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4615,11 +4616,11 @@ type ActorRuntime struct {
 func (m *ActorRuntime) AppendProto(b []byte) []byte {
 	if m.RuntimeStatus != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.RuntimeStatus))
+		b = protowire.AppendVarint(b, uint64(m.RuntimeStatus))
 	}
 	for i := range m.ActiveActors {
 		b = append(b, 18)
-		b = appendMessage(b, m.ActiveActors[i].AppendProto)
+		b = protowire.AppendMessage(b, m.ActiveActors[i].AppendProto)
 	}
 	if m.HostReady {
 		b = append(b, 24)
@@ -4627,7 +4628,7 @@ func (m *ActorRuntime) AppendProto(b []byte) []byte {
 	}
 	if m.Placement != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Placement)
+		b = protowire.AppendString(b, m.Placement)
 	}
 	return b
 }
@@ -4636,32 +4637,32 @@ func (m *ActorRuntime) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ActorRuntime) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ActorRuntime", err)
+			return protowire.Wrap("ActorRuntime", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.RuntimeStatus = ActorRuntime_ActorRuntimeStatus(int32(f.num))
+			m.RuntimeStatus = ActorRuntime_ActorRuntimeStatus(int32(f.Num))
 		case 18:
 			var x ActiveActorsCount
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ActorRuntime.ActiveActors", err)
+				return protowire.Wrap("ActorRuntime.ActiveActors", err)
 			}
 			m.ActiveActors = append(m.ActiveActors, x)
 		case 24:
-			m.HostReady = f.num != 0
+			m.HostReady = f.Num != 0
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ActorRuntime.Placement", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ActorRuntime.Placement", protowire.ErrUTF8)
 			}
-			m.Placement = string(f.data)
+			m.Placement = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("ActorRuntime", errWireType)
+				return protowire.Wrap("ActorRuntime", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4678,11 +4679,11 @@ type ActiveActorsCount struct {
 func (m *ActiveActorsCount) AppendProto(b []byte) []byte {
 	if m.Type != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Type)
+		b = protowire.AppendString(b, m.Type)
 	}
 	if m.Count != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Count))
+		b = protowire.AppendVarint(b, uint64(m.Count))
 	}
 	return b
 }
@@ -4691,23 +4692,23 @@ func (m *ActiveActorsCount) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ActiveActorsCount) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ActiveActorsCount", err)
+			return protowire.Wrap("ActiveActorsCount", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ActiveActorsCount.Type", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ActiveActorsCount.Type", protowire.ErrUTF8)
 			}
-			m.Type = string(f.data)
+			m.Type = string(f.Data)
 		case 16:
-			m.Count = int32(f.num)
+			m.Count = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ActiveActorsCount", errWireType)
+				return protowire.Wrap("ActiveActorsCount", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4726,19 +4727,19 @@ type RegisteredComponents struct {
 func (m *RegisteredComponents) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Type != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Type)
+		b = protowire.AppendString(b, m.Type)
 	}
 	if m.Version != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Version)
+		b = protowire.AppendString(b, m.Version)
 	}
 	for _, x := range m.Capabilities {
 		b = append(b, 34)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -4747,36 +4748,36 @@ func (m *RegisteredComponents) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *RegisteredComponents) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("RegisteredComponents", err)
+			return protowire.Wrap("RegisteredComponents", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("RegisteredComponents.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RegisteredComponents.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("RegisteredComponents.Type", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RegisteredComponents.Type", protowire.ErrUTF8)
 			}
-			m.Type = string(f.data)
+			m.Type = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("RegisteredComponents.Version", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RegisteredComponents.Version", protowire.ErrUTF8)
 			}
-			m.Version = string(f.data)
+			m.Version = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("RegisteredComponents.Capabilities", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RegisteredComponents.Capabilities", protowire.ErrUTF8)
 			}
-			m.Capabilities = append(m.Capabilities, string(f.data))
+			m.Capabilities = append(m.Capabilities, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("RegisteredComponents", errWireType)
+				return protowire.Wrap("RegisteredComponents", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4792,7 +4793,7 @@ type MetadataHTTPEndpoint struct {
 func (m *MetadataHTTPEndpoint) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -4801,21 +4802,21 @@ func (m *MetadataHTTPEndpoint) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MetadataHTTPEndpoint) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MetadataHTTPEndpoint", err)
+			return protowire.Wrap("MetadataHTTPEndpoint", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("MetadataHTTPEndpoint.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("MetadataHTTPEndpoint.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("MetadataHTTPEndpoint", errWireType)
+				return protowire.Wrap("MetadataHTTPEndpoint", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4831,7 +4832,7 @@ type MetadataMCPServer struct {
 func (m *MetadataMCPServer) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -4840,21 +4841,21 @@ func (m *MetadataMCPServer) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MetadataMCPServer) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MetadataMCPServer", err)
+			return protowire.Wrap("MetadataMCPServer", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("MetadataMCPServer.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("MetadataMCPServer.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("MetadataMCPServer", errWireType)
+				return protowire.Wrap("MetadataMCPServer", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4870,7 +4871,7 @@ type MetadataWorkflowAccessPolicy struct {
 func (m *MetadataWorkflowAccessPolicy) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -4879,21 +4880,21 @@ func (m *MetadataWorkflowAccessPolicy) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MetadataWorkflowAccessPolicy) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MetadataWorkflowAccessPolicy", err)
+			return protowire.Wrap("MetadataWorkflowAccessPolicy", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("MetadataWorkflowAccessPolicy.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("MetadataWorkflowAccessPolicy.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("MetadataWorkflowAccessPolicy", errWireType)
+				return protowire.Wrap("MetadataWorkflowAccessPolicy", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4909,7 +4910,7 @@ type MetadataResiliency struct {
 func (m *MetadataResiliency) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	return b
 }
@@ -4918,21 +4919,21 @@ func (m *MetadataResiliency) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MetadataResiliency) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MetadataResiliency", err)
+			return protowire.Wrap("MetadataResiliency", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("MetadataResiliency.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("MetadataResiliency.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("MetadataResiliency", errWireType)
+				return protowire.Wrap("MetadataResiliency", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4952,23 +4953,23 @@ type AppConnectionProperties struct {
 func (m *AppConnectionProperties) AppendProto(b []byte) []byte {
 	if m.Port != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Port))
+		b = protowire.AppendVarint(b, uint64(m.Port))
 	}
 	if m.Protocol != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Protocol)
+		b = protowire.AppendString(b, m.Protocol)
 	}
 	if m.ChannelAddress != "" {
 		b = append(b, 26)
-		b = appendString(b, m.ChannelAddress)
+		b = protowire.AppendString(b, m.ChannelAddress)
 	}
 	if m.MaxConcurrency != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.MaxConcurrency))
+		b = protowire.AppendVarint(b, uint64(m.MaxConcurrency))
 	}
 	if m.Health != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.Health.AppendProto)
+		b = protowire.AppendMessage(b, m.Health.AppendProto)
 	}
 	return b
 }
@@ -4977,38 +4978,38 @@ func (m *AppConnectionProperties) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *AppConnectionProperties) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("AppConnectionProperties", err)
+			return protowire.Wrap("AppConnectionProperties", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Port = int32(f.num)
+			m.Port = int32(f.Num)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("AppConnectionProperties.Protocol", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppConnectionProperties.Protocol", protowire.ErrUTF8)
 			}
-			m.Protocol = string(f.data)
+			m.Protocol = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("AppConnectionProperties.ChannelAddress", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppConnectionProperties.ChannelAddress", protowire.ErrUTF8)
 			}
-			m.ChannelAddress = string(f.data)
+			m.ChannelAddress = string(f.Data)
 		case 32:
-			m.MaxConcurrency = int32(f.num)
+			m.MaxConcurrency = int32(f.Num)
 		case 42:
 			if m.Health == nil {
 				m.Health = new(AppConnectionHealthProperties)
 			}
-			err = m.Health.ParseProto(f.data)
+			err = m.Health.ParseProto(f.Data)
 			if err != nil {
-				return wireError("AppConnectionProperties.Health", err)
+				return protowire.Wrap("AppConnectionProperties.Health", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("AppConnectionProperties", errWireType)
+				return protowire.Wrap("AppConnectionProperties", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5027,19 +5028,19 @@ type AppConnectionHealthProperties struct {
 func (m *AppConnectionHealthProperties) AppendProto(b []byte) []byte {
 	if m.HealthCheckPath != "" {
 		b = append(b, 10)
-		b = appendString(b, m.HealthCheckPath)
+		b = protowire.AppendString(b, m.HealthCheckPath)
 	}
 	if m.HealthProbeInterval != "" {
 		b = append(b, 18)
-		b = appendString(b, m.HealthProbeInterval)
+		b = protowire.AppendString(b, m.HealthProbeInterval)
 	}
 	if m.HealthProbeTimeout != "" {
 		b = append(b, 26)
-		b = appendString(b, m.HealthProbeTimeout)
+		b = protowire.AppendString(b, m.HealthProbeTimeout)
 	}
 	if m.HealthThreshold != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.HealthThreshold))
+		b = protowire.AppendVarint(b, uint64(m.HealthThreshold))
 	}
 	return b
 }
@@ -5048,33 +5049,33 @@ func (m *AppConnectionHealthProperties) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *AppConnectionHealthProperties) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("AppConnectionHealthProperties", err)
+			return protowire.Wrap("AppConnectionHealthProperties", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("AppConnectionHealthProperties.HealthCheckPath", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppConnectionHealthProperties.HealthCheckPath", protowire.ErrUTF8)
 			}
-			m.HealthCheckPath = string(f.data)
+			m.HealthCheckPath = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("AppConnectionHealthProperties.HealthProbeInterval", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppConnectionHealthProperties.HealthProbeInterval", protowire.ErrUTF8)
 			}
-			m.HealthProbeInterval = string(f.data)
+			m.HealthProbeInterval = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("AppConnectionHealthProperties.HealthProbeTimeout", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppConnectionHealthProperties.HealthProbeTimeout", protowire.ErrUTF8)
 			}
-			m.HealthProbeTimeout = string(f.data)
+			m.HealthProbeTimeout = string(f.Data)
 		case 32:
-			m.HealthThreshold = int32(f.num)
+			m.HealthThreshold = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("AppConnectionHealthProperties", errWireType)
+				return protowire.Wrap("AppConnectionHealthProperties", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5095,27 +5096,27 @@ type PubsubSubscription struct {
 func (m *PubsubSubscription) AppendProto(b []byte) []byte {
 	if m.PubsubName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Rules != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.Rules.AppendProto)
+		b = protowire.AppendMessage(b, m.Rules.AppendProto)
 	}
 	if m.DeadLetterTopic != "" {
 		b = append(b, 42)
-		b = appendString(b, m.DeadLetterTopic)
+		b = protowire.AppendString(b, m.DeadLetterTopic)
 	}
 	if m.Type != 0 {
 		b = append(b, 48)
-		b = appendVarint(b, uint64(m.Type))
+		b = protowire.AppendVarint(b, uint64(m.Type))
 	}
 	return b
 }
@@ -5124,48 +5125,48 @@ func (m *PubsubSubscription) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PubsubSubscription) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PubsubSubscription", err)
+			return protowire.Wrap("PubsubSubscription", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PubsubSubscription.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PubsubSubscription.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PubsubSubscription.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PubsubSubscription.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("PubsubSubscription.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("PubsubSubscription.Metadata", err)
 			}
 		case 34:
 			if m.Rules == nil {
 				m.Rules = new(PubsubSubscriptionRules)
 			}
-			err = m.Rules.ParseProto(f.data)
+			err = m.Rules.ParseProto(f.Data)
 			if err != nil {
-				return wireError("PubsubSubscription.Rules", err)
+				return protowire.Wrap("PubsubSubscription.Rules", err)
 			}
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("PubsubSubscription.DeadLetterTopic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PubsubSubscription.DeadLetterTopic", protowire.ErrUTF8)
 			}
-			m.DeadLetterTopic = string(f.data)
+			m.DeadLetterTopic = string(f.Data)
 		case 48:
-			m.Type = PubsubSubscriptionType(int32(f.num))
+			m.Type = PubsubSubscriptionType(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("PubsubSubscription", errWireType)
+				return protowire.Wrap("PubsubSubscription", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5181,7 +5182,7 @@ type PubsubSubscriptionRules struct {
 func (m *PubsubSubscriptionRules) AppendProto(b []byte) []byte {
 	for i := range m.Rules {
 		b = append(b, 10)
-		b = appendMessage(b, m.Rules[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Rules[i].AppendProto)
 	}
 	return b
 }
@@ -5190,23 +5191,23 @@ func (m *PubsubSubscriptionRules) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PubsubSubscriptionRules) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PubsubSubscriptionRules", err)
+			return protowire.Wrap("PubsubSubscriptionRules", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x PubsubSubscriptionRule
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("PubsubSubscriptionRules.Rules", err)
+				return protowire.Wrap("PubsubSubscriptionRules.Rules", err)
 			}
 			m.Rules = append(m.Rules, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("PubsubSubscriptionRules", errWireType)
+				return protowire.Wrap("PubsubSubscriptionRules", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5223,11 +5224,11 @@ type PubsubSubscriptionRule struct {
 func (m *PubsubSubscriptionRule) AppendProto(b []byte) []byte {
 	if m.Match != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Match)
+		b = protowire.AppendString(b, m.Match)
 	}
 	if m.Path != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Path)
+		b = protowire.AppendString(b, m.Path)
 	}
 	return b
 }
@@ -5236,26 +5237,26 @@ func (m *PubsubSubscriptionRule) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PubsubSubscriptionRule) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PubsubSubscriptionRule", err)
+			return protowire.Wrap("PubsubSubscriptionRule", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PubsubSubscriptionRule.Match", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PubsubSubscriptionRule.Match", protowire.ErrUTF8)
 			}
-			m.Match = string(f.data)
+			m.Match = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PubsubSubscriptionRule.Path", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PubsubSubscriptionRule.Path", protowire.ErrUTF8)
 			}
-			m.Path = string(f.data)
+			m.Path = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("PubsubSubscriptionRule", errWireType)
+				return protowire.Wrap("PubsubSubscriptionRule", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5272,11 +5273,11 @@ type SetMetadataRequest struct {
 func (m *SetMetadataRequest) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Value != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	return b
 }
@@ -5285,26 +5286,26 @@ func (m *SetMetadataRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SetMetadataRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SetMetadataRequest", err)
+			return protowire.Wrap("SetMetadataRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SetMetadataRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SetMetadataRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SetMetadataRequest.Value", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SetMetadataRequest.Value", protowire.ErrUTF8)
 			}
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SetMetadataRequest", errWireType)
+				return protowire.Wrap("SetMetadataRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5321,11 +5322,11 @@ type InvokeResponse struct {
 func (m *InvokeResponse) AppendProto(b []byte) []byte {
 	if m.Data != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Data.AppendProto)
+		b = protowire.AppendMessage(b, m.Data.AppendProto)
 	}
 	if m.ContentType != "" {
 		b = append(b, 18)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	return b
 }
@@ -5334,29 +5335,29 @@ func (m *InvokeResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeResponse", err)
+			return protowire.Wrap("InvokeResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Data == nil {
 				m.Data = new(Any)
 			}
-			err = m.Data.ParseProto(f.data)
+			err = m.Data.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeResponse.Data", err)
+				return protowire.Wrap("InvokeResponse.Data", err)
 			}
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeResponse.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeResponse.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("InvokeResponse", errWireType)
+				return protowire.Wrap("InvokeResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5376,12 +5377,12 @@ func (m *Empty) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Empty) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Empty", err)
+			return protowire.Wrap("Empty", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -5400,23 +5401,23 @@ type JobEventRequest struct {
 func (m *JobEventRequest) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Data != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Data.AppendProto)
+		b = protowire.AppendMessage(b, m.Data.AppendProto)
 	}
 	if m.Method != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.ContentType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	if m.HttpExtension != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.HttpExtension.AppendProto)
+		b = protowire.AppendMessage(b, m.HttpExtension.AppendProto)
 	}
 	return b
 }
@@ -5425,47 +5426,47 @@ func (m *JobEventRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *JobEventRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("JobEventRequest", err)
+			return protowire.Wrap("JobEventRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("JobEventRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("JobEventRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
 			if m.Data == nil {
 				m.Data = new(Any)
 			}
-			err = m.Data.ParseProto(f.data)
+			err = m.Data.ParseProto(f.Data)
 			if err != nil {
-				return wireError("JobEventRequest.Data", err)
+				return protowire.Wrap("JobEventRequest.Data", err)
 			}
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("JobEventRequest.Method", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("JobEventRequest.Method", protowire.ErrUTF8)
 			}
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("JobEventRequest.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("JobEventRequest.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 42:
 			if m.HttpExtension == nil {
 				m.HttpExtension = new(HTTPExtension)
 			}
-			err = m.HttpExtension.ParseProto(f.data)
+			err = m.HttpExtension.ParseProto(f.Data)
 			if err != nil {
-				return wireError("JobEventRequest.HttpExtension", err)
+				return protowire.Wrap("JobEventRequest.HttpExtension", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("JobEventRequest", errWireType)
+				return protowire.Wrap("JobEventRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5485,12 +5486,12 @@ func (m *JobEventResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *JobEventResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("JobEventResponse", err)
+			return protowire.Wrap("JobEventResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -5514,43 +5515,43 @@ type TopicEventRequest struct {
 func (m *TopicEventRequest) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Source != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Source)
+		b = protowire.AppendString(b, m.Source)
 	}
 	if m.Type != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Type)
+		b = protowire.AppendString(b, m.Type)
 	}
 	if m.SpecVersion != "" {
 		b = append(b, 34)
-		b = appendString(b, m.SpecVersion)
+		b = protowire.AppendString(b, m.SpecVersion)
 	}
 	if m.DataContentType != "" {
 		b = append(b, 42)
-		b = appendString(b, m.DataContentType)
+		b = protowire.AppendString(b, m.DataContentType)
 	}
 	if m.Topic != "" {
 		b = append(b, 50)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 58)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.PubsubName != "" {
 		b = append(b, 66)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Path != "" {
 		b = append(b, 74)
-		b = appendString(b, m.Path)
+		b = protowire.AppendString(b, m.Path)
 	}
 	if m.Extensions != nil {
 		b = append(b, 82)
-		b = appendMessage(b, m.Extensions.AppendProto)
+		b = protowire.AppendMessage(b, m.Extensions.AppendProto)
 	}
 	return b
 }
@@ -5559,66 +5560,66 @@ func (m *TopicEventRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicEventRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicEventRequest", err)
+			return protowire.Wrap("TopicEventRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.Source", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.Source", protowire.ErrUTF8)
 			}
-			m.Source = string(f.data)
+			m.Source = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.Type", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.Type", protowire.ErrUTF8)
 			}
-			m.Type = string(f.data)
+			m.Type = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.SpecVersion", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.SpecVersion", protowire.ErrUTF8)
 			}
-			m.SpecVersion = string(f.data)
+			m.SpecVersion = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.DataContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.DataContentType", protowire.ErrUTF8)
 			}
-			m.DataContentType = string(f.data)
+			m.DataContentType = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 58:
-			m.Data = f.data
+			m.Data = f.Data
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.Path", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.Path", protowire.ErrUTF8)
 			}
-			m.Path = string(f.data)
+			m.Path = string(f.Data)
 		case 82:
 			if m.Extensions == nil {
 				m.Extensions = new(Struct)
 			}
-			err = m.Extensions.ParseProto(f.data)
+			err = m.Extensions.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TopicEventRequest.Extensions", err)
+				return protowire.Wrap("TopicEventRequest.Extensions", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10:
-				return wireError("TopicEventRequest", errWireType)
+				return protowire.Wrap("TopicEventRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5634,7 +5635,7 @@ type TopicEventResponse struct {
 func (m *TopicEventResponse) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	return b
 }
@@ -5643,18 +5644,18 @@ func (m *TopicEventResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicEventResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicEventResponse", err)
+			return protowire.Wrap("TopicEventResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = TopicEventResponse_TopicEventResponseStatus(int32(f.num))
+			m.Status = TopicEventResponse_TopicEventResponseStatus(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("TopicEventResponse", errWireType)
+				return protowire.Wrap("TopicEventResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5676,31 +5677,31 @@ type TopicEventCERequest struct {
 func (m *TopicEventCERequest) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Source != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Source)
+		b = protowire.AppendString(b, m.Source)
 	}
 	if m.Type != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Type)
+		b = protowire.AppendString(b, m.Type)
 	}
 	if m.SpecVersion != "" {
 		b = append(b, 34)
-		b = appendString(b, m.SpecVersion)
+		b = protowire.AppendString(b, m.SpecVersion)
 	}
 	if m.DataContentType != "" {
 		b = append(b, 42)
-		b = appendString(b, m.DataContentType)
+		b = protowire.AppendString(b, m.DataContentType)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 50)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Extensions != nil {
 		b = append(b, 58)
-		b = appendMessage(b, m.Extensions.AppendProto)
+		b = protowire.AppendMessage(b, m.Extensions.AppendProto)
 	}
 	return b
 }
@@ -5709,51 +5710,51 @@ func (m *TopicEventCERequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicEventCERequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicEventCERequest", err)
+			return protowire.Wrap("TopicEventCERequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventCERequest.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventCERequest.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventCERequest.Source", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventCERequest.Source", protowire.ErrUTF8)
 			}
-			m.Source = string(f.data)
+			m.Source = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventCERequest.Type", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventCERequest.Type", protowire.ErrUTF8)
 			}
-			m.Type = string(f.data)
+			m.Type = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventCERequest.SpecVersion", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventCERequest.SpecVersion", protowire.ErrUTF8)
 			}
-			m.SpecVersion = string(f.data)
+			m.SpecVersion = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventCERequest.DataContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventCERequest.DataContentType", protowire.ErrUTF8)
 			}
-			m.DataContentType = string(f.data)
+			m.DataContentType = string(f.Data)
 		case 50:
-			m.Data = f.data
+			m.Data = f.Data
 		case 58:
 			if m.Extensions == nil {
 				m.Extensions = new(Struct)
 			}
-			err = m.Extensions.ParseProto(f.data)
+			err = m.Extensions.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TopicEventCERequest.Extensions", err)
+				return protowire.Wrap("TopicEventCERequest.Extensions", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("TopicEventCERequest", errWireType)
+				return protowire.Wrap("TopicEventCERequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5773,23 +5774,23 @@ type TopicEventBulkRequestEntry struct {
 func (m *TopicEventBulkRequestEntry) AppendProto(b []byte) []byte {
 	if m.EntryId != "" {
 		b = append(b, 10)
-		b = appendString(b, m.EntryId)
+		b = protowire.AppendString(b, m.EntryId)
 	}
 	if m.Bytes != nil {
 		b = append(b, 18)
-		b = appendBytes(b, m.Bytes)
+		b = protowire.AppendBytes(b, m.Bytes)
 	}
 	if m.CloudEvent != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.CloudEvent.AppendProto)
+		b = protowire.AppendMessage(b, m.CloudEvent.AppendProto)
 	}
 	if m.ContentType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -5798,45 +5799,45 @@ func (m *TopicEventBulkRequestEntry) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicEventBulkRequestEntry) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicEventBulkRequestEntry", err)
+			return protowire.Wrap("TopicEventBulkRequestEntry", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventBulkRequestEntry.EntryId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventBulkRequestEntry.EntryId", protowire.ErrUTF8)
 			}
-			m.EntryId = string(f.data)
+			m.EntryId = string(f.Data)
 		case 18:
 			m.CloudEvent = nil
-			m.Bytes = f.data
+			m.Bytes = f.Data
 		case 26:
 			if m.CloudEvent == nil {
 				m.CloudEvent = new(TopicEventCERequest)
 				m.Bytes = nil
 			}
-			err = m.CloudEvent.ParseProto(f.data)
+			err = m.CloudEvent.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TopicEventBulkRequestEntry.CloudEvent", err)
+				return protowire.Wrap("TopicEventBulkRequestEntry.CloudEvent", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventBulkRequestEntry.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventBulkRequestEntry.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 42:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("TopicEventBulkRequestEntry.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("TopicEventBulkRequestEntry.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("TopicEventBulkRequestEntry", errWireType)
+				return protowire.Wrap("TopicEventBulkRequestEntry", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5858,31 +5859,31 @@ type TopicEventBulkRequest struct {
 func (m *TopicEventBulkRequest) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	for i := range m.Entries {
 		b = append(b, 18)
-		b = appendMessage(b, m.Entries[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Entries[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Topic != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	if m.PubsubName != "" {
 		b = append(b, 42)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Type != "" {
 		b = append(b, 50)
-		b = appendString(b, m.Type)
+		b = protowire.AppendString(b, m.Type)
 	}
 	if m.Path != "" {
 		b = append(b, 58)
-		b = appendString(b, m.Path)
+		b = protowire.AppendString(b, m.Path)
 	}
 	return b
 }
@@ -5891,55 +5892,55 @@ func (m *TopicEventBulkRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicEventBulkRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicEventBulkRequest", err)
+			return protowire.Wrap("TopicEventBulkRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventBulkRequest.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventBulkRequest.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 18:
 			var x TopicEventBulkRequestEntry
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TopicEventBulkRequest.Entries", err)
+				return protowire.Wrap("TopicEventBulkRequest.Entries", err)
 			}
 			m.Entries = append(m.Entries, x)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("TopicEventBulkRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("TopicEventBulkRequest.Metadata", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventBulkRequest.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventBulkRequest.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventBulkRequest.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventBulkRequest.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventBulkRequest.Type", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventBulkRequest.Type", protowire.ErrUTF8)
 			}
-			m.Type = string(f.data)
+			m.Type = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventBulkRequest.Path", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventBulkRequest.Path", protowire.ErrUTF8)
 			}
-			m.Path = string(f.data)
+			m.Path = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("TopicEventBulkRequest", errWireType)
+				return protowire.Wrap("TopicEventBulkRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5956,11 +5957,11 @@ type TopicEventBulkResponseEntry struct {
 func (m *TopicEventBulkResponseEntry) AppendProto(b []byte) []byte {
 	if m.EntryId != "" {
 		b = append(b, 10)
-		b = appendString(b, m.EntryId)
+		b = protowire.AppendString(b, m.EntryId)
 	}
 	if m.Status != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	return b
 }
@@ -5969,23 +5970,23 @@ func (m *TopicEventBulkResponseEntry) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicEventBulkResponseEntry) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicEventBulkResponseEntry", err)
+			return protowire.Wrap("TopicEventBulkResponseEntry", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventBulkResponseEntry.EntryId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventBulkResponseEntry.EntryId", protowire.ErrUTF8)
 			}
-			m.EntryId = string(f.data)
+			m.EntryId = string(f.Data)
 		case 16:
-			m.Status = TopicEventResponse_TopicEventResponseStatus(int32(f.num))
+			m.Status = TopicEventResponse_TopicEventResponseStatus(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("TopicEventBulkResponseEntry", errWireType)
+				return protowire.Wrap("TopicEventBulkResponseEntry", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6001,7 +6002,7 @@ type TopicEventBulkResponse struct {
 func (m *TopicEventBulkResponse) AppendProto(b []byte) []byte {
 	for i := range m.Statuses {
 		b = append(b, 10)
-		b = appendMessage(b, m.Statuses[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Statuses[i].AppendProto)
 	}
 	return b
 }
@@ -6010,23 +6011,23 @@ func (m *TopicEventBulkResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicEventBulkResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicEventBulkResponse", err)
+			return protowire.Wrap("TopicEventBulkResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x TopicEventBulkResponseEntry
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TopicEventBulkResponse.Statuses", err)
+				return protowire.Wrap("TopicEventBulkResponse.Statuses", err)
 			}
 			m.Statuses = append(m.Statuses, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("TopicEventBulkResponse", errWireType)
+				return protowire.Wrap("TopicEventBulkResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6044,15 +6045,15 @@ type BindingEventRequest struct {
 func (m *BindingEventRequest) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -6061,30 +6062,30 @@ func (m *BindingEventRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BindingEventRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BindingEventRequest", err)
+			return protowire.Wrap("BindingEventRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BindingEventRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BindingEventRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			m.Data = f.data
+			m.Data = f.Data
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("BindingEventRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("BindingEventRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("BindingEventRequest", errWireType)
+				return protowire.Wrap("BindingEventRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6104,23 +6105,23 @@ type BindingEventResponse struct {
 func (m *BindingEventResponse) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for i := range m.States {
 		b = append(b, 18)
-		b = appendMessage(b, m.States[i].AppendProto)
+		b = protowire.AppendMessage(b, m.States[i].AppendProto)
 	}
 	for _, x := range m.To {
 		b = append(b, 26)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Concurrency != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.Concurrency))
+		b = protowire.AppendVarint(b, uint64(m.Concurrency))
 	}
 	return b
 }
@@ -6129,37 +6130,37 @@ func (m *BindingEventResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BindingEventResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BindingEventResponse", err)
+			return protowire.Wrap("BindingEventResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BindingEventResponse.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BindingEventResponse.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
 			var x StateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BindingEventResponse.States", err)
+				return protowire.Wrap("BindingEventResponse.States", err)
 			}
 			m.States = append(m.States, x)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("BindingEventResponse.To", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BindingEventResponse.To", protowire.ErrUTF8)
 			}
-			m.To = append(m.To, string(f.data))
+			m.To = append(m.To, string(f.Data))
 		case 34:
-			m.Data = f.data
+			m.Data = f.Data
 		case 40:
-			m.Concurrency = BindingEventResponse_BindingEventConcurrency(int32(f.num))
+			m.Concurrency = BindingEventResponse_BindingEventConcurrency(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("BindingEventResponse", errWireType)
+				return protowire.Wrap("BindingEventResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6175,7 +6176,7 @@ type ListTopicSubscriptionsResponse struct {
 func (m *ListTopicSubscriptionsResponse) AppendProto(b []byte) []byte {
 	for i := range m.Subscriptions {
 		b = append(b, 10)
-		b = appendMessage(b, m.Subscriptions[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Subscriptions[i].AppendProto)
 	}
 	return b
 }
@@ -6184,23 +6185,23 @@ func (m *ListTopicSubscriptionsResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListTopicSubscriptionsResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListTopicSubscriptionsResponse", err)
+			return protowire.Wrap("ListTopicSubscriptionsResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x TopicSubscription
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListTopicSubscriptionsResponse.Subscriptions", err)
+				return protowire.Wrap("ListTopicSubscriptionsResponse.Subscriptions", err)
 			}
 			m.Subscriptions = append(m.Subscriptions, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ListTopicSubscriptionsResponse", errWireType)
+				return protowire.Wrap("ListTopicSubscriptionsResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6221,27 +6222,27 @@ type TopicSubscription struct {
 func (m *TopicSubscription) AppendProto(b []byte) []byte {
 	if m.PubsubName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Routes != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.Routes.AppendProto)
+		b = protowire.AppendMessage(b, m.Routes.AppendProto)
 	}
 	if m.DeadLetterTopic != "" {
 		b = append(b, 50)
-		b = appendString(b, m.DeadLetterTopic)
+		b = protowire.AppendString(b, m.DeadLetterTopic)
 	}
 	if m.BulkSubscribe != nil {
 		b = append(b, 58)
-		b = appendMessage(b, m.BulkSubscribe.AppendProto)
+		b = protowire.AppendMessage(b, m.BulkSubscribe.AppendProto)
 	}
 	return b
 }
@@ -6250,54 +6251,54 @@ func (m *TopicSubscription) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicSubscription) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicSubscription", err)
+			return protowire.Wrap("TopicSubscription", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicSubscription.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicSubscription.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicSubscription.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicSubscription.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("TopicSubscription.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("TopicSubscription.Metadata", err)
 			}
 		case 42:
 			if m.Routes == nil {
 				m.Routes = new(TopicRoutes)
 			}
-			err = m.Routes.ParseProto(f.data)
+			err = m.Routes.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TopicSubscription.Routes", err)
+				return protowire.Wrap("TopicSubscription.Routes", err)
 			}
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicSubscription.DeadLetterTopic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicSubscription.DeadLetterTopic", protowire.ErrUTF8)
 			}
-			m.DeadLetterTopic = string(f.data)
+			m.DeadLetterTopic = string(f.Data)
 		case 58:
 			if m.BulkSubscribe == nil {
 				m.BulkSubscribe = new(BulkSubscribeConfig)
 			}
-			err = m.BulkSubscribe.ParseProto(f.data)
+			err = m.BulkSubscribe.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TopicSubscription.BulkSubscribe", err)
+				return protowire.Wrap("TopicSubscription.BulkSubscribe", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 5, 6, 7:
-				return wireError("TopicSubscription", errWireType)
+				return protowire.Wrap("TopicSubscription", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6314,11 +6315,11 @@ type TopicRoutes struct {
 func (m *TopicRoutes) AppendProto(b []byte) []byte {
 	for i := range m.Rules {
 		b = append(b, 10)
-		b = appendMessage(b, m.Rules[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Rules[i].AppendProto)
 	}
 	if m.Default != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Default)
+		b = protowire.AppendString(b, m.Default)
 	}
 	return b
 }
@@ -6327,28 +6328,28 @@ func (m *TopicRoutes) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicRoutes) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicRoutes", err)
+			return protowire.Wrap("TopicRoutes", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x TopicRule
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TopicRoutes.Rules", err)
+				return protowire.Wrap("TopicRoutes.Rules", err)
 			}
 			m.Rules = append(m.Rules, x)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicRoutes.Default", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicRoutes.Default", protowire.ErrUTF8)
 			}
-			m.Default = string(f.data)
+			m.Default = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("TopicRoutes", errWireType)
+				return protowire.Wrap("TopicRoutes", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6365,11 +6366,11 @@ type TopicRule struct {
 func (m *TopicRule) AppendProto(b []byte) []byte {
 	if m.Match != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Match)
+		b = protowire.AppendString(b, m.Match)
 	}
 	if m.Path != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Path)
+		b = protowire.AppendString(b, m.Path)
 	}
 	return b
 }
@@ -6378,26 +6379,26 @@ func (m *TopicRule) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicRule) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicRule", err)
+			return protowire.Wrap("TopicRule", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicRule.Match", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicRule.Match", protowire.ErrUTF8)
 			}
-			m.Match = string(f.data)
+			m.Match = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicRule.Path", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicRule.Path", protowire.ErrUTF8)
 			}
-			m.Path = string(f.data)
+			m.Path = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("TopicRule", errWireType)
+				return protowire.Wrap("TopicRule", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6419,11 +6420,11 @@ func (m *BulkSubscribeConfig) AppendProto(b []byte) []byte {
 	}
 	if m.MaxMessagesCount != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.MaxMessagesCount))
+		b = protowire.AppendVarint(b, uint64(m.MaxMessagesCount))
 	}
 	if m.MaxAwaitDurationMs != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.MaxAwaitDurationMs))
+		b = protowire.AppendVarint(b, uint64(m.MaxAwaitDurationMs))
 	}
 	return b
 }
@@ -6432,22 +6433,22 @@ func (m *BulkSubscribeConfig) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkSubscribeConfig) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkSubscribeConfig", err)
+			return protowire.Wrap("BulkSubscribeConfig", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Enabled = f.num != 0
+			m.Enabled = f.Num != 0
 		case 16:
-			m.MaxMessagesCount = int32(f.num)
+			m.MaxMessagesCount = int32(f.Num)
 		case 24:
-			m.MaxAwaitDurationMs = int32(f.num)
+			m.MaxAwaitDurationMs = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("BulkSubscribeConfig", errWireType)
+				return protowire.Wrap("BulkSubscribeConfig", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6463,7 +6464,7 @@ type ListInputBindingsResponse struct {
 func (m *ListInputBindingsResponse) AppendProto(b []byte) []byte {
 	for _, x := range m.Bindings {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -6472,21 +6473,21 @@ func (m *ListInputBindingsResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListInputBindingsResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListInputBindingsResponse", err)
+			return protowire.Wrap("ListInputBindingsResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListInputBindingsResponse.Bindings", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListInputBindingsResponse.Bindings", protowire.ErrUTF8)
 			}
-			m.Bindings = append(m.Bindings, string(f.data))
+			m.Bindings = append(m.Bindings, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ListInputBindingsResponse", errWireType)
+				return protowire.Wrap("ListInputBindingsResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6506,12 +6507,12 @@ func (m *HealthCheckResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *HealthCheckResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("HealthCheckResponse", err)
+			return protowire.Wrap("HealthCheckResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -6529,19 +6530,19 @@ type InvokeRequest struct {
 func (m *InvokeRequest) AppendProto(b []byte) []byte {
 	if m.Method != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.Data != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Data.AppendProto)
+		b = protowire.AppendMessage(b, m.Data.AppendProto)
 	}
 	if m.ContentType != "" {
 		b = append(b, 26)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	if m.HttpExtension != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.HttpExtension.AppendProto)
+		b = protowire.AppendMessage(b, m.HttpExtension.AppendProto)
 	}
 	return b
 }
@@ -6550,42 +6551,42 @@ func (m *InvokeRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeRequest", err)
+			return protowire.Wrap("InvokeRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeRequest.Method", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeRequest.Method", protowire.ErrUTF8)
 			}
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 18:
 			if m.Data == nil {
 				m.Data = new(Any)
 			}
-			err = m.Data.ParseProto(f.data)
+			err = m.Data.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeRequest.Data", err)
+				return protowire.Wrap("InvokeRequest.Data", err)
 			}
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeRequest.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeRequest.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 34:
 			if m.HttpExtension == nil {
 				m.HttpExtension = new(HTTPExtension)
 			}
-			err = m.HttpExtension.ParseProto(f.data)
+			err = m.HttpExtension.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeRequest.HttpExtension", err)
+				return protowire.Wrap("InvokeRequest.HttpExtension", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("InvokeRequest", errWireType)
+				return protowire.Wrap("InvokeRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6602,11 +6603,11 @@ type HTTPExtension struct {
 func (m *HTTPExtension) AppendProto(b []byte) []byte {
 	if m.Verb != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Verb))
+		b = protowire.AppendVarint(b, uint64(m.Verb))
 	}
 	if m.Querystring != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Querystring)
+		b = protowire.AppendString(b, m.Querystring)
 	}
 	return b
 }
@@ -6615,23 +6616,23 @@ func (m *HTTPExtension) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *HTTPExtension) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("HTTPExtension", err)
+			return protowire.Wrap("HTTPExtension", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Verb = HTTPExtension_Verb(int32(f.num))
+			m.Verb = HTTPExtension_Verb(int32(f.Num))
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("HTTPExtension.Querystring", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HTTPExtension.Querystring", protowire.ErrUTF8)
 			}
-			m.Querystring = string(f.data)
+			m.Querystring = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("HTTPExtension", errWireType)
+				return protowire.Wrap("HTTPExtension", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6648,11 +6649,11 @@ type StreamPayload struct {
 func (m *StreamPayload) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Seq != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, m.Seq)
+		b = protowire.AppendVarint(b, m.Seq)
 	}
 	return b
 }
@@ -6661,20 +6662,20 @@ func (m *StreamPayload) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StreamPayload) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StreamPayload", err)
+			return protowire.Wrap("StreamPayload", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 16:
-			m.Seq = f.num
+			m.Seq = f.Num
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("StreamPayload", errWireType)
+				return protowire.Wrap("StreamPayload", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6694,23 +6695,23 @@ type StateItem struct {
 func (m *StateItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	if m.Etag != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Etag.AppendProto)
+		b = protowire.AppendMessage(b, m.Etag.AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Options != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	return b
 }
@@ -6719,46 +6720,46 @@ func (m *StateItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateItem", err)
+			return protowire.Wrap("StateItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("StateItem.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("StateItem.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Value = f.data
+			m.Value = f.Data
 		case 26:
 			if m.Etag == nil {
 				m.Etag = new(Etag)
 			}
-			err = m.Etag.ParseProto(f.data)
+			err = m.Etag.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateItem.Etag", err)
+				return protowire.Wrap("StateItem.Etag", err)
 			}
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("StateItem.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("StateItem.Metadata", err)
 			}
 		case 42:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateItem.Options", err)
+				return protowire.Wrap("StateItem.Options", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("StateItem", errWireType)
+				return protowire.Wrap("StateItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6774,7 +6775,7 @@ type Etag struct {
 func (m *Etag) AppendProto(b []byte) []byte {
 	if m.Value != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	return b
 }
@@ -6783,21 +6784,21 @@ func (m *Etag) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Etag) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Etag", err)
+			return protowire.Wrap("Etag", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Etag.Value", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Etag.Value", protowire.ErrUTF8)
 			}
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("Etag", errWireType)
+				return protowire.Wrap("Etag", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6814,11 +6815,11 @@ type StateOptions struct {
 func (m *StateOptions) AppendProto(b []byte) []byte {
 	if m.Concurrency != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Concurrency))
+		b = protowire.AppendVarint(b, uint64(m.Concurrency))
 	}
 	if m.Consistency != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Consistency))
+		b = protowire.AppendVarint(b, uint64(m.Consistency))
 	}
 	return b
 }
@@ -6827,20 +6828,20 @@ func (m *StateOptions) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateOptions) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateOptions", err)
+			return protowire.Wrap("StateOptions", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Concurrency = StateOptions_StateConcurrency(int32(f.num))
+			m.Concurrency = StateOptions_StateConcurrency(int32(f.Num))
 		case 16:
-			m.Consistency = StateOptions_StateConsistency(int32(f.num))
+			m.Consistency = StateOptions_StateConsistency(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("StateOptions", errWireType)
+				return protowire.Wrap("StateOptions", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6858,15 +6859,15 @@ type ConfigurationItem struct {
 func (m *ConfigurationItem) AppendProto(b []byte) []byte {
 	if m.Value != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	if m.Version != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Version)
+		b = protowire.AppendString(b, m.Version)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -6875,33 +6876,33 @@ func (m *ConfigurationItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigurationItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigurationItem", err)
+			return protowire.Wrap("ConfigurationItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ConfigurationItem.Value", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ConfigurationItem.Value", protowire.ErrUTF8)
 			}
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ConfigurationItem.Version", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ConfigurationItem.Version", protowire.ErrUTF8)
 			}
-			m.Version = string(f.data)
+			m.Version = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ConfigurationItem.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ConfigurationItem.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("ConfigurationItem", errWireType)
+				return protowire.Wrap("ConfigurationItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6918,11 +6919,11 @@ type JobFailurePolicy struct {
 func (m *JobFailurePolicy) AppendProto(b []byte) []byte {
 	if m.Drop != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Drop.AppendProto)
+		b = protowire.AppendMessage(b, m.Drop.AppendProto)
 	}
 	if m.Constant != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Constant.AppendProto)
+		b = protowire.AppendMessage(b, m.Constant.AppendProto)
 	}
 	return b
 }
@@ -6931,34 +6932,34 @@ func (m *JobFailurePolicy) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *JobFailurePolicy) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("JobFailurePolicy", err)
+			return protowire.Wrap("JobFailurePolicy", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Drop == nil {
 				m.Drop = new(JobFailurePolicyDrop)
 				m.Constant = nil
 			}
-			err = m.Drop.ParseProto(f.data)
+			err = m.Drop.ParseProto(f.Data)
 			if err != nil {
-				return wireError("JobFailurePolicy.Drop", err)
+				return protowire.Wrap("JobFailurePolicy.Drop", err)
 			}
 		case 18:
 			if m.Constant == nil {
 				m.Constant = new(JobFailurePolicyConstant)
 				m.Drop = nil
 			}
-			err = m.Constant.ParseProto(f.data)
+			err = m.Constant.ParseProto(f.Data)
 			if err != nil {
-				return wireError("JobFailurePolicy.Constant", err)
+				return protowire.Wrap("JobFailurePolicy.Constant", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("JobFailurePolicy", errWireType)
+				return protowire.Wrap("JobFailurePolicy", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6978,12 +6979,12 @@ func (m *JobFailurePolicyDrop) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *JobFailurePolicyDrop) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("JobFailurePolicyDrop", err)
+			return protowire.Wrap("JobFailurePolicyDrop", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -6999,11 +7000,11 @@ type JobFailurePolicyConstant struct {
 func (m *JobFailurePolicyConstant) AppendProto(b []byte) []byte {
 	if m.Interval != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Interval.AppendProto)
+		b = protowire.AppendMessage(b, m.Interval.AppendProto)
 	}
 	if m.MaxRetries != nil {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(*m.MaxRetries))
+		b = protowire.AppendVarint(b, uint64(*m.MaxRetries))
 	}
 	return b
 }
@@ -7012,27 +7013,27 @@ func (m *JobFailurePolicyConstant) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *JobFailurePolicyConstant) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("JobFailurePolicyConstant", err)
+			return protowire.Wrap("JobFailurePolicyConstant", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Interval == nil {
 				m.Interval = new(Duration)
 			}
-			err = m.Interval.ParseProto(f.data)
+			err = m.Interval.ParseProto(f.Data)
 			if err != nil {
-				return wireError("JobFailurePolicyConstant.Interval", err)
+				return protowire.Wrap("JobFailurePolicyConstant.Interval", err)
 			}
 		case 16:
-			x := uint32(f.num)
+			x := uint32(f.Num)
 			m.MaxRetries = &x
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("JobFailurePolicyConstant", errWireType)
+				return protowire.Wrap("JobFailurePolicyConstant", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7049,11 +7050,11 @@ type Actor struct {
 func (m *Actor) AppendProto(b []byte) []byte {
 	if m.ActorType != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ActorType)
+		b = protowire.AppendString(b, m.ActorType)
 	}
 	if m.ActorId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.ActorId)
+		b = protowire.AppendString(b, m.ActorId)
 	}
 	return b
 }
@@ -7062,26 +7063,26 @@ func (m *Actor) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Actor) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Actor", err)
+			return protowire.Wrap("Actor", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Actor.ActorType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Actor.ActorType", protowire.ErrUTF8)
 			}
-			m.ActorType = string(f.data)
+			m.ActorType = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("Actor.ActorId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Actor.ActorId", protowire.ErrUTF8)
 			}
-			m.ActorId = string(f.data)
+			m.ActorId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Actor", errWireType)
+				return protowire.Wrap("Actor", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7100,24 +7101,24 @@ type InternalInvokeRequest struct {
 func (m *InternalInvokeRequest) AppendProto(b []byte) []byte {
 	if m.Ver != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Ver))
+		b = protowire.AppendVarint(b, uint64(m.Ver))
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	if m.Message != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Message.AppendProto)
+		b = protowire.AppendMessage(b, m.Message.AppendProto)
 	}
 	if m.Actor != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.Actor.AppendProto)
+		b = protowire.AppendMessage(b, m.Actor.AppendProto)
 	}
 	return b
 }
@@ -7126,36 +7127,36 @@ func (m *InternalInvokeRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InternalInvokeRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InternalInvokeRequest", err)
+			return protowire.Wrap("InternalInvokeRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Ver = APIVersion(int32(f.num))
+			m.Ver = APIVersion(int32(f.Num))
 		case 18:
 			var k string
 			var v ListStringValue
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("InternalInvokeRequest.Metadata", err)
+					return protowire.Wrap("InternalInvokeRequest.Metadata", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("InternalInvokeRequest.Metadata", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("InternalInvokeRequest.Metadata", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("InternalInvokeRequest.Metadata", err)
+						return protowire.Wrap("InternalInvokeRequest.Metadata", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("InternalInvokeRequest.Metadata", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("InternalInvokeRequest.Metadata", protowire.ErrWireType)
 					}
 				}
 			}
@@ -7167,22 +7168,22 @@ func (m *InternalInvokeRequest) ParseProto(b []byte) error {
 			if m.Message == nil {
 				m.Message = new(InvokeRequest)
 			}
-			err = m.Message.ParseProto(f.data)
+			err = m.Message.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InternalInvokeRequest.Message", err)
+				return protowire.Wrap("InternalInvokeRequest.Message", err)
 			}
 		case 34:
 			if m.Actor == nil {
 				m.Actor = new(Actor)
 			}
-			err = m.Actor.ParseProto(f.data)
+			err = m.Actor.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InternalInvokeRequest.Actor", err)
+				return protowire.Wrap("InternalInvokeRequest.Actor", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("InternalInvokeRequest", errWireType)
+				return protowire.Wrap("InternalInvokeRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7201,29 +7202,29 @@ type InternalInvokeResponse struct {
 func (m *InternalInvokeResponse) AppendProto(b []byte) []byte {
 	if m.Status != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Status.AppendProto)
+		b = protowire.AppendMessage(b, m.Status.AppendProto)
 	}
 	for k, v := range m.Headers {
 		b = append(b, 18)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	for k, v := range m.Trailers {
 		b = append(b, 26)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	if m.Message != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.Message.AppendProto)
+		b = protowire.AppendMessage(b, m.Message.AppendProto)
 	}
 	return b
 }
@@ -7232,42 +7233,42 @@ func (m *InternalInvokeResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InternalInvokeResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InternalInvokeResponse", err)
+			return protowire.Wrap("InternalInvokeResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Status == nil {
 				m.Status = new(Status)
 			}
-			err = m.Status.ParseProto(f.data)
+			err = m.Status.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InternalInvokeResponse.Status", err)
+				return protowire.Wrap("InternalInvokeResponse.Status", err)
 			}
 		case 18:
 			var k string
 			var v ListStringValue
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("InternalInvokeResponse.Headers", err)
+					return protowire.Wrap("InternalInvokeResponse.Headers", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("InternalInvokeResponse.Headers", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("InternalInvokeResponse.Headers", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("InternalInvokeResponse.Headers", err)
+						return protowire.Wrap("InternalInvokeResponse.Headers", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("InternalInvokeResponse.Headers", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("InternalInvokeResponse.Headers", protowire.ErrWireType)
 					}
 				}
 			}
@@ -7278,25 +7279,25 @@ func (m *InternalInvokeResponse) ParseProto(b []byte) error {
 		case 26:
 			var k string
 			var v ListStringValue
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("InternalInvokeResponse.Trailers", err)
+					return protowire.Wrap("InternalInvokeResponse.Trailers", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("InternalInvokeResponse.Trailers", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("InternalInvokeResponse.Trailers", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("InternalInvokeResponse.Trailers", err)
+						return protowire.Wrap("InternalInvokeResponse.Trailers", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("InternalInvokeResponse.Trailers", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("InternalInvokeResponse.Trailers", protowire.ErrWireType)
 					}
 				}
 			}
@@ -7308,14 +7309,14 @@ func (m *InternalInvokeResponse) ParseProto(b []byte) error {
 			if m.Message == nil {
 				m.Message = new(InvokeResponse)
 			}
-			err = m.Message.ParseProto(f.data)
+			err = m.Message.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InternalInvokeResponse.Message", err)
+				return protowire.Wrap("InternalInvokeResponse.Message", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("InternalInvokeResponse", errWireType)
+				return protowire.Wrap("InternalInvokeResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7332,11 +7333,11 @@ type InternalInvokeRequestStream struct {
 func (m *InternalInvokeRequestStream) AppendProto(b []byte) []byte {
 	if m.Request != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Request.AppendProto)
+		b = protowire.AppendMessage(b, m.Request.AppendProto)
 	}
 	if m.Payload != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Payload.AppendProto)
+		b = protowire.AppendMessage(b, m.Payload.AppendProto)
 	}
 	return b
 }
@@ -7345,32 +7346,32 @@ func (m *InternalInvokeRequestStream) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InternalInvokeRequestStream) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InternalInvokeRequestStream", err)
+			return protowire.Wrap("InternalInvokeRequestStream", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Request == nil {
 				m.Request = new(InternalInvokeRequest)
 			}
-			err = m.Request.ParseProto(f.data)
+			err = m.Request.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InternalInvokeRequestStream.Request", err)
+				return protowire.Wrap("InternalInvokeRequestStream.Request", err)
 			}
 		case 18:
 			if m.Payload == nil {
 				m.Payload = new(StreamPayload)
 			}
-			err = m.Payload.ParseProto(f.data)
+			err = m.Payload.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InternalInvokeRequestStream.Payload", err)
+				return protowire.Wrap("InternalInvokeRequestStream.Payload", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("InternalInvokeRequestStream", errWireType)
+				return protowire.Wrap("InternalInvokeRequestStream", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7387,11 +7388,11 @@ type InternalInvokeResponseStream struct {
 func (m *InternalInvokeResponseStream) AppendProto(b []byte) []byte {
 	if m.Response != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Response.AppendProto)
+		b = protowire.AppendMessage(b, m.Response.AppendProto)
 	}
 	if m.Payload != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Payload.AppendProto)
+		b = protowire.AppendMessage(b, m.Payload.AppendProto)
 	}
 	return b
 }
@@ -7400,32 +7401,32 @@ func (m *InternalInvokeResponseStream) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InternalInvokeResponseStream) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InternalInvokeResponseStream", err)
+			return protowire.Wrap("InternalInvokeResponseStream", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Response == nil {
 				m.Response = new(InternalInvokeResponse)
 			}
-			err = m.Response.ParseProto(f.data)
+			err = m.Response.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InternalInvokeResponseStream.Response", err)
+				return protowire.Wrap("InternalInvokeResponseStream.Response", err)
 			}
 		case 18:
 			if m.Payload == nil {
 				m.Payload = new(StreamPayload)
 			}
-			err = m.Payload.ParseProto(f.data)
+			err = m.Payload.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InternalInvokeResponseStream.Payload", err)
+				return protowire.Wrap("InternalInvokeResponseStream.Payload", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("InternalInvokeResponseStream", errWireType)
+				return protowire.Wrap("InternalInvokeResponseStream", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7441,7 +7442,7 @@ type ListStringValue struct {
 func (m *ListStringValue) AppendProto(b []byte) []byte {
 	for _, x := range m.Values {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -7450,21 +7451,21 @@ func (m *ListStringValue) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListStringValue) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListStringValue", err)
+			return protowire.Wrap("ListStringValue", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListStringValue.Values", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListStringValue.Values", protowire.ErrUTF8)
 			}
-			m.Values = append(m.Values, string(f.data))
+			m.Values = append(m.Values, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ListStringValue", errWireType)
+				return protowire.Wrap("ListStringValue", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7482,15 +7483,15 @@ type Status struct {
 func (m *Status) AppendProto(b []byte) []byte {
 	if m.Code != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Code))
+		b = protowire.AppendVarint(b, uint64(m.Code))
 	}
 	if m.Message != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Message)
+		b = protowire.AppendString(b, m.Message)
 	}
 	for i := range m.Details {
 		b = append(b, 26)
-		b = appendMessage(b, m.Details[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Details[i].AppendProto)
 	}
 	return b
 }
@@ -7499,30 +7500,30 @@ func (m *Status) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Status) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Status", err)
+			return protowire.Wrap("Status", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Code = int32(f.num)
+			m.Code = int32(f.Num)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("Status.Message", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Status.Message", protowire.ErrUTF8)
 			}
-			m.Message = string(f.data)
+			m.Message = string(f.Data)
 		case 26:
 			var x Any
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("Status.Details", err)
+				return protowire.Wrap("Status.Details", err)
 			}
 			m.Details = append(m.Details, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("Status", errWireType)
+				return protowire.Wrap("Status", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7539,11 +7540,11 @@ type Any struct {
 func (m *Any) AppendProto(b []byte) []byte {
 	if m.TypeUrl != "" {
 		b = append(b, 10)
-		b = appendString(b, m.TypeUrl)
+		b = protowire.AppendString(b, m.TypeUrl)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	return b
 }
@@ -7552,23 +7553,23 @@ func (m *Any) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Any) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Any", err)
+			return protowire.Wrap("Any", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Any.TypeUrl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Any.TypeUrl", protowire.ErrUTF8)
 			}
-			m.TypeUrl = string(f.data)
+			m.TypeUrl = string(f.Data)
 		case 18:
-			m.Value = f.data
+			m.Value = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Any", errWireType)
+				return protowire.Wrap("Any", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7584,11 +7585,11 @@ type Struct struct {
 func (m *Struct) AppendProto(b []byte) []byte {
 	for k, v := range m.Fields {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	return b
@@ -7597,42 +7598,42 @@ func (m *Struct) AppendProto(b []byte) []byte {
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
 // Byte fields share b's memory.
 func (m *Struct) ParseProto(b []byte) error {
-	return m.parse(b, maxDepth)
+	return m.parse(b, protowire.MaxDepth)
 }
 
 func (m *Struct) parse(b []byte, depth int) error {
 	if depth == 0 {
-		return errDepth
+		return protowire.ErrDepth
 	}
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Struct", err)
+			return protowire.Wrap("Struct", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var k string
 			var v Value
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("Struct.Fields", err)
+					return protowire.Wrap("Struct.Fields", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("Struct.Fields", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("Struct.Fields", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.parse(f.data, depth-1)
+					err = v.parse(f.Data, depth-1)
 					if err != nil {
-						return wireError("Struct.Fields", err)
+						return protowire.Wrap("Struct.Fields", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("Struct.Fields", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("Struct.Fields", protowire.ErrWireType)
 					}
 				}
 			}
@@ -7641,9 +7642,9 @@ func (m *Struct) parse(b []byte, depth int) error {
 			}
 			m.Fields[k] = v
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("Struct", errWireType)
+				return protowire.Wrap("Struct", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7660,11 +7661,11 @@ type Duration struct {
 func (m *Duration) AppendProto(b []byte) []byte {
 	if m.Seconds != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Seconds))
+		b = protowire.AppendVarint(b, uint64(m.Seconds))
 	}
 	if m.Nanos != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Nanos))
+		b = protowire.AppendVarint(b, uint64(m.Nanos))
 	}
 	return b
 }
@@ -7673,20 +7674,20 @@ func (m *Duration) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Duration) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Duration", err)
+			return protowire.Wrap("Duration", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Seconds = int64(f.num)
+			m.Seconds = int64(f.Num)
 		case 16:
-			m.Nanos = int32(f.num)
+			m.Nanos = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Duration", errWireType)
+				return protowire.Wrap("Duration", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7707,7 +7708,7 @@ type Value struct {
 func (m *Value) AppendProto(b []byte) []byte {
 	if m.NullValue != nil {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(*m.NullValue))
+		b = protowire.AppendVarint(b, uint64(*m.NullValue))
 	}
 	if m.NumberValue != nil {
 		b = append(b, 17)
@@ -7715,19 +7716,19 @@ func (m *Value) AppendProto(b []byte) []byte {
 	}
 	if m.StringValue != nil {
 		b = append(b, 26)
-		b = appendString(b, *m.StringValue)
+		b = protowire.AppendString(b, *m.StringValue)
 	}
 	if m.BoolValue != nil {
 		b = append(b, 32)
-		b = appendBool(b, *m.BoolValue)
+		b = protowire.AppendBool(b, *m.BoolValue)
 	}
 	if m.StructValue != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.StructValue.AppendProto)
+		b = protowire.AppendMessage(b, m.StructValue.AppendProto)
 	}
 	if m.ListValue != nil {
 		b = append(b, 50)
-		b = appendMessage(b, m.ListValue.AppendProto)
+		b = protowire.AppendMessage(b, m.ListValue.AppendProto)
 	}
 	return b
 }
@@ -7735,27 +7736,27 @@ func (m *Value) AppendProto(b []byte) []byte {
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
 // Byte fields share b's memory.
 func (m *Value) ParseProto(b []byte) error {
-	return m.parse(b, maxDepth)
+	return m.parse(b, protowire.MaxDepth)
 }
 
 func (m *Value) parse(b []byte, depth int) error {
 	if depth == 0 {
-		return errDepth
+		return protowire.ErrDepth
 	}
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Value", err)
+			return protowire.Wrap("Value", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
 			m.NumberValue = nil
 			m.StringValue = nil
 			m.BoolValue = nil
 			m.StructValue = nil
 			m.ListValue = nil
-			x := NullValue(int32(f.num))
+			x := NullValue(int32(f.Num))
 			m.NullValue = &x
 		case 17:
 			m.NullValue = nil
@@ -7763,18 +7764,18 @@ func (m *Value) parse(b []byte, depth int) error {
 			m.BoolValue = nil
 			m.StructValue = nil
 			m.ListValue = nil
-			x := math.Float64frombits(binary.LittleEndian.Uint64(f.data))
+			x := math.Float64frombits(binary.LittleEndian.Uint64(f.Data))
 			m.NumberValue = &x
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("Value.StringValue", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Value.StringValue", protowire.ErrUTF8)
 			}
 			m.NullValue = nil
 			m.NumberValue = nil
 			m.BoolValue = nil
 			m.StructValue = nil
 			m.ListValue = nil
-			x := string(f.data)
+			x := string(f.Data)
 			m.StringValue = &x
 		case 32:
 			m.NullValue = nil
@@ -7782,7 +7783,7 @@ func (m *Value) parse(b []byte, depth int) error {
 			m.StringValue = nil
 			m.StructValue = nil
 			m.ListValue = nil
-			x := f.num != 0
+			x := f.Num != 0
 			m.BoolValue = &x
 		case 42:
 			if m.StructValue == nil {
@@ -7793,9 +7794,9 @@ func (m *Value) parse(b []byte, depth int) error {
 				m.BoolValue = nil
 				m.ListValue = nil
 			}
-			err = m.StructValue.parse(f.data, depth-1)
+			err = m.StructValue.parse(f.Data, depth-1)
 			if err != nil {
-				return wireError("Value.StructValue", err)
+				return protowire.Wrap("Value.StructValue", err)
 			}
 		case 50:
 			if m.ListValue == nil {
@@ -7806,14 +7807,14 @@ func (m *Value) parse(b []byte, depth int) error {
 				m.BoolValue = nil
 				m.StructValue = nil
 			}
-			err = m.ListValue.parse(f.data, depth-1)
+			err = m.ListValue.parse(f.Data, depth-1)
 			if err != nil {
-				return wireError("Value.ListValue", err)
+				return protowire.Wrap("Value.ListValue", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("Value", errWireType)
+				return protowire.Wrap("Value", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7829,7 +7830,7 @@ type ListValue struct {
 func (m *ListValue) AppendProto(b []byte) []byte {
 	for i := range m.Values {
 		b = append(b, 10)
-		b = appendMessage(b, m.Values[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Values[i].AppendProto)
 	}
 	return b
 }
@@ -7837,180 +7838,33 @@ func (m *ListValue) AppendProto(b []byte) []byte {
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
 // Byte fields share b's memory.
 func (m *ListValue) ParseProto(b []byte) error {
-	return m.parse(b, maxDepth)
+	return m.parse(b, protowire.MaxDepth)
 }
 
 func (m *ListValue) parse(b []byte, depth int) error {
 	if depth == 0 {
-		return errDepth
+		return protowire.ErrDepth
 	}
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListValue", err)
+			return protowire.Wrap("ListValue", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x Value
-			err = x.parse(f.data, depth-1)
+			err = x.parse(f.Data, depth-1)
 			if err != nil {
-				return wireError("ListValue.Values", err)
+				return protowire.Wrap("ListValue.Values", err)
 			}
 			m.Values = append(m.Values, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ListValue", errWireType)
+				return protowire.Wrap("ListValue", protowire.ErrWireType)
 			}
 		}
 	}
-	return nil
-}
-
-// A wireField is one field as it stands on the wire.
-type wireField struct {
-	tag  uint64 // number<<3 | wire type
-	num  uint64 // of a varint
-	data []byte // of a length-delimited field
-}
-
-var (
-	errTruncated = errors.New("message ends too early")
-	errVarint    = errors.New("number longer than 64 bits")
-	errWireType  = errors.New("field of another wire type than declared")
-	errTag       = errors.New("field with no valid number or wire type")
-)
-
-func wireError(where string, err error) error { return errors.New(where + ": " + err.Error()) }
-
-// nextField cuts the first field off b.
-func nextField(b []byte) (f wireField, rest []byte, err error) {
-	if f.tag, b, err = varint(b); err != nil {
-		return f, nil, err
-	}
-	if n := f.tag >> 3; n == 0 || n > 1<<29-1 {
-		return f, nil, errTag
-	}
-	size := uint64(0)
-	switch f.tag & 7 {
-	case 0:
-		f.num, b, err = varint(b)
-		return f, b, err
-	case 1:
-		size = 8
-	case 2:
-		if size, b, err = varint(b); err != nil {
-			return f, nil, err
-		}
-	case 5:
-		size = 4
-	default:
-		return f, nil, errTag
-	}
-	if size > uint64(len(b)) {
-		return f, nil, errTruncated
-	}
-	f.data = b[:size:size]
-	return f, b[size:], nil
-}
-
-func varint(b []byte) (uint64, []byte, error) {
-	var x uint64
-	for i, c := range b {
-		if i == 9 && c > 1 {
-			return 0, nil, errVarint
-		}
-		x |= uint64(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			return x, b[i+1:], nil
-		}
-	}
-	return 0, nil, errTruncated
-}
-
-func appendVarint(b []byte, x uint64) []byte {
-	for x >= 0x80 {
-		b = append(b, byte(x)|0x80)
-		x >>= 7
-	}
-	return append(b, byte(x))
-}
-
-func appendString(b []byte, s string) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-func appendBytes(b, s []byte) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-// appendMessage writes a message behind its length, which is known only afterwards: it leaves one byte for it, enough
-// for what is shorter than 128 bytes, and moves what is longer.
-func appendMessage(b []byte, message func([]byte) []byte) []byte {
-	start := len(b)
-	b = message(append(b, 0))
-	size := len(b) - start - 1
-	if size < 0x80 {
-		b[start] = byte(size)
-		return b
-	}
-	var head [10]byte
-	h := appendVarint(head[:0], uint64(size))
-	b = append(b, h[1:]...)
-	copy(b[start+len(h):], b[start+1:start+1+size])
-	copy(b[start:], h)
-	return b
-}
-
-var errUTF8 = errors.New("a string is not UTF-8")
-
-// maxDepth is how deep messages lie in one another that may do so without end.
-const maxDepth = 200
-
-var errDepth = errors.New("messages lie too deep in one another")
-
-func appendBool(b []byte, x bool) []byte {
-	if x {
-		return append(b, 1)
-	}
-	return append(b, 0)
-}
-
-// appendWords writes an entry of a map behind its length.
-func appendWords(b []byte, k, v string) []byte {
-	b = appendVarint(b, uint64(2+sizeVarint(len(k))+len(k)+sizeVarint(len(v))+len(v)))
-	b = appendString(append(b, 10), k)
-	return appendString(append(b, 18), v)
-}
-
-func sizeVarint(n int) int {
-	size := 1
-	for ; n >= 0x80; n >>= 7 {
-		size++
-	}
-	return size
-}
-
-// parseUTF8Words reads an entry of a map.
-func parseUTF8Words(m map[string]string, b []byte) error {
-	var k, v []byte
-	for len(b) > 0 {
-		f, rest, err := nextField(b)
-		if err != nil {
-			return err
-		}
-		b = rest
-		switch f.tag {
-		case 10:
-			k = f.data
-		case 18:
-			v = f.data
-		default:
-			if n := f.tag >> 3; n == 1 || n == 2 {
-				return errWireType
-			}
-		}
-	}
-	if !utf8.Valid(k) || !utf8.Valid(v) {
-		return errUTF8
-	}
-	m[string(k)] = string(v)
 	return nil
 }

@@ -3,8 +3,9 @@
 package layotto
 
 import (
-	"errors"
 	"unicode/utf8"
+
+	"github.com/loam-run/loam/internal/protowire"
 )
 
 // Full names of methods, as they stand in :path.
@@ -158,15 +159,15 @@ type SayHelloRequest struct {
 func (m *SayHelloRequest) AppendProto(b []byte) []byte {
 	if m.ServiceName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ServiceName)
+		b = protowire.AppendString(b, m.ServiceName)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.Data != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Data.AppendProto)
+		b = protowire.AppendMessage(b, m.Data.AppendProto)
 	}
 	return b
 }
@@ -175,34 +176,34 @@ func (m *SayHelloRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SayHelloRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SayHelloRequest", err)
+			return protowire.Wrap("SayHelloRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SayHelloRequest.ServiceName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SayHelloRequest.ServiceName", protowire.ErrUTF8)
 			}
-			m.ServiceName = string(f.data)
+			m.ServiceName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SayHelloRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SayHelloRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
 			if m.Data == nil {
 				m.Data = new(Any)
 			}
-			err = m.Data.ParseProto(f.data)
+			err = m.Data.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SayHelloRequest.Data", err)
+				return protowire.Wrap("SayHelloRequest.Data", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("SayHelloRequest", errWireType)
+				return protowire.Wrap("SayHelloRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -219,11 +220,11 @@ type SayHelloResponse struct {
 func (m *SayHelloResponse) AppendProto(b []byte) []byte {
 	if m.Hello != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Hello)
+		b = protowire.AppendString(b, m.Hello)
 	}
 	if m.Data != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Data.AppendProto)
+		b = protowire.AppendMessage(b, m.Data.AppendProto)
 	}
 	return b
 }
@@ -232,29 +233,29 @@ func (m *SayHelloResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SayHelloResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SayHelloResponse", err)
+			return protowire.Wrap("SayHelloResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SayHelloResponse.Hello", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SayHelloResponse.Hello", protowire.ErrUTF8)
 			}
-			m.Hello = string(f.data)
+			m.Hello = string(f.Data)
 		case 18:
 			if m.Data == nil {
 				m.Data = new(Any)
 			}
-			err = m.Data.ParseProto(f.data)
+			err = m.Data.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SayHelloResponse.Data", err)
+				return protowire.Wrap("SayHelloResponse.Data", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SayHelloResponse", errWireType)
+				return protowire.Wrap("SayHelloResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -271,11 +272,11 @@ type InvokeServiceRequest struct {
 func (m *InvokeServiceRequest) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Message != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Message.AppendProto)
+		b = protowire.AppendMessage(b, m.Message.AppendProto)
 	}
 	return b
 }
@@ -284,29 +285,29 @@ func (m *InvokeServiceRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeServiceRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeServiceRequest", err)
+			return protowire.Wrap("InvokeServiceRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeServiceRequest.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeServiceRequest.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 26:
 			if m.Message == nil {
 				m.Message = new(CommonInvokeRequest)
 			}
-			err = m.Message.ParseProto(f.data)
+			err = m.Message.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeServiceRequest.Message", err)
+				return protowire.Wrap("InvokeServiceRequest.Message", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 3:
-				return wireError("InvokeServiceRequest", errWireType)
+				return protowire.Wrap("InvokeServiceRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -325,19 +326,19 @@ type CommonInvokeRequest struct {
 func (m *CommonInvokeRequest) AppendProto(b []byte) []byte {
 	if m.Method != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.Data != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Data.AppendProto)
+		b = protowire.AppendMessage(b, m.Data.AppendProto)
 	}
 	if m.ContentType != "" {
 		b = append(b, 26)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	if m.HttpExtension != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.HttpExtension.AppendProto)
+		b = protowire.AppendMessage(b, m.HttpExtension.AppendProto)
 	}
 	return b
 }
@@ -346,42 +347,42 @@ func (m *CommonInvokeRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CommonInvokeRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CommonInvokeRequest", err)
+			return protowire.Wrap("CommonInvokeRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CommonInvokeRequest.Method", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CommonInvokeRequest.Method", protowire.ErrUTF8)
 			}
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 18:
 			if m.Data == nil {
 				m.Data = new(Any)
 			}
-			err = m.Data.ParseProto(f.data)
+			err = m.Data.ParseProto(f.Data)
 			if err != nil {
-				return wireError("CommonInvokeRequest.Data", err)
+				return protowire.Wrap("CommonInvokeRequest.Data", err)
 			}
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("CommonInvokeRequest.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CommonInvokeRequest.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 34:
 			if m.HttpExtension == nil {
 				m.HttpExtension = new(HTTPExtension)
 			}
-			err = m.HttpExtension.ParseProto(f.data)
+			err = m.HttpExtension.ParseProto(f.Data)
 			if err != nil {
-				return wireError("CommonInvokeRequest.HttpExtension", err)
+				return protowire.Wrap("CommonInvokeRequest.HttpExtension", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("CommonInvokeRequest", errWireType)
+				return protowire.Wrap("CommonInvokeRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -398,11 +399,11 @@ type HTTPExtension struct {
 func (m *HTTPExtension) AppendProto(b []byte) []byte {
 	if m.Verb != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Verb))
+		b = protowire.AppendVarint(b, uint64(m.Verb))
 	}
 	if m.Querystring != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Querystring)
+		b = protowire.AppendString(b, m.Querystring)
 	}
 	return b
 }
@@ -411,23 +412,23 @@ func (m *HTTPExtension) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *HTTPExtension) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("HTTPExtension", err)
+			return protowire.Wrap("HTTPExtension", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Verb = HTTPExtension_Verb(int32(f.num))
+			m.Verb = HTTPExtension_Verb(int32(f.Num))
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("HTTPExtension.Querystring", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HTTPExtension.Querystring", protowire.ErrUTF8)
 			}
-			m.Querystring = string(f.data)
+			m.Querystring = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("HTTPExtension", errWireType)
+				return protowire.Wrap("HTTPExtension", protowire.ErrWireType)
 			}
 		}
 	}
@@ -444,11 +445,11 @@ type InvokeResponse struct {
 func (m *InvokeResponse) AppendProto(b []byte) []byte {
 	if m.Data != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Data.AppendProto)
+		b = protowire.AppendMessage(b, m.Data.AppendProto)
 	}
 	if m.ContentType != "" {
 		b = append(b, 18)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	return b
 }
@@ -457,29 +458,29 @@ func (m *InvokeResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeResponse", err)
+			return protowire.Wrap("InvokeResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Data == nil {
 				m.Data = new(Any)
 			}
-			err = m.Data.ParseProto(f.data)
+			err = m.Data.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InvokeResponse.Data", err)
+				return protowire.Wrap("InvokeResponse.Data", err)
 			}
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeResponse.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeResponse.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("InvokeResponse", errWireType)
+				return protowire.Wrap("InvokeResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -500,27 +501,27 @@ type ConfigurationItem struct {
 func (m *ConfigurationItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Content != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Content)
+		b = protowire.AppendString(b, m.Content)
 	}
 	if m.Group != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Group)
+		b = protowire.AppendString(b, m.Group)
 	}
 	if m.Label != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Label)
+		b = protowire.AppendString(b, m.Label)
 	}
 	for k, v := range m.Tags {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -529,50 +530,50 @@ func (m *ConfigurationItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ConfigurationItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ConfigurationItem", err)
+			return protowire.Wrap("ConfigurationItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ConfigurationItem.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ConfigurationItem.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ConfigurationItem.Content", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ConfigurationItem.Content", protowire.ErrUTF8)
 			}
-			m.Content = string(f.data)
+			m.Content = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ConfigurationItem.Group", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ConfigurationItem.Group", protowire.ErrUTF8)
 			}
-			m.Group = string(f.data)
+			m.Group = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ConfigurationItem.Label", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ConfigurationItem.Label", protowire.ErrUTF8)
 			}
-			m.Label = string(f.data)
+			m.Label = string(f.Data)
 		case 42:
 			if m.Tags == nil {
 				m.Tags = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Tags, f.data); err != nil {
-				return wireError("ConfigurationItem.Tags", err)
+			if err := protowire.ParseUTF8Words(m.Tags, f.Data); err != nil {
+				return protowire.Wrap("ConfigurationItem.Tags", err)
 			}
 		case 50:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ConfigurationItem.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ConfigurationItem.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("ConfigurationItem", errWireType)
+				return protowire.Wrap("ConfigurationItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -594,27 +595,27 @@ type GetConfigurationRequest struct {
 func (m *GetConfigurationRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.AppId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.AppId)
+		b = protowire.AppendString(b, m.AppId)
 	}
 	if m.Group != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Group)
+		b = protowire.AppendString(b, m.Group)
 	}
 	if m.Label != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Label)
+		b = protowire.AppendString(b, m.Label)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 42)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.SubscribeUpdate {
 		b = append(b, 56)
@@ -627,50 +628,50 @@ func (m *GetConfigurationRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetConfigurationRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetConfigurationRequest", err)
+			return protowire.Wrap("GetConfigurationRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetConfigurationRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetConfigurationRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetConfigurationRequest.AppId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetConfigurationRequest.AppId", protowire.ErrUTF8)
 			}
-			m.AppId = string(f.data)
+			m.AppId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("GetConfigurationRequest.Group", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetConfigurationRequest.Group", protowire.ErrUTF8)
 			}
-			m.Group = string(f.data)
+			m.Group = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("GetConfigurationRequest.Label", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetConfigurationRequest.Label", protowire.ErrUTF8)
 			}
-			m.Label = string(f.data)
+			m.Label = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("GetConfigurationRequest.Keys", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetConfigurationRequest.Keys", protowire.ErrUTF8)
 			}
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		case 50:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetConfigurationRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetConfigurationRequest.Metadata", err)
 			}
 		case 56:
-			m.SubscribeUpdate = f.num != 0
+			m.SubscribeUpdate = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("GetConfigurationRequest", errWireType)
+				return protowire.Wrap("GetConfigurationRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -686,7 +687,7 @@ type GetConfigurationResponse struct {
 func (m *GetConfigurationResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -695,23 +696,23 @@ func (m *GetConfigurationResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetConfigurationResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetConfigurationResponse", err)
+			return protowire.Wrap("GetConfigurationResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x ConfigurationItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetConfigurationResponse.Items", err)
+				return protowire.Wrap("GetConfigurationResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetConfigurationResponse", errWireType)
+				return protowire.Wrap("GetConfigurationResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -732,27 +733,27 @@ type SubscribeConfigurationRequest struct {
 func (m *SubscribeConfigurationRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.AppId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.AppId)
+		b = protowire.AppendString(b, m.AppId)
 	}
 	if m.Group != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Group)
+		b = protowire.AppendString(b, m.Group)
 	}
 	if m.Label != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Label)
+		b = protowire.AppendString(b, m.Label)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 42)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -761,48 +762,48 @@ func (m *SubscribeConfigurationRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeConfigurationRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeConfigurationRequest", err)
+			return protowire.Wrap("SubscribeConfigurationRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationRequest.AppId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationRequest.AppId", protowire.ErrUTF8)
 			}
-			m.AppId = string(f.data)
+			m.AppId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationRequest.Group", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationRequest.Group", protowire.ErrUTF8)
 			}
-			m.Group = string(f.data)
+			m.Group = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationRequest.Label", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationRequest.Label", protowire.ErrUTF8)
 			}
-			m.Label = string(f.data)
+			m.Label = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationRequest.Keys", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationRequest.Keys", protowire.ErrUTF8)
 			}
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		case 50:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("SubscribeConfigurationRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("SubscribeConfigurationRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("SubscribeConfigurationRequest", errWireType)
+				return protowire.Wrap("SubscribeConfigurationRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -820,15 +821,15 @@ type SubscribeConfigurationResponse struct {
 func (m *SubscribeConfigurationResponse) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.AppId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.AppId)
+		b = protowire.AppendString(b, m.AppId)
 	}
 	for i := range m.Items {
 		b = append(b, 26)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -837,33 +838,33 @@ func (m *SubscribeConfigurationResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeConfigurationResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeConfigurationResponse", err)
+			return protowire.Wrap("SubscribeConfigurationResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationResponse.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationResponse.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeConfigurationResponse.AppId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeConfigurationResponse.AppId", protowire.ErrUTF8)
 			}
-			m.AppId = string(f.data)
+			m.AppId = string(f.Data)
 		case 26:
 			var x ConfigurationItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeConfigurationResponse.Items", err)
+				return protowire.Wrap("SubscribeConfigurationResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("SubscribeConfigurationResponse", errWireType)
+				return protowire.Wrap("SubscribeConfigurationResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -882,19 +883,19 @@ type SaveConfigurationRequest struct {
 func (m *SaveConfigurationRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.AppId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.AppId)
+		b = protowire.AppendString(b, m.AppId)
 	}
 	for i := range m.Items {
 		b = append(b, 26)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -903,40 +904,40 @@ func (m *SaveConfigurationRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SaveConfigurationRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SaveConfigurationRequest", err)
+			return protowire.Wrap("SaveConfigurationRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SaveConfigurationRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SaveConfigurationRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SaveConfigurationRequest.AppId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SaveConfigurationRequest.AppId", protowire.ErrUTF8)
 			}
-			m.AppId = string(f.data)
+			m.AppId = string(f.Data)
 		case 26:
 			var x ConfigurationItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SaveConfigurationRequest.Items", err)
+				return protowire.Wrap("SaveConfigurationRequest.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("SaveConfigurationRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("SaveConfigurationRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("SaveConfigurationRequest", errWireType)
+				return protowire.Wrap("SaveConfigurationRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -957,27 +958,27 @@ type DeleteConfigurationRequest struct {
 func (m *DeleteConfigurationRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.AppId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.AppId)
+		b = protowire.AppendString(b, m.AppId)
 	}
 	if m.Group != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Group)
+		b = protowire.AppendString(b, m.Group)
 	}
 	if m.Label != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Label)
+		b = protowire.AppendString(b, m.Label)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 42)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -986,48 +987,48 @@ func (m *DeleteConfigurationRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteConfigurationRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteConfigurationRequest", err)
+			return protowire.Wrap("DeleteConfigurationRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteConfigurationRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteConfigurationRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteConfigurationRequest.AppId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteConfigurationRequest.AppId", protowire.ErrUTF8)
 			}
-			m.AppId = string(f.data)
+			m.AppId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteConfigurationRequest.Group", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteConfigurationRequest.Group", protowire.ErrUTF8)
 			}
-			m.Group = string(f.data)
+			m.Group = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteConfigurationRequest.Label", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteConfigurationRequest.Label", protowire.ErrUTF8)
 			}
-			m.Label = string(f.data)
+			m.Label = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteConfigurationRequest.Keys", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteConfigurationRequest.Keys", protowire.ErrUTF8)
 			}
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		case 50:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("DeleteConfigurationRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("DeleteConfigurationRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("DeleteConfigurationRequest", errWireType)
+				return protowire.Wrap("DeleteConfigurationRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1046,19 +1047,19 @@ type TryLockRequest struct {
 func (m *TryLockRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.ResourceId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.ResourceId)
+		b = protowire.AppendString(b, m.ResourceId)
 	}
 	if m.LockOwner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.LockOwner)
+		b = protowire.AppendString(b, m.LockOwner)
 	}
 	if m.Expire != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.Expire))
+		b = protowire.AppendVarint(b, uint64(m.Expire))
 	}
 	return b
 }
@@ -1067,33 +1068,33 @@ func (m *TryLockRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TryLockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TryLockRequest", err)
+			return protowire.Wrap("TryLockRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TryLockRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TryLockRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("TryLockRequest.ResourceId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TryLockRequest.ResourceId", protowire.ErrUTF8)
 			}
-			m.ResourceId = string(f.data)
+			m.ResourceId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("TryLockRequest.LockOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TryLockRequest.LockOwner", protowire.ErrUTF8)
 			}
-			m.LockOwner = string(f.data)
+			m.LockOwner = string(f.Data)
 		case 32:
-			m.Expire = int32(f.num)
+			m.Expire = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("TryLockRequest", errWireType)
+				return protowire.Wrap("TryLockRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1118,18 +1119,18 @@ func (m *TryLockResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TryLockResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TryLockResponse", err)
+			return protowire.Wrap("TryLockResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Success = f.num != 0
+			m.Success = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("TryLockResponse", errWireType)
+				return protowire.Wrap("TryLockResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1147,15 +1148,15 @@ type UnlockRequest struct {
 func (m *UnlockRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.ResourceId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.ResourceId)
+		b = protowire.AppendString(b, m.ResourceId)
 	}
 	if m.LockOwner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.LockOwner)
+		b = protowire.AppendString(b, m.LockOwner)
 	}
 	return b
 }
@@ -1164,31 +1165,31 @@ func (m *UnlockRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UnlockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UnlockRequest", err)
+			return protowire.Wrap("UnlockRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("UnlockRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UnlockRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("UnlockRequest.ResourceId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UnlockRequest.ResourceId", protowire.ErrUTF8)
 			}
-			m.ResourceId = string(f.data)
+			m.ResourceId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("UnlockRequest.LockOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UnlockRequest.LockOwner", protowire.ErrUTF8)
 			}
-			m.LockOwner = string(f.data)
+			m.LockOwner = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("UnlockRequest", errWireType)
+				return protowire.Wrap("UnlockRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1204,7 +1205,7 @@ type UnlockResponse struct {
 func (m *UnlockResponse) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	return b
 }
@@ -1213,18 +1214,18 @@ func (m *UnlockResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UnlockResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UnlockResponse", err)
+			return protowire.Wrap("UnlockResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = UnlockResponse_Status(int32(f.num))
+			m.Status = UnlockResponse_Status(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("UnlockResponse", errWireType)
+				return protowire.Wrap("UnlockResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1243,19 +1244,19 @@ type LockKeepAliveRequest struct {
 func (m *LockKeepAliveRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.ResourceId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.ResourceId)
+		b = protowire.AppendString(b, m.ResourceId)
 	}
 	if m.LockOwner != "" {
 		b = append(b, 26)
-		b = appendString(b, m.LockOwner)
+		b = protowire.AppendString(b, m.LockOwner)
 	}
 	if m.Expire != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.Expire))
+		b = protowire.AppendVarint(b, uint64(m.Expire))
 	}
 	return b
 }
@@ -1264,33 +1265,33 @@ func (m *LockKeepAliveRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockKeepAliveRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockKeepAliveRequest", err)
+			return protowire.Wrap("LockKeepAliveRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("LockKeepAliveRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("LockKeepAliveRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("LockKeepAliveRequest.ResourceId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("LockKeepAliveRequest.ResourceId", protowire.ErrUTF8)
 			}
-			m.ResourceId = string(f.data)
+			m.ResourceId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("LockKeepAliveRequest.LockOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("LockKeepAliveRequest.LockOwner", protowire.ErrUTF8)
 			}
-			m.LockOwner = string(f.data)
+			m.LockOwner = string(f.Data)
 		case 32:
-			m.Expire = int32(f.num)
+			m.Expire = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("LockKeepAliveRequest", errWireType)
+				return protowire.Wrap("LockKeepAliveRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1306,7 +1307,7 @@ type LockKeepAliveResponse struct {
 func (m *LockKeepAliveResponse) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	return b
 }
@@ -1315,18 +1316,18 @@ func (m *LockKeepAliveResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *LockKeepAliveResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("LockKeepAliveResponse", err)
+			return protowire.Wrap("LockKeepAliveResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = LockKeepAliveResponse_Status(int32(f.num))
+			m.Status = LockKeepAliveResponse_Status(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("LockKeepAliveResponse", errWireType)
+				return protowire.Wrap("LockKeepAliveResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1345,19 +1346,19 @@ type GetNextIdRequest struct {
 func (m *GetNextIdRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Options != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1366,41 +1367,41 @@ func (m *GetNextIdRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetNextIdRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetNextIdRequest", err)
+			return protowire.Wrap("GetNextIdRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetNextIdRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetNextIdRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetNextIdRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetNextIdRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
 			if m.Options == nil {
 				m.Options = new(SequencerOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetNextIdRequest.Options", err)
+				return protowire.Wrap("GetNextIdRequest.Options", err)
 			}
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetNextIdRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetNextIdRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("GetNextIdRequest", errWireType)
+				return protowire.Wrap("GetNextIdRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1416,7 +1417,7 @@ type SequencerOptions struct {
 func (m *SequencerOptions) AppendProto(b []byte) []byte {
 	if m.Increment != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Increment))
+		b = protowire.AppendVarint(b, uint64(m.Increment))
 	}
 	return b
 }
@@ -1425,18 +1426,18 @@ func (m *SequencerOptions) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SequencerOptions) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SequencerOptions", err)
+			return protowire.Wrap("SequencerOptions", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Increment = SequencerOptions_AutoIncrement(int32(f.num))
+			m.Increment = SequencerOptions_AutoIncrement(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SequencerOptions", errWireType)
+				return protowire.Wrap("SequencerOptions", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1452,7 +1453,7 @@ type GetNextIdResponse struct {
 func (m *GetNextIdResponse) AppendProto(b []byte) []byte {
 	if m.NextId != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.NextId))
+		b = protowire.AppendVarint(b, uint64(m.NextId))
 	}
 	return b
 }
@@ -1461,18 +1462,18 @@ func (m *GetNextIdResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetNextIdResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetNextIdResponse", err)
+			return protowire.Wrap("GetNextIdResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.NextId = int64(f.num)
+			m.NextId = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetNextIdResponse", errWireType)
+				return protowire.Wrap("GetNextIdResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1489,11 +1490,11 @@ type StateOptions struct {
 func (m *StateOptions) AppendProto(b []byte) []byte {
 	if m.Concurrency != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Concurrency))
+		b = protowire.AppendVarint(b, uint64(m.Concurrency))
 	}
 	if m.Consistency != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Consistency))
+		b = protowire.AppendVarint(b, uint64(m.Consistency))
 	}
 	return b
 }
@@ -1502,20 +1503,20 @@ func (m *StateOptions) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateOptions) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateOptions", err)
+			return protowire.Wrap("StateOptions", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Concurrency = StateOptions_StateConcurrency(int32(f.num))
+			m.Concurrency = StateOptions_StateConcurrency(int32(f.Num))
 		case 16:
-			m.Consistency = StateOptions_StateConsistency(int32(f.num))
+			m.Consistency = StateOptions_StateConsistency(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("StateOptions", errWireType)
+				return protowire.Wrap("StateOptions", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1531,7 +1532,7 @@ type Etag struct {
 func (m *Etag) AppendProto(b []byte) []byte {
 	if m.Value != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	return b
 }
@@ -1540,21 +1541,21 @@ func (m *Etag) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Etag) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Etag", err)
+			return protowire.Wrap("Etag", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Etag.Value", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Etag.Value", protowire.ErrUTF8)
 			}
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("Etag", errWireType)
+				return protowire.Wrap("Etag", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1574,23 +1575,23 @@ type StateItem struct {
 func (m *StateItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	if m.Etag != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Etag.AppendProto)
+		b = protowire.AppendMessage(b, m.Etag.AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Options != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	return b
 }
@@ -1599,46 +1600,46 @@ func (m *StateItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateItem", err)
+			return protowire.Wrap("StateItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("StateItem.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("StateItem.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Value = f.data
+			m.Value = f.Data
 		case 26:
 			if m.Etag == nil {
 				m.Etag = new(Etag)
 			}
-			err = m.Etag.ParseProto(f.data)
+			err = m.Etag.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateItem.Etag", err)
+				return protowire.Wrap("StateItem.Etag", err)
 			}
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("StateItem.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("StateItem.Metadata", err)
 			}
 		case 42:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("StateItem.Options", err)
+				return protowire.Wrap("StateItem.Options", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("StateItem", errWireType)
+				return protowire.Wrap("StateItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1657,19 +1658,19 @@ type GetStateRequest struct {
 func (m *GetStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Consistency != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Consistency))
+		b = protowire.AppendVarint(b, uint64(m.Consistency))
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1678,35 +1679,35 @@ func (m *GetStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetStateRequest", err)
+			return protowire.Wrap("GetStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetStateRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetStateRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 24:
-			m.Consistency = StateOptions_StateConsistency(int32(f.num))
+			m.Consistency = StateOptions_StateConsistency(int32(f.Num))
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetStateRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetStateRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("GetStateRequest", errWireType)
+				return protowire.Wrap("GetStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1724,15 +1725,15 @@ type GetStateResponse struct {
 func (m *GetStateResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Etag != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1741,30 +1742,30 @@ func (m *GetStateResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetStateResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetStateResponse", err)
+			return protowire.Wrap("GetStateResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetStateResponse.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetStateResponse.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetStateResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetStateResponse.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("GetStateResponse", errWireType)
+				return protowire.Wrap("GetStateResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1783,19 +1784,19 @@ type GetBulkStateRequest struct {
 func (m *GetBulkStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for _, x := range m.Keys {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	if m.Parallelism != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Parallelism))
+		b = protowire.AppendVarint(b, uint64(m.Parallelism))
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1804,35 +1805,35 @@ func (m *GetBulkStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetBulkStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetBulkStateRequest", err)
+			return protowire.Wrap("GetBulkStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetBulkStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetBulkStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetBulkStateRequest.Keys", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetBulkStateRequest.Keys", protowire.ErrUTF8)
 			}
-			m.Keys = append(m.Keys, string(f.data))
+			m.Keys = append(m.Keys, string(f.Data))
 		case 24:
-			m.Parallelism = int32(f.num)
+			m.Parallelism = int32(f.Num)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetBulkStateRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetBulkStateRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("GetBulkStateRequest", errWireType)
+				return protowire.Wrap("GetBulkStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1848,7 +1849,7 @@ type GetBulkStateResponse struct {
 func (m *GetBulkStateResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -1857,23 +1858,23 @@ func (m *GetBulkStateResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetBulkStateResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetBulkStateResponse", err)
+			return protowire.Wrap("GetBulkStateResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x BulkStateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetBulkStateResponse.Items", err)
+				return protowire.Wrap("GetBulkStateResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetBulkStateResponse", errWireType)
+				return protowire.Wrap("GetBulkStateResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1893,23 +1894,23 @@ type BulkStateItem struct {
 func (m *BulkStateItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Etag != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.Error != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Error)
+		b = protowire.AppendString(b, m.Error)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -1918,40 +1919,40 @@ func (m *BulkStateItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkStateItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkStateItem", err)
+			return protowire.Wrap("BulkStateItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkStateItem.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkStateItem.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Data = f.data
+			m.Data = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkStateItem.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkStateItem.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkStateItem.Error", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkStateItem.Error", protowire.ErrUTF8)
 			}
-			m.Error = string(f.data)
+			m.Error = string(f.Data)
 		case 42:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("BulkStateItem.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("BulkStateItem.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("BulkStateItem", errWireType)
+				return protowire.Wrap("BulkStateItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1968,11 +1969,11 @@ type SaveStateRequest struct {
 func (m *SaveStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for i := range m.States {
 		b = append(b, 18)
-		b = appendMessage(b, m.States[i].AppendProto)
+		b = protowire.AppendMessage(b, m.States[i].AppendProto)
 	}
 	return b
 }
@@ -1981,28 +1982,28 @@ func (m *SaveStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SaveStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SaveStateRequest", err)
+			return protowire.Wrap("SaveStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SaveStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SaveStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
 			var x StateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SaveStateRequest.States", err)
+				return protowire.Wrap("SaveStateRequest.States", err)
 			}
 			m.States = append(m.States, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SaveStateRequest", errWireType)
+				return protowire.Wrap("SaveStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2022,23 +2023,23 @@ type DeleteStateRequest struct {
 func (m *DeleteStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Etag != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Etag.AppendProto)
+		b = protowire.AppendMessage(b, m.Etag.AppendProto)
 	}
 	if m.Options != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2047,49 +2048,49 @@ func (m *DeleteStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteStateRequest", err)
+			return protowire.Wrap("DeleteStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteStateRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteStateRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
 			if m.Etag == nil {
 				m.Etag = new(Etag)
 			}
-			err = m.Etag.ParseProto(f.data)
+			err = m.Etag.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteStateRequest.Etag", err)
+				return protowire.Wrap("DeleteStateRequest.Etag", err)
 			}
 		case 34:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteStateRequest.Options", err)
+				return protowire.Wrap("DeleteStateRequest.Options", err)
 			}
 		case 42:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("DeleteStateRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("DeleteStateRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("DeleteStateRequest", errWireType)
+				return protowire.Wrap("DeleteStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2106,11 +2107,11 @@ type DeleteBulkStateRequest struct {
 func (m *DeleteBulkStateRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for i := range m.States {
 		b = append(b, 18)
-		b = appendMessage(b, m.States[i].AppendProto)
+		b = protowire.AppendMessage(b, m.States[i].AppendProto)
 	}
 	return b
 }
@@ -2119,28 +2120,28 @@ func (m *DeleteBulkStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteBulkStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteBulkStateRequest", err)
+			return protowire.Wrap("DeleteBulkStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteBulkStateRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteBulkStateRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
 			var x StateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteBulkStateRequest.States", err)
+				return protowire.Wrap("DeleteBulkStateRequest.States", err)
 			}
 			m.States = append(m.States, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("DeleteBulkStateRequest", errWireType)
+				return protowire.Wrap("DeleteBulkStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2157,11 +2158,11 @@ type TransactionalStateOperation struct {
 func (m *TransactionalStateOperation) AppendProto(b []byte) []byte {
 	if m.OperationType != "" {
 		b = append(b, 10)
-		b = appendString(b, m.OperationType)
+		b = protowire.AppendString(b, m.OperationType)
 	}
 	if m.Request != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Request.AppendProto)
+		b = protowire.AppendMessage(b, m.Request.AppendProto)
 	}
 	return b
 }
@@ -2170,29 +2171,29 @@ func (m *TransactionalStateOperation) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TransactionalStateOperation) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TransactionalStateOperation", err)
+			return protowire.Wrap("TransactionalStateOperation", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TransactionalStateOperation.OperationType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TransactionalStateOperation.OperationType", protowire.ErrUTF8)
 			}
-			m.OperationType = string(f.data)
+			m.OperationType = string(f.Data)
 		case 18:
 			if m.Request == nil {
 				m.Request = new(StateItem)
 			}
-			err = m.Request.ParseProto(f.data)
+			err = m.Request.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TransactionalStateOperation.Request", err)
+				return protowire.Wrap("TransactionalStateOperation.Request", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("TransactionalStateOperation", errWireType)
+				return protowire.Wrap("TransactionalStateOperation", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2210,15 +2211,15 @@ type ExecuteStateTransactionRequest struct {
 func (m *ExecuteStateTransactionRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for i := range m.Operations {
 		b = append(b, 18)
-		b = appendMessage(b, m.Operations[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Operations[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2227,35 +2228,35 @@ func (m *ExecuteStateTransactionRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ExecuteStateTransactionRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ExecuteStateTransactionRequest", err)
+			return protowire.Wrap("ExecuteStateTransactionRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ExecuteStateTransactionRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ExecuteStateTransactionRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
 			var x TransactionalStateOperation
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ExecuteStateTransactionRequest.Operations", err)
+				return protowire.Wrap("ExecuteStateTransactionRequest.Operations", err)
 			}
 			m.Operations = append(m.Operations, x)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ExecuteStateTransactionRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ExecuteStateTransactionRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("ExecuteStateTransactionRequest", errWireType)
+				return protowire.Wrap("ExecuteStateTransactionRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2275,23 +2276,23 @@ type PublishEventRequest struct {
 func (m *PublishEventRequest) AppendProto(b []byte) []byte {
 	if m.PubsubName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.DataContentType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.DataContentType)
+		b = protowire.AppendString(b, m.DataContentType)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2300,40 +2301,40 @@ func (m *PublishEventRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PublishEventRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PublishEventRequest", err)
+			return protowire.Wrap("PublishEventRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PublishEventRequest.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PublishEventRequest.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PublishEventRequest.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PublishEventRequest.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
-			m.Data = f.data
+			m.Data = f.Data
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("PublishEventRequest.DataContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PublishEventRequest.DataContentType", protowire.ErrUTF8)
 			}
-			m.DataContentType = string(f.data)
+			m.DataContentType = string(f.Data)
 		case 42:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("PublishEventRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("PublishEventRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("PublishEventRequest", errWireType)
+				return protowire.Wrap("PublishEventRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2350,11 +2351,11 @@ type SubscribeTopicEventsRequest struct {
 func (m *SubscribeTopicEventsRequest) AppendProto(b []byte) []byte {
 	if m.InitialRequest != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.InitialRequest.AppendProto)
+		b = protowire.AppendMessage(b, m.InitialRequest.AppendProto)
 	}
 	if m.EventProcessed != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.EventProcessed.AppendProto)
+		b = protowire.AppendMessage(b, m.EventProcessed.AppendProto)
 	}
 	return b
 }
@@ -2363,34 +2364,34 @@ func (m *SubscribeTopicEventsRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsRequest", err)
+			return protowire.Wrap("SubscribeTopicEventsRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.InitialRequest == nil {
 				m.InitialRequest = new(SubscribeTopicEventsRequestInitial)
 				m.EventProcessed = nil
 			}
-			err = m.InitialRequest.ParseProto(f.data)
+			err = m.InitialRequest.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsRequest.InitialRequest", err)
+				return protowire.Wrap("SubscribeTopicEventsRequest.InitialRequest", err)
 			}
 		case 18:
 			if m.EventProcessed == nil {
 				m.EventProcessed = new(SubscribeTopicEventsRequestProcessed)
 				m.InitialRequest = nil
 			}
-			err = m.EventProcessed.ParseProto(f.data)
+			err = m.EventProcessed.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsRequest.EventProcessed", err)
+				return protowire.Wrap("SubscribeTopicEventsRequest.EventProcessed", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubscribeTopicEventsRequest", errWireType)
+				return protowire.Wrap("SubscribeTopicEventsRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2409,19 +2410,19 @@ type SubscribeTopicEventsRequestInitial struct {
 func (m *SubscribeTopicEventsRequestInitial) AppendProto(b []byte) []byte {
 	if m.PubsubName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.DeadLetterTopic != nil {
 		b = append(b, 34)
-		b = appendString(b, *m.DeadLetterTopic)
+		b = protowire.AppendString(b, *m.DeadLetterTopic)
 	}
 	return b
 }
@@ -2430,39 +2431,39 @@ func (m *SubscribeTopicEventsRequestInitial) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsRequestInitial) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsRequestInitial", err)
+			return protowire.Wrap("SubscribeTopicEventsRequestInitial", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeTopicEventsRequestInitial.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeTopicEventsRequestInitial.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeTopicEventsRequestInitial.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeTopicEventsRequestInitial.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("SubscribeTopicEventsRequestInitial.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("SubscribeTopicEventsRequestInitial.Metadata", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeTopicEventsRequestInitial.DeadLetterTopic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeTopicEventsRequestInitial.DeadLetterTopic", protowire.ErrUTF8)
 			}
-			x := string(f.data)
+			x := string(f.Data)
 			m.DeadLetterTopic = &x
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("SubscribeTopicEventsRequestInitial", errWireType)
+				return protowire.Wrap("SubscribeTopicEventsRequestInitial", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2479,11 +2480,11 @@ type SubscribeTopicEventsRequestProcessed struct {
 func (m *SubscribeTopicEventsRequestProcessed) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Status != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Status.AppendProto)
+		b = protowire.AppendMessage(b, m.Status.AppendProto)
 	}
 	return b
 }
@@ -2492,29 +2493,29 @@ func (m *SubscribeTopicEventsRequestProcessed) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsRequestProcessed) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsRequestProcessed", err)
+			return protowire.Wrap("SubscribeTopicEventsRequestProcessed", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SubscribeTopicEventsRequestProcessed.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SubscribeTopicEventsRequestProcessed.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 18:
 			if m.Status == nil {
 				m.Status = new(TopicEventResponse)
 			}
-			err = m.Status.ParseProto(f.data)
+			err = m.Status.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsRequestProcessed.Status", err)
+				return protowire.Wrap("SubscribeTopicEventsRequestProcessed.Status", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubscribeTopicEventsRequestProcessed", errWireType)
+				return protowire.Wrap("SubscribeTopicEventsRequestProcessed", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2531,11 +2532,11 @@ type SubscribeTopicEventsResponse struct {
 func (m *SubscribeTopicEventsResponse) AppendProto(b []byte) []byte {
 	if m.InitialResponse != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.InitialResponse.AppendProto)
+		b = protowire.AppendMessage(b, m.InitialResponse.AppendProto)
 	}
 	if m.EventMessage != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.EventMessage.AppendProto)
+		b = protowire.AppendMessage(b, m.EventMessage.AppendProto)
 	}
 	return b
 }
@@ -2544,34 +2545,34 @@ func (m *SubscribeTopicEventsResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsResponse", err)
+			return protowire.Wrap("SubscribeTopicEventsResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.InitialResponse == nil {
 				m.InitialResponse = new(SubscribeTopicEventsResponseInitial)
 				m.EventMessage = nil
 			}
-			err = m.InitialResponse.ParseProto(f.data)
+			err = m.InitialResponse.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsResponse.InitialResponse", err)
+				return protowire.Wrap("SubscribeTopicEventsResponse.InitialResponse", err)
 			}
 		case 18:
 			if m.EventMessage == nil {
 				m.EventMessage = new(TopicEventRequest)
 				m.InitialResponse = nil
 			}
-			err = m.EventMessage.ParseProto(f.data)
+			err = m.EventMessage.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SubscribeTopicEventsResponse.EventMessage", err)
+				return protowire.Wrap("SubscribeTopicEventsResponse.EventMessage", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("SubscribeTopicEventsResponse", errWireType)
+				return protowire.Wrap("SubscribeTopicEventsResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2591,12 +2592,12 @@ func (m *SubscribeTopicEventsResponseInitial) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SubscribeTopicEventsResponseInitial) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SubscribeTopicEventsResponseInitial", err)
+			return protowire.Wrap("SubscribeTopicEventsResponseInitial", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -2613,15 +2614,15 @@ type FileRequest struct {
 func (m *FileRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2630,33 +2631,33 @@ func (m *FileRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileRequest", err)
+			return protowire.Wrap("FileRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("FileRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("FileRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("FileRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("FileRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("FileRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("FileRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("FileRequest", errWireType)
+				return protowire.Wrap("FileRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2674,15 +2675,15 @@ type GetFileRequest struct {
 func (m *GetFileRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2691,33 +2692,33 @@ func (m *GetFileRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetFileRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetFileRequest", err)
+			return protowire.Wrap("GetFileRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetFileRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetFileRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetFileRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetFileRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetFileRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetFileRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("GetFileRequest", errWireType)
+				return protowire.Wrap("GetFileRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2733,7 +2734,7 @@ type GetFileResponse struct {
 func (m *GetFileResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	return b
 }
@@ -2742,18 +2743,18 @@ func (m *GetFileResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetFileResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetFileResponse", err)
+			return protowire.Wrap("GetFileResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetFileResponse", errWireType)
+				return protowire.Wrap("GetFileResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2772,19 +2773,19 @@ type PutFileRequest struct {
 func (m *PutFileRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2793,35 +2794,35 @@ func (m *PutFileRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PutFileRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PutFileRequest", err)
+			return protowire.Wrap("PutFileRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PutFileRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutFileRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PutFileRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutFileRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
-			m.Data = f.data
+			m.Data = f.Data
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("PutFileRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("PutFileRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("PutFileRequest", errWireType)
+				return protowire.Wrap("PutFileRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2839,15 +2840,15 @@ type ListFileRequest struct {
 func (m *ListFileRequest) AppendProto(b []byte) []byte {
 	if m.Request != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Request.AppendProto)
+		b = protowire.AppendMessage(b, m.Request.AppendProto)
 	}
 	if m.PageSize != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.PageSize))
+		b = protowire.AppendVarint(b, uint64(m.PageSize))
 	}
 	if m.Marker != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Marker)
+		b = protowire.AppendString(b, m.Marker)
 	}
 	return b
 }
@@ -2856,31 +2857,31 @@ func (m *ListFileRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListFileRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListFileRequest", err)
+			return protowire.Wrap("ListFileRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Request == nil {
 				m.Request = new(FileRequest)
 			}
-			err = m.Request.ParseProto(f.data)
+			err = m.Request.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListFileRequest.Request", err)
+				return protowire.Wrap("ListFileRequest.Request", err)
 			}
 		case 16:
-			m.PageSize = int32(f.num)
+			m.PageSize = int32(f.Num)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ListFileRequest.Marker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListFileRequest.Marker", protowire.ErrUTF8)
 			}
-			m.Marker = string(f.data)
+			m.Marker = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("ListFileRequest", errWireType)
+				return protowire.Wrap("ListFileRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2899,19 +2900,19 @@ type FileInfo struct {
 func (m *FileInfo) AppendProto(b []byte) []byte {
 	if m.FileName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.FileName)
+		b = protowire.AppendString(b, m.FileName)
 	}
 	if m.Size != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	if m.LastModified != "" {
 		b = append(b, 26)
-		b = appendString(b, m.LastModified)
+		b = protowire.AppendString(b, m.LastModified)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2920,35 +2921,35 @@ func (m *FileInfo) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileInfo) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileInfo", err)
+			return protowire.Wrap("FileInfo", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("FileInfo.FileName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("FileInfo.FileName", protowire.ErrUTF8)
 			}
-			m.FileName = string(f.data)
+			m.FileName = string(f.Data)
 		case 16:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("FileInfo.LastModified", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("FileInfo.LastModified", protowire.ErrUTF8)
 			}
-			m.LastModified = string(f.data)
+			m.LastModified = string(f.Data)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("FileInfo.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("FileInfo.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("FileInfo", errWireType)
+				return protowire.Wrap("FileInfo", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2966,11 +2967,11 @@ type ListFileResp struct {
 func (m *ListFileResp) AppendProto(b []byte) []byte {
 	for i := range m.Files {
 		b = append(b, 10)
-		b = appendMessage(b, m.Files[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Files[i].AppendProto)
 	}
 	if m.Marker != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Marker)
+		b = protowire.AppendString(b, m.Marker)
 	}
 	if m.IsTruncated {
 		b = append(b, 24)
@@ -2983,30 +2984,30 @@ func (m *ListFileResp) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListFileResp) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListFileResp", err)
+			return protowire.Wrap("ListFileResp", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x FileInfo
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListFileResp.Files", err)
+				return protowire.Wrap("ListFileResp.Files", err)
 			}
 			m.Files = append(m.Files, x)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ListFileResp.Marker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListFileResp.Marker", protowire.ErrUTF8)
 			}
-			m.Marker = string(f.data)
+			m.Marker = string(f.Data)
 		case 24:
-			m.IsTruncated = f.num != 0
+			m.IsTruncated = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("ListFileResp", errWireType)
+				return protowire.Wrap("ListFileResp", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3022,7 +3023,7 @@ type DelFileRequest struct {
 func (m *DelFileRequest) AppendProto(b []byte) []byte {
 	if m.Request != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Request.AppendProto)
+		b = protowire.AppendMessage(b, m.Request.AppendProto)
 	}
 	return b
 }
@@ -3031,24 +3032,24 @@ func (m *DelFileRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DelFileRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DelFileRequest", err)
+			return protowire.Wrap("DelFileRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Request == nil {
 				m.Request = new(FileRequest)
 			}
-			err = m.Request.ParseProto(f.data)
+			err = m.Request.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DelFileRequest.Request", err)
+				return protowire.Wrap("DelFileRequest.Request", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("DelFileRequest", errWireType)
+				return protowire.Wrap("DelFileRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3064,7 +3065,7 @@ type GetFileMetaRequest struct {
 func (m *GetFileMetaRequest) AppendProto(b []byte) []byte {
 	if m.Request != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Request.AppendProto)
+		b = protowire.AppendMessage(b, m.Request.AppendProto)
 	}
 	return b
 }
@@ -3073,24 +3074,24 @@ func (m *GetFileMetaRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetFileMetaRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetFileMetaRequest", err)
+			return protowire.Wrap("GetFileMetaRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Request == nil {
 				m.Request = new(FileRequest)
 			}
-			err = m.Request.ParseProto(f.data)
+			err = m.Request.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetFileMetaRequest.Request", err)
+				return protowire.Wrap("GetFileMetaRequest.Request", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetFileMetaRequest", errWireType)
+				return protowire.Wrap("GetFileMetaRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3108,15 +3109,15 @@ type GetFileMetaResponse struct {
 func (m *GetFileMetaResponse) AppendProto(b []byte) []byte {
 	if m.Size != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	if m.LastModified != "" {
 		b = append(b, 18)
-		b = appendString(b, m.LastModified)
+		b = protowire.AppendString(b, m.LastModified)
 	}
 	if m.Response != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Response.AppendProto)
+		b = protowire.AppendMessage(b, m.Response.AppendProto)
 	}
 	return b
 }
@@ -3125,31 +3126,31 @@ func (m *GetFileMetaResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetFileMetaResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetFileMetaResponse", err)
+			return protowire.Wrap("GetFileMetaResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetFileMetaResponse.LastModified", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetFileMetaResponse.LastModified", protowire.ErrUTF8)
 			}
-			m.LastModified = string(f.data)
+			m.LastModified = string(f.Data)
 		case 26:
 			if m.Response == nil {
 				m.Response = new(FileMeta)
 			}
-			err = m.Response.ParseProto(f.data)
+			err = m.Response.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetFileMetaResponse.Response", err)
+				return protowire.Wrap("GetFileMetaResponse.Response", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("GetFileMetaResponse", errWireType)
+				return protowire.Wrap("GetFileMetaResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3165,11 +3166,11 @@ type FileMeta struct {
 func (m *FileMeta) AppendProto(b []byte) []byte {
 	for k, v := range m.Metadata {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	return b
@@ -3179,34 +3180,34 @@ func (m *FileMeta) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileMeta) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileMeta", err)
+			return protowire.Wrap("FileMeta", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var k string
 			var v FileMetaValue
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("FileMeta.Metadata", err)
+					return protowire.Wrap("FileMeta.Metadata", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("FileMeta.Metadata", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("FileMeta.Metadata", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("FileMeta.Metadata", err)
+						return protowire.Wrap("FileMeta.Metadata", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("FileMeta.Metadata", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("FileMeta.Metadata", protowire.ErrWireType)
 					}
 				}
 			}
@@ -3215,9 +3216,9 @@ func (m *FileMeta) ParseProto(b []byte) error {
 			}
 			m.Metadata[k] = v
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("FileMeta", errWireType)
+				return protowire.Wrap("FileMeta", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3233,7 +3234,7 @@ type FileMetaValue struct {
 func (m *FileMetaValue) AppendProto(b []byte) []byte {
 	for _, x := range m.Value {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -3242,21 +3243,21 @@ func (m *FileMetaValue) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FileMetaValue) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FileMetaValue", err)
+			return protowire.Wrap("FileMetaValue", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("FileMetaValue.Value", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("FileMetaValue.Value", protowire.ErrUTF8)
 			}
-			m.Value = append(m.Value, string(f.data))
+			m.Value = append(m.Value, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("FileMetaValue", errWireType)
+				return protowire.Wrap("FileMetaValue", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3275,19 +3276,19 @@ type InvokeBindingRequest struct {
 func (m *InvokeBindingRequest) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Operation != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Operation)
+		b = protowire.AppendString(b, m.Operation)
 	}
 	return b
 }
@@ -3296,35 +3297,35 @@ func (m *InvokeBindingRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeBindingRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeBindingRequest", err)
+			return protowire.Wrap("InvokeBindingRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeBindingRequest.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeBindingRequest.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
-			m.Data = f.data
+			m.Data = f.Data
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("InvokeBindingRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("InvokeBindingRequest.Metadata", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeBindingRequest.Operation", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeBindingRequest.Operation", protowire.ErrUTF8)
 			}
-			m.Operation = string(f.data)
+			m.Operation = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("InvokeBindingRequest", errWireType)
+				return protowire.Wrap("InvokeBindingRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3341,11 +3342,11 @@ type InvokeBindingResponse struct {
 func (m *InvokeBindingResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3354,25 +3355,25 @@ func (m *InvokeBindingResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeBindingResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeBindingResponse", err)
+			return protowire.Wrap("InvokeBindingResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("InvokeBindingResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("InvokeBindingResponse.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("InvokeBindingResponse", errWireType)
+				return protowire.Wrap("InvokeBindingResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3390,15 +3391,15 @@ type GetSecretRequest struct {
 func (m *GetSecretRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3407,33 +3408,33 @@ func (m *GetSecretRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetSecretRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetSecretRequest", err)
+			return protowire.Wrap("GetSecretRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetSecretRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetSecretRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetSecretRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetSecretRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetSecretRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetSecretRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("GetSecretRequest", errWireType)
+				return protowire.Wrap("GetSecretRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3449,7 +3450,7 @@ type GetSecretResponse struct {
 func (m *GetSecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Data {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3458,23 +3459,23 @@ func (m *GetSecretResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetSecretResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetSecretResponse", err)
+			return protowire.Wrap("GetSecretResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Data == nil {
 				m.Data = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Data, f.data); err != nil {
-				return wireError("GetSecretResponse.Data", err)
+			if err := protowire.ParseUTF8Words(m.Data, f.Data); err != nil {
+				return protowire.Wrap("GetSecretResponse.Data", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetSecretResponse", errWireType)
+				return protowire.Wrap("GetSecretResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3491,11 +3492,11 @@ type GetBulkSecretRequest struct {
 func (m *GetBulkSecretRequest) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3504,28 +3505,28 @@ func (m *GetBulkSecretRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetBulkSecretRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetBulkSecretRequest", err)
+			return protowire.Wrap("GetBulkSecretRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetBulkSecretRequest.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetBulkSecretRequest.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetBulkSecretRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetBulkSecretRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("GetBulkSecretRequest", errWireType)
+				return protowire.Wrap("GetBulkSecretRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3541,11 +3542,11 @@ type GetBulkSecretResponse struct {
 func (m *GetBulkSecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Data {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	return b
@@ -3555,34 +3556,34 @@ func (m *GetBulkSecretResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetBulkSecretResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetBulkSecretResponse", err)
+			return protowire.Wrap("GetBulkSecretResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var k string
 			var v SecretResponse
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("GetBulkSecretResponse.Data", err)
+					return protowire.Wrap("GetBulkSecretResponse.Data", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("GetBulkSecretResponse.Data", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("GetBulkSecretResponse.Data", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("GetBulkSecretResponse.Data", err)
+						return protowire.Wrap("GetBulkSecretResponse.Data", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("GetBulkSecretResponse.Data", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("GetBulkSecretResponse.Data", protowire.ErrWireType)
 					}
 				}
 			}
@@ -3591,9 +3592,9 @@ func (m *GetBulkSecretResponse) ParseProto(b []byte) error {
 			}
 			m.Data[k] = v
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetBulkSecretResponse", errWireType)
+				return protowire.Wrap("GetBulkSecretResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3609,7 +3610,7 @@ type SecretResponse struct {
 func (m *SecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Secrets {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3618,23 +3619,23 @@ func (m *SecretResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SecretResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SecretResponse", err)
+			return protowire.Wrap("SecretResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Secrets == nil {
 				m.Secrets = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Secrets, f.data); err != nil {
-				return wireError("SecretResponse.Secrets", err)
+			if err := protowire.ParseUTF8Words(m.Secrets, f.Data); err != nil {
+				return protowire.Wrap("SecretResponse.Secrets", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SecretResponse", errWireType)
+				return protowire.Wrap("SecretResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3654,12 +3655,12 @@ func (m *Empty) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Empty) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Empty", err)
+			return protowire.Wrap("Empty", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -3674,7 +3675,7 @@ type ListTopicSubscriptionsResponse struct {
 func (m *ListTopicSubscriptionsResponse) AppendProto(b []byte) []byte {
 	for i := range m.Subscriptions {
 		b = append(b, 10)
-		b = appendMessage(b, m.Subscriptions[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Subscriptions[i].AppendProto)
 	}
 	return b
 }
@@ -3683,23 +3684,23 @@ func (m *ListTopicSubscriptionsResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListTopicSubscriptionsResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListTopicSubscriptionsResponse", err)
+			return protowire.Wrap("ListTopicSubscriptionsResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x TopicSubscription
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListTopicSubscriptionsResponse.Subscriptions", err)
+				return protowire.Wrap("ListTopicSubscriptionsResponse.Subscriptions", err)
 			}
 			m.Subscriptions = append(m.Subscriptions, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ListTopicSubscriptionsResponse", errWireType)
+				return protowire.Wrap("ListTopicSubscriptionsResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3717,15 +3718,15 @@ type TopicSubscription struct {
 func (m *TopicSubscription) AppendProto(b []byte) []byte {
 	if m.PubsubName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3734,33 +3735,33 @@ func (m *TopicSubscription) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicSubscription) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicSubscription", err)
+			return protowire.Wrap("TopicSubscription", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicSubscription.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicSubscription.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicSubscription.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicSubscription.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("TopicSubscription.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("TopicSubscription.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("TopicSubscription", errWireType)
+				return protowire.Wrap("TopicSubscription", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3785,39 +3786,39 @@ type TopicEventRequest struct {
 func (m *TopicEventRequest) AppendProto(b []byte) []byte {
 	if m.Id != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	if m.Source != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Source)
+		b = protowire.AppendString(b, m.Source)
 	}
 	if m.Type != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Type)
+		b = protowire.AppendString(b, m.Type)
 	}
 	if m.SpecVersion != "" {
 		b = append(b, 34)
-		b = appendString(b, m.SpecVersion)
+		b = protowire.AppendString(b, m.SpecVersion)
 	}
 	if m.DataContentType != "" {
 		b = append(b, 42)
-		b = appendString(b, m.DataContentType)
+		b = protowire.AppendString(b, m.DataContentType)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 58)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Topic != "" {
 		b = append(b, 50)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	if m.PubsubName != "" {
 		b = append(b, 66)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 82)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3826,60 +3827,60 @@ func (m *TopicEventRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicEventRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicEventRequest", err)
+			return protowire.Wrap("TopicEventRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.Source", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.Source", protowire.ErrUTF8)
 			}
-			m.Source = string(f.data)
+			m.Source = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.Type", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.Type", protowire.ErrUTF8)
 			}
-			m.Type = string(f.data)
+			m.Type = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.SpecVersion", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.SpecVersion", protowire.ErrUTF8)
 			}
-			m.SpecVersion = string(f.data)
+			m.SpecVersion = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.DataContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.DataContentType", protowire.ErrUTF8)
 			}
-			m.DataContentType = string(f.data)
+			m.DataContentType = string(f.Data)
 		case 58:
-			m.Data = f.data
+			m.Data = f.Data
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("TopicEventRequest.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("TopicEventRequest.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 82:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("TopicEventRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("TopicEventRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 7, 6, 8, 10:
-				return wireError("TopicEventRequest", errWireType)
+				return protowire.Wrap("TopicEventRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3895,7 +3896,7 @@ type TopicEventResponse struct {
 func (m *TopicEventResponse) AppendProto(b []byte) []byte {
 	if m.Status != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Status))
+		b = protowire.AppendVarint(b, uint64(m.Status))
 	}
 	return b
 }
@@ -3904,18 +3905,18 @@ func (m *TopicEventResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TopicEventResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TopicEventResponse", err)
+			return protowire.Wrap("TopicEventResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Status = TopicEventResponse_TopicEventResponseStatus(int32(f.num))
+			m.Status = TopicEventResponse_TopicEventResponseStatus(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("TopicEventResponse", errWireType)
+				return protowire.Wrap("TopicEventResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3931,7 +3932,7 @@ type DynamicConfiguration struct {
 func (m *DynamicConfiguration) AppendProto(b []byte) []byte {
 	if m.ComponentConfig != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.ComponentConfig.AppendProto)
+		b = protowire.AppendMessage(b, m.ComponentConfig.AppendProto)
 	}
 	return b
 }
@@ -3940,24 +3941,24 @@ func (m *DynamicConfiguration) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DynamicConfiguration) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DynamicConfiguration", err)
+			return protowire.Wrap("DynamicConfiguration", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.ComponentConfig == nil {
 				m.ComponentConfig = new(ComponentConfig)
 			}
-			err = m.ComponentConfig.ParseProto(f.data)
+			err = m.ComponentConfig.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DynamicConfiguration.ComponentConfig", err)
+				return protowire.Wrap("DynamicConfiguration.ComponentConfig", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("DynamicConfiguration", errWireType)
+				return protowire.Wrap("DynamicConfiguration", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3975,15 +3976,15 @@ type ComponentConfig struct {
 func (m *ComponentConfig) AppendProto(b []byte) []byte {
 	if m.Kind != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Kind)
+		b = protowire.AppendString(b, m.Kind)
 	}
 	if m.Name != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3992,33 +3993,33 @@ func (m *ComponentConfig) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ComponentConfig) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ComponentConfig", err)
+			return protowire.Wrap("ComponentConfig", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ComponentConfig.Kind", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ComponentConfig.Kind", protowire.ErrUTF8)
 			}
-			m.Kind = string(f.data)
+			m.Kind = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ComponentConfig.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ComponentConfig.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ComponentConfig.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ComponentConfig.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("ComponentConfig", errWireType)
+				return protowire.Wrap("ComponentConfig", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4038,12 +4039,12 @@ func (m *ApplyConfigurationResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ApplyConfigurationResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ApplyConfigurationResponse", err)
+			return protowire.Wrap("ApplyConfigurationResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -4081,99 +4082,99 @@ type GetObjectInput struct {
 func (m *GetObjectInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.IfMatch != "" {
 		b = append(b, 42)
-		b = appendString(b, m.IfMatch)
+		b = protowire.AppendString(b, m.IfMatch)
 	}
 	if m.IfModifiedSince != 0 {
 		b = append(b, 48)
-		b = appendVarint(b, uint64(m.IfModifiedSince))
+		b = protowire.AppendVarint(b, uint64(m.IfModifiedSince))
 	}
 	if m.IfNoneMatch != "" {
 		b = append(b, 58)
-		b = appendString(b, m.IfNoneMatch)
+		b = protowire.AppendString(b, m.IfNoneMatch)
 	}
 	if m.IfUnmodifiedSince != 0 {
 		b = append(b, 64)
-		b = appendVarint(b, uint64(m.IfUnmodifiedSince))
+		b = protowire.AppendVarint(b, uint64(m.IfUnmodifiedSince))
 	}
 	if m.PartNumber != 0 {
 		b = append(b, 72)
-		b = appendVarint(b, uint64(m.PartNumber))
+		b = protowire.AppendVarint(b, uint64(m.PartNumber))
 	}
 	if m.Start != 0 {
 		b = append(b, 80)
-		b = appendVarint(b, uint64(m.Start))
+		b = protowire.AppendVarint(b, uint64(m.Start))
 	}
 	if m.End != 0 {
 		b = append(b, 88)
-		b = appendVarint(b, uint64(m.End))
+		b = protowire.AppendVarint(b, uint64(m.End))
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 98)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	if m.ResponseCacheControl != "" {
 		b = append(b, 106)
-		b = appendString(b, m.ResponseCacheControl)
+		b = protowire.AppendString(b, m.ResponseCacheControl)
 	}
 	if m.ResponseContentDisposition != "" {
 		b = append(b, 114)
-		b = appendString(b, m.ResponseContentDisposition)
+		b = protowire.AppendString(b, m.ResponseContentDisposition)
 	}
 	if m.ResponseContentEncoding != "" {
 		b = append(b, 122)
-		b = appendString(b, m.ResponseContentEncoding)
+		b = protowire.AppendString(b, m.ResponseContentEncoding)
 	}
 	if m.ResponseContentLanguage != "" {
-		b = appendVarint(b, 130)
-		b = appendString(b, m.ResponseContentLanguage)
+		b = protowire.AppendVarint(b, 130)
+		b = protowire.AppendString(b, m.ResponseContentLanguage)
 	}
 	if m.ResponseContentType != "" {
-		b = appendVarint(b, 138)
-		b = appendString(b, m.ResponseContentType)
+		b = protowire.AppendVarint(b, 138)
+		b = protowire.AppendString(b, m.ResponseContentType)
 	}
 	if m.ResponseExpires != "" {
-		b = appendVarint(b, 146)
-		b = appendString(b, m.ResponseExpires)
+		b = protowire.AppendVarint(b, 146)
+		b = protowire.AppendString(b, m.ResponseExpires)
 	}
 	if m.SseCustomerAlgorithm != "" {
-		b = appendVarint(b, 154)
-		b = appendString(b, m.SseCustomerAlgorithm)
+		b = protowire.AppendVarint(b, 154)
+		b = protowire.AppendString(b, m.SseCustomerAlgorithm)
 	}
 	if m.SseCustomerKey != "" {
-		b = appendVarint(b, 162)
-		b = appendString(b, m.SseCustomerKey)
+		b = protowire.AppendVarint(b, 162)
+		b = protowire.AppendString(b, m.SseCustomerKey)
 	}
 	if m.SseCustomerKeyMd5 != "" {
-		b = appendVarint(b, 170)
-		b = appendString(b, m.SseCustomerKeyMd5)
+		b = protowire.AppendVarint(b, 170)
+		b = protowire.AppendString(b, m.SseCustomerKeyMd5)
 	}
 	if m.VersionId != "" {
-		b = appendVarint(b, 178)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendVarint(b, 178)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	if m.AcceptEncoding != "" {
-		b = appendVarint(b, 186)
-		b = appendString(b, m.AcceptEncoding)
+		b = protowire.AppendVarint(b, 186)
+		b = protowire.AppendString(b, m.AcceptEncoding)
 	}
 	if m.SignedUrl != "" {
-		b = appendVarint(b, 194)
-		b = appendString(b, m.SignedUrl)
+		b = protowire.AppendVarint(b, 194)
+		b = protowire.AppendString(b, m.SignedUrl)
 	}
 	return b
 }
@@ -4182,121 +4183,121 @@ func (m *GetObjectInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetObjectInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetObjectInput", err)
+			return protowire.Wrap("GetObjectInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.IfMatch", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.IfMatch", protowire.ErrUTF8)
 			}
-			m.IfMatch = string(f.data)
+			m.IfMatch = string(f.Data)
 		case 48:
-			m.IfModifiedSince = int64(f.num)
+			m.IfModifiedSince = int64(f.Num)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.IfNoneMatch", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.IfNoneMatch", protowire.ErrUTF8)
 			}
-			m.IfNoneMatch = string(f.data)
+			m.IfNoneMatch = string(f.Data)
 		case 64:
-			m.IfUnmodifiedSince = int64(f.num)
+			m.IfUnmodifiedSince = int64(f.Num)
 		case 72:
-			m.PartNumber = int64(f.num)
+			m.PartNumber = int64(f.Num)
 		case 80:
-			m.Start = int64(f.num)
+			m.Start = int64(f.Num)
 		case 88:
-			m.End = int64(f.num)
+			m.End = int64(f.Num)
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		case 106:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.ResponseCacheControl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.ResponseCacheControl", protowire.ErrUTF8)
 			}
-			m.ResponseCacheControl = string(f.data)
+			m.ResponseCacheControl = string(f.Data)
 		case 114:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.ResponseContentDisposition", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.ResponseContentDisposition", protowire.ErrUTF8)
 			}
-			m.ResponseContentDisposition = string(f.data)
+			m.ResponseContentDisposition = string(f.Data)
 		case 122:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.ResponseContentEncoding", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.ResponseContentEncoding", protowire.ErrUTF8)
 			}
-			m.ResponseContentEncoding = string(f.data)
+			m.ResponseContentEncoding = string(f.Data)
 		case 130:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.ResponseContentLanguage", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.ResponseContentLanguage", protowire.ErrUTF8)
 			}
-			m.ResponseContentLanguage = string(f.data)
+			m.ResponseContentLanguage = string(f.Data)
 		case 138:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.ResponseContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.ResponseContentType", protowire.ErrUTF8)
 			}
-			m.ResponseContentType = string(f.data)
+			m.ResponseContentType = string(f.Data)
 		case 146:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.ResponseExpires", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.ResponseExpires", protowire.ErrUTF8)
 			}
-			m.ResponseExpires = string(f.data)
+			m.ResponseExpires = string(f.Data)
 		case 154:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.SseCustomerAlgorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.SseCustomerAlgorithm", protowire.ErrUTF8)
 			}
-			m.SseCustomerAlgorithm = string(f.data)
+			m.SseCustomerAlgorithm = string(f.Data)
 		case 162:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.SseCustomerKey", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.SseCustomerKey", protowire.ErrUTF8)
 			}
-			m.SseCustomerKey = string(f.data)
+			m.SseCustomerKey = string(f.Data)
 		case 170:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.SseCustomerKeyMd5", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.SseCustomerKeyMd5", protowire.ErrUTF8)
 			}
-			m.SseCustomerKeyMd5 = string(f.data)
+			m.SseCustomerKeyMd5 = string(f.Data)
 		case 178:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 186:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.AcceptEncoding", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.AcceptEncoding", protowire.ErrUTF8)
 			}
-			m.AcceptEncoding = string(f.data)
+			m.AcceptEncoding = string(f.Data)
 		case 194:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectInput.SignedUrl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectInput.SignedUrl", protowire.ErrUTF8)
 			}
-			m.SignedUrl = string(f.data)
+			m.SignedUrl = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24:
-				return wireError("GetObjectInput", errWireType)
+				return protowire.Wrap("GetObjectInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4329,35 +4330,35 @@ type GetObjectOutput struct {
 func (m *GetObjectOutput) AppendProto(b []byte) []byte {
 	if len(m.Body) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	if m.CacheControl != "" {
 		b = append(b, 18)
-		b = appendString(b, m.CacheControl)
+		b = protowire.AppendString(b, m.CacheControl)
 	}
 	if m.ContentDisposition != "" {
 		b = append(b, 26)
-		b = appendString(b, m.ContentDisposition)
+		b = protowire.AppendString(b, m.ContentDisposition)
 	}
 	if m.ContentEncoding != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ContentEncoding)
+		b = protowire.AppendString(b, m.ContentEncoding)
 	}
 	if m.ContentLanguage != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ContentLanguage)
+		b = protowire.AppendString(b, m.ContentLanguage)
 	}
 	if m.ContentLength != 0 {
 		b = append(b, 48)
-		b = appendVarint(b, uint64(m.ContentLength))
+		b = protowire.AppendVarint(b, uint64(m.ContentLength))
 	}
 	if m.ContentRange != "" {
 		b = append(b, 58)
-		b = appendString(b, m.ContentRange)
+		b = protowire.AppendString(b, m.ContentRange)
 	}
 	if m.ContentType != "" {
 		b = append(b, 66)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	if m.DeleteMarker {
 		b = append(b, 72)
@@ -4365,39 +4366,39 @@ func (m *GetObjectOutput) AppendProto(b []byte) []byte {
 	}
 	if m.Etag != "" {
 		b = append(b, 82)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.Expiration != "" {
 		b = append(b, 90)
-		b = appendString(b, m.Expiration)
+		b = protowire.AppendString(b, m.Expiration)
 	}
 	if m.Expires != "" {
 		b = append(b, 98)
-		b = appendString(b, m.Expires)
+		b = protowire.AppendString(b, m.Expires)
 	}
 	if m.LastModified != 0 {
 		b = append(b, 104)
-		b = appendVarint(b, uint64(m.LastModified))
+		b = protowire.AppendVarint(b, uint64(m.LastModified))
 	}
 	if m.VersionId != "" {
 		b = append(b, 114)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	if m.TagCount != 0 {
 		b = append(b, 120)
-		b = appendVarint(b, uint64(m.TagCount))
+		b = protowire.AppendVarint(b, uint64(m.TagCount))
 	}
 	if m.StorageClass != "" {
-		b = appendVarint(b, 130)
-		b = appendString(b, m.StorageClass)
+		b = protowire.AppendVarint(b, 130)
+		b = protowire.AppendString(b, m.StorageClass)
 	}
 	if m.PartsCount != 0 {
-		b = appendVarint(b, 136)
-		b = appendVarint(b, uint64(m.PartsCount))
+		b = protowire.AppendVarint(b, 136)
+		b = protowire.AppendVarint(b, uint64(m.PartsCount))
 	}
 	for k, v := range m.Metadata {
-		b = appendVarint(b, 146)
-		b = appendWords(b, k, v)
+		b = protowire.AppendVarint(b, 146)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -4406,90 +4407,90 @@ func (m *GetObjectOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetObjectOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetObjectOutput", err)
+			return protowire.Wrap("GetObjectOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Body = f.data
+			m.Body = f.Data
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.CacheControl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.CacheControl", protowire.ErrUTF8)
 			}
-			m.CacheControl = string(f.data)
+			m.CacheControl = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.ContentDisposition", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.ContentDisposition", protowire.ErrUTF8)
 			}
-			m.ContentDisposition = string(f.data)
+			m.ContentDisposition = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.ContentEncoding", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.ContentEncoding", protowire.ErrUTF8)
 			}
-			m.ContentEncoding = string(f.data)
+			m.ContentEncoding = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.ContentLanguage", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.ContentLanguage", protowire.ErrUTF8)
 			}
-			m.ContentLanguage = string(f.data)
+			m.ContentLanguage = string(f.Data)
 		case 48:
-			m.ContentLength = int64(f.num)
+			m.ContentLength = int64(f.Num)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.ContentRange", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.ContentRange", protowire.ErrUTF8)
 			}
-			m.ContentRange = string(f.data)
+			m.ContentRange = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 72:
-			m.DeleteMarker = f.num != 0
+			m.DeleteMarker = f.Num != 0
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 90:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.Expiration", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.Expiration", protowire.ErrUTF8)
 			}
-			m.Expiration = string(f.data)
+			m.Expiration = string(f.Data)
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.Expires", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.Expires", protowire.ErrUTF8)
 			}
-			m.Expires = string(f.data)
+			m.Expires = string(f.Data)
 		case 104:
-			m.LastModified = int64(f.num)
+			m.LastModified = int64(f.Num)
 		case 114:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 120:
-			m.TagCount = int64(f.num)
+			m.TagCount = int64(f.Num)
 		case 130:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectOutput.StorageClass", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectOutput.StorageClass", protowire.ErrUTF8)
 			}
-			m.StorageClass = string(f.data)
+			m.StorageClass = string(f.Data)
 		case 136:
-			m.PartsCount = int64(f.num)
+			m.PartsCount = int64(f.Num)
 		case 146:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetObjectOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetObjectOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18:
-				return wireError("GetObjectOutput", errWireType)
+				return protowire.Wrap("GetObjectOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4520,23 +4521,23 @@ type PutObjectInput struct {
 func (m *PutObjectInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	if m.Bucket != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Acl != "" {
 		b = append(b, 42)
-		b = appendString(b, m.Acl)
+		b = protowire.AppendString(b, m.Acl)
 	}
 	if m.BucketKeyEnabled {
 		b = append(b, 48)
@@ -4544,43 +4545,43 @@ func (m *PutObjectInput) AppendProto(b []byte) []byte {
 	}
 	if m.CacheControl != "" {
 		b = append(b, 58)
-		b = appendString(b, m.CacheControl)
+		b = protowire.AppendString(b, m.CacheControl)
 	}
 	if m.ContentDisposition != "" {
 		b = append(b, 66)
-		b = appendString(b, m.ContentDisposition)
+		b = protowire.AppendString(b, m.ContentDisposition)
 	}
 	if m.ContentEncoding != "" {
 		b = append(b, 74)
-		b = appendString(b, m.ContentEncoding)
+		b = protowire.AppendString(b, m.ContentEncoding)
 	}
 	if m.Expires != 0 {
 		b = append(b, 80)
-		b = appendVarint(b, uint64(m.Expires))
+		b = protowire.AppendVarint(b, uint64(m.Expires))
 	}
 	if m.ServerSideEncryption != "" {
 		b = append(b, 90)
-		b = appendString(b, m.ServerSideEncryption)
+		b = protowire.AppendString(b, m.ServerSideEncryption)
 	}
 	if m.SignedUrl != "" {
 		b = append(b, 98)
-		b = appendString(b, m.SignedUrl)
+		b = protowire.AppendString(b, m.SignedUrl)
 	}
 	for k, v := range m.Meta {
 		b = append(b, 106)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	for k, v := range m.Tagging {
 		b = append(b, 114)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.StorageClass != "" {
 		b = append(b, 122)
-		b = appendString(b, m.StorageClass)
+		b = protowire.AppendString(b, m.StorageClass)
 	}
 	if m.ContentLength != 0 {
-		b = appendVarint(b, 128)
-		b = appendVarint(b, uint64(m.ContentLength))
+		b = protowire.AppendVarint(b, 128)
+		b = protowire.AppendVarint(b, uint64(m.ContentLength))
 	}
 	return b
 }
@@ -4589,88 +4590,88 @@ func (m *PutObjectInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PutObjectInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PutObjectInput", err)
+			return protowire.Wrap("PutObjectInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			m.Body = f.data
+			m.Body = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.Acl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.Acl", protowire.ErrUTF8)
 			}
-			m.Acl = string(f.data)
+			m.Acl = string(f.Data)
 		case 48:
-			m.BucketKeyEnabled = f.num != 0
+			m.BucketKeyEnabled = f.Num != 0
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.CacheControl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.CacheControl", protowire.ErrUTF8)
 			}
-			m.CacheControl = string(f.data)
+			m.CacheControl = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.ContentDisposition", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.ContentDisposition", protowire.ErrUTF8)
 			}
-			m.ContentDisposition = string(f.data)
+			m.ContentDisposition = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.ContentEncoding", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.ContentEncoding", protowire.ErrUTF8)
 			}
-			m.ContentEncoding = string(f.data)
+			m.ContentEncoding = string(f.Data)
 		case 80:
-			m.Expires = int64(f.num)
+			m.Expires = int64(f.Num)
 		case 90:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.ServerSideEncryption", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.ServerSideEncryption", protowire.ErrUTF8)
 			}
-			m.ServerSideEncryption = string(f.data)
+			m.ServerSideEncryption = string(f.Data)
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.SignedUrl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.SignedUrl", protowire.ErrUTF8)
 			}
-			m.SignedUrl = string(f.data)
+			m.SignedUrl = string(f.Data)
 		case 106:
 			if m.Meta == nil {
 				m.Meta = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Meta, f.data); err != nil {
-				return wireError("PutObjectInput.Meta", err)
+			if err := protowire.ParseUTF8Words(m.Meta, f.Data); err != nil {
+				return protowire.Wrap("PutObjectInput.Meta", err)
 			}
 		case 114:
 			if m.Tagging == nil {
 				m.Tagging = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Tagging, f.data); err != nil {
-				return wireError("PutObjectInput.Tagging", err)
+			if err := protowire.ParseUTF8Words(m.Tagging, f.Data); err != nil {
+				return protowire.Wrap("PutObjectInput.Tagging", err)
 			}
 		case 122:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectInput.StorageClass", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectInput.StorageClass", protowire.ErrUTF8)
 			}
-			m.StorageClass = string(f.data)
+			m.StorageClass = string(f.Data)
 		case 128:
-			m.ContentLength = int64(f.num)
+			m.ContentLength = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16:
-				return wireError("PutObjectInput", errWireType)
+				return protowire.Wrap("PutObjectInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4695,23 +4696,23 @@ func (m *PutObjectOutput) AppendProto(b []byte) []byte {
 	}
 	if m.Etag != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.Expiration != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Expiration)
+		b = protowire.AppendString(b, m.Expiration)
 	}
 	if m.RequestCharged != "" {
 		b = append(b, 34)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	if m.VersionId != "" {
 		b = append(b, 42)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -4720,45 +4721,45 @@ func (m *PutObjectOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PutObjectOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PutObjectOutput", err)
+			return protowire.Wrap("PutObjectOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.BucketKeyEnabled = f.num != 0
+			m.BucketKeyEnabled = f.Num != 0
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectOutput.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectOutput.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectOutput.Expiration", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectOutput.Expiration", protowire.ErrUTF8)
 			}
-			m.Expiration = string(f.data)
+			m.Expiration = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectOutput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectOutput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 50:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("PutObjectOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("PutObjectOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("PutObjectOutput", errWireType)
+				return protowire.Wrap("PutObjectOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4778,23 +4779,23 @@ type DeleteObjectInput struct {
 func (m *DeleteObjectInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 34)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	if m.VersionId != "" {
 		b = append(b, 42)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -4803,41 +4804,41 @@ func (m *DeleteObjectInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteObjectInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteObjectInput", err)
+			return protowire.Wrap("DeleteObjectInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("DeleteObjectInput", errWireType)
+				return protowire.Wrap("DeleteObjectInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4860,15 +4861,15 @@ func (m *DeleteObjectOutput) AppendProto(b []byte) []byte {
 	}
 	if m.RequestCharged != "" {
 		b = append(b, 18)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	if m.VersionId != "" {
 		b = append(b, 26)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -4877,35 +4878,35 @@ func (m *DeleteObjectOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteObjectOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteObjectOutput", err)
+			return protowire.Wrap("DeleteObjectOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.DeleteMarker = f.num != 0
+			m.DeleteMarker = f.Num != 0
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectOutput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectOutput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("DeleteObjectOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("DeleteObjectOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("DeleteObjectOutput", errWireType)
+				return protowire.Wrap("DeleteObjectOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -4925,23 +4926,23 @@ type PutObjectTaggingInput struct {
 func (m *PutObjectTaggingInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	for k, v := range m.Tags {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.VersionId != "" {
 		b = append(b, 42)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -4950,43 +4951,43 @@ func (m *PutObjectTaggingInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PutObjectTaggingInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PutObjectTaggingInput", err)
+			return protowire.Wrap("PutObjectTaggingInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectTaggingInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectTaggingInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectTaggingInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectTaggingInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectTaggingInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectTaggingInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
 			if m.Tags == nil {
 				m.Tags = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Tags, f.data); err != nil {
-				return wireError("PutObjectTaggingInput.Tags", err)
+			if err := protowire.ParseUTF8Words(m.Tags, f.Data); err != nil {
+				return protowire.Wrap("PutObjectTaggingInput.Tags", err)
 			}
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectTaggingInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectTaggingInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("PutObjectTaggingInput", errWireType)
+				return protowire.Wrap("PutObjectTaggingInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5003,11 +5004,11 @@ type PutObjectTaggingOutput struct {
 func (m *PutObjectTaggingOutput) AppendProto(b []byte) []byte {
 	if m.VersionId != "" {
 		b = append(b, 10)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	for k, v := range m.ResultMetadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -5016,28 +5017,28 @@ func (m *PutObjectTaggingOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PutObjectTaggingOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PutObjectTaggingOutput", err)
+			return protowire.Wrap("PutObjectTaggingOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectTaggingOutput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectTaggingOutput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 18:
 			if m.ResultMetadata == nil {
 				m.ResultMetadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.ResultMetadata, f.data); err != nil {
-				return wireError("PutObjectTaggingOutput.ResultMetadata", err)
+			if err := protowire.ParseUTF8Words(m.ResultMetadata, f.Data); err != nil {
+				return protowire.Wrap("PutObjectTaggingOutput.ResultMetadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("PutObjectTaggingOutput", errWireType)
+				return protowire.Wrap("PutObjectTaggingOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5057,23 +5058,23 @@ type DeleteObjectTaggingInput struct {
 func (m *DeleteObjectTaggingInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.VersionId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	return b
 }
@@ -5082,41 +5083,41 @@ func (m *DeleteObjectTaggingInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteObjectTaggingInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteObjectTaggingInput", err)
+			return protowire.Wrap("DeleteObjectTaggingInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectTaggingInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectTaggingInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectTaggingInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectTaggingInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectTaggingInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectTaggingInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectTaggingInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectTaggingInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectTaggingInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectTaggingInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("DeleteObjectTaggingInput", errWireType)
+				return protowire.Wrap("DeleteObjectTaggingInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5133,11 +5134,11 @@ type DeleteObjectTaggingOutput struct {
 func (m *DeleteObjectTaggingOutput) AppendProto(b []byte) []byte {
 	if m.VersionId != "" {
 		b = append(b, 10)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	for k, v := range m.ResultMetadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -5146,28 +5147,28 @@ func (m *DeleteObjectTaggingOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteObjectTaggingOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteObjectTaggingOutput", err)
+			return protowire.Wrap("DeleteObjectTaggingOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectTaggingOutput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectTaggingOutput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 18:
 			if m.ResultMetadata == nil {
 				m.ResultMetadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.ResultMetadata, f.data); err != nil {
-				return wireError("DeleteObjectTaggingOutput.ResultMetadata", err)
+			if err := protowire.ParseUTF8Words(m.ResultMetadata, f.Data); err != nil {
+				return protowire.Wrap("DeleteObjectTaggingOutput.ResultMetadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("DeleteObjectTaggingOutput", errWireType)
+				return protowire.Wrap("DeleteObjectTaggingOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5188,27 +5189,27 @@ type GetObjectTaggingInput struct {
 func (m *GetObjectTaggingInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.VersionId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 50)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	return b
 }
@@ -5217,46 +5218,46 @@ func (m *GetObjectTaggingInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetObjectTaggingInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetObjectTaggingInput", err)
+			return protowire.Wrap("GetObjectTaggingInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectTaggingInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectTaggingInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectTaggingInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectTaggingInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectTaggingInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectTaggingInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectTaggingInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectTaggingInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectTaggingInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectTaggingInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectTaggingInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectTaggingInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("GetObjectTaggingInput", errWireType)
+				return protowire.Wrap("GetObjectTaggingInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5274,15 +5275,15 @@ type GetObjectTaggingOutput struct {
 func (m *GetObjectTaggingOutput) AppendProto(b []byte) []byte {
 	for k, v := range m.Tags {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.VersionId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	for k, v := range m.ResultMetadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -5291,35 +5292,35 @@ func (m *GetObjectTaggingOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetObjectTaggingOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetObjectTaggingOutput", err)
+			return protowire.Wrap("GetObjectTaggingOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Tags == nil {
 				m.Tags = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Tags, f.data); err != nil {
-				return wireError("GetObjectTaggingOutput.Tags", err)
+			if err := protowire.ParseUTF8Words(m.Tags, f.Data); err != nil {
+				return protowire.Wrap("GetObjectTaggingOutput.Tags", err)
 			}
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectTaggingOutput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectTaggingOutput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 26:
 			if m.ResultMetadata == nil {
 				m.ResultMetadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.ResultMetadata, f.data); err != nil {
-				return wireError("GetObjectTaggingOutput.ResultMetadata", err)
+			if err := protowire.ParseUTF8Words(m.ResultMetadata, f.Data); err != nil {
+				return protowire.Wrap("GetObjectTaggingOutput.ResultMetadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("GetObjectTaggingOutput", errWireType)
+				return protowire.Wrap("GetObjectTaggingOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5337,15 +5338,15 @@ type CopySource struct {
 func (m *CopySource) AppendProto(b []byte) []byte {
 	if m.CopySourceBucket != "" {
 		b = append(b, 10)
-		b = appendString(b, m.CopySourceBucket)
+		b = protowire.AppendString(b, m.CopySourceBucket)
 	}
 	if m.CopySourceKey != "" {
 		b = append(b, 18)
-		b = appendString(b, m.CopySourceKey)
+		b = protowire.AppendString(b, m.CopySourceKey)
 	}
 	if m.CopySourceVersionId != "" {
 		b = append(b, 26)
-		b = appendString(b, m.CopySourceVersionId)
+		b = protowire.AppendString(b, m.CopySourceVersionId)
 	}
 	return b
 }
@@ -5354,31 +5355,31 @@ func (m *CopySource) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CopySource) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CopySource", err)
+			return protowire.Wrap("CopySource", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CopySource.CopySourceBucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopySource.CopySourceBucket", protowire.ErrUTF8)
 			}
-			m.CopySourceBucket = string(f.data)
+			m.CopySourceBucket = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("CopySource.CopySourceKey", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopySource.CopySourceKey", protowire.ErrUTF8)
 			}
-			m.CopySourceKey = string(f.data)
+			m.CopySourceKey = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("CopySource.CopySourceVersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopySource.CopySourceVersionId", protowire.ErrUTF8)
 			}
-			m.CopySourceVersionId = string(f.data)
+			m.CopySourceVersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("CopySource", errWireType)
+				return protowire.Wrap("CopySource", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5401,35 +5402,35 @@ type CopyObjectInput struct {
 func (m *CopyObjectInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.CopySource != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.CopySource.AppendProto)
+		b = protowire.AppendMessage(b, m.CopySource.AppendProto)
 	}
 	for k, v := range m.Tagging {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Expires != 0 {
 		b = append(b, 48)
-		b = appendVarint(b, uint64(m.Expires))
+		b = protowire.AppendVarint(b, uint64(m.Expires))
 	}
 	if m.MetadataDirective != "" {
 		b = append(b, 58)
-		b = appendString(b, m.MetadataDirective)
+		b = protowire.AppendString(b, m.MetadataDirective)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 66)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -5438,60 +5439,60 @@ func (m *CopyObjectInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CopyObjectInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CopyObjectInput", err)
+			return protowire.Wrap("CopyObjectInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CopyObjectInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopyObjectInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("CopyObjectInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopyObjectInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("CopyObjectInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopyObjectInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
 			if m.CopySource == nil {
 				m.CopySource = new(CopySource)
 			}
-			err = m.CopySource.ParseProto(f.data)
+			err = m.CopySource.ParseProto(f.Data)
 			if err != nil {
-				return wireError("CopyObjectInput.CopySource", err)
+				return protowire.Wrap("CopyObjectInput.CopySource", err)
 			}
 		case 42:
 			if m.Tagging == nil {
 				m.Tagging = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Tagging, f.data); err != nil {
-				return wireError("CopyObjectInput.Tagging", err)
+			if err := protowire.ParseUTF8Words(m.Tagging, f.Data); err != nil {
+				return protowire.Wrap("CopyObjectInput.Tagging", err)
 			}
 		case 48:
-			m.Expires = int64(f.num)
+			m.Expires = int64(f.Num)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("CopyObjectInput.MetadataDirective", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopyObjectInput.MetadataDirective", protowire.ErrUTF8)
 			}
-			m.MetadataDirective = string(f.data)
+			m.MetadataDirective = string(f.Data)
 		case 66:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("CopyObjectInput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("CopyObjectInput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
-				return wireError("CopyObjectInput", errWireType)
+				return protowire.Wrap("CopyObjectInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5508,11 +5509,11 @@ type CopyObjectResult struct {
 func (m *CopyObjectResult) AppendProto(b []byte) []byte {
 	if m.Etag != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.LastModified != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.LastModified))
+		b = protowire.AppendVarint(b, uint64(m.LastModified))
 	}
 	return b
 }
@@ -5521,23 +5522,23 @@ func (m *CopyObjectResult) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CopyObjectResult) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CopyObjectResult", err)
+			return protowire.Wrap("CopyObjectResult", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CopyObjectResult.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopyObjectResult.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 16:
-			m.LastModified = int64(f.num)
+			m.LastModified = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("CopyObjectResult", errWireType)
+				return protowire.Wrap("CopyObjectResult", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5556,19 +5557,19 @@ type CopyObjectOutput struct {
 func (m *CopyObjectOutput) AppendProto(b []byte) []byte {
 	if m.CopyObjectResult != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.CopyObjectResult.AppendProto)
+		b = protowire.AppendMessage(b, m.CopyObjectResult.AppendProto)
 	}
 	if m.VersionId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	if m.Expiration != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Expiration)
+		b = protowire.AppendString(b, m.Expiration)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -5577,41 +5578,41 @@ func (m *CopyObjectOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CopyObjectOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CopyObjectOutput", err)
+			return protowire.Wrap("CopyObjectOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.CopyObjectResult == nil {
 				m.CopyObjectResult = new(CopyObjectResult)
 			}
-			err = m.CopyObjectResult.ParseProto(f.data)
+			err = m.CopyObjectResult.ParseProto(f.Data)
 			if err != nil {
-				return wireError("CopyObjectOutput.CopyObjectResult", err)
+				return protowire.Wrap("CopyObjectOutput.CopyObjectResult", err)
 			}
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("CopyObjectOutput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopyObjectOutput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("CopyObjectOutput.Expiration", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopyObjectOutput.Expiration", protowire.ErrUTF8)
 			}
-			m.Expiration = string(f.data)
+			m.Expiration = string(f.Data)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("CopyObjectOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("CopyObjectOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("CopyObjectOutput", errWireType)
+				return protowire.Wrap("CopyObjectOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5628,7 +5629,7 @@ type Delete struct {
 func (m *Delete) AppendProto(b []byte) []byte {
 	for i := range m.Objects {
 		b = append(b, 10)
-		b = appendMessage(b, m.Objects[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Objects[i].AppendProto)
 	}
 	if m.Quiet {
 		b = append(b, 16)
@@ -5641,25 +5642,25 @@ func (m *Delete) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Delete) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Delete", err)
+			return protowire.Wrap("Delete", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x ObjectIdentifier
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("Delete.Objects", err)
+				return protowire.Wrap("Delete.Objects", err)
 			}
 			m.Objects = append(m.Objects, x)
 		case 16:
-			m.Quiet = f.num != 0
+			m.Quiet = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Delete", errWireType)
+				return protowire.Wrap("Delete", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5676,11 +5677,11 @@ type ObjectIdentifier struct {
 func (m *ObjectIdentifier) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.VersionId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -5689,26 +5690,26 @@ func (m *ObjectIdentifier) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ObjectIdentifier) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ObjectIdentifier", err)
+			return protowire.Wrap("ObjectIdentifier", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ObjectIdentifier.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ObjectIdentifier.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ObjectIdentifier.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ObjectIdentifier.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("ObjectIdentifier", errWireType)
+				return protowire.Wrap("ObjectIdentifier", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5727,19 +5728,19 @@ type DeleteObjectsInput struct {
 func (m *DeleteObjectsInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Delete != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Delete.AppendProto)
+		b = protowire.AppendMessage(b, m.Delete.AppendProto)
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 34)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	return b
 }
@@ -5748,39 +5749,39 @@ func (m *DeleteObjectsInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteObjectsInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteObjectsInput", err)
+			return protowire.Wrap("DeleteObjectsInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectsInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectsInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectsInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectsInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
 			if m.Delete == nil {
 				m.Delete = new(Delete)
 			}
-			err = m.Delete.ParseProto(f.data)
+			err = m.Delete.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteObjectsInput.Delete", err)
+				return protowire.Wrap("DeleteObjectsInput.Delete", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteObjectsInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteObjectsInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("DeleteObjectsInput", errWireType)
+				return protowire.Wrap("DeleteObjectsInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5803,15 +5804,15 @@ func (m *DeletedObject) AppendProto(b []byte) []byte {
 	}
 	if m.DeleteMarkerVersionId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.DeleteMarkerVersionId)
+		b = protowire.AppendString(b, m.DeleteMarkerVersionId)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.VersionId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -5820,33 +5821,33 @@ func (m *DeletedObject) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeletedObject) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeletedObject", err)
+			return protowire.Wrap("DeletedObject", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.DeleteMarker = f.num != 0
+			m.DeleteMarker = f.Num != 0
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DeletedObject.DeleteMarkerVersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeletedObject.DeleteMarkerVersionId", protowire.ErrUTF8)
 			}
-			m.DeleteMarkerVersionId = string(f.data)
+			m.DeleteMarkerVersionId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("DeletedObject.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeletedObject.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("DeletedObject.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeletedObject.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("DeletedObject", errWireType)
+				return protowire.Wrap("DeletedObject", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5863,11 +5864,11 @@ type DeleteObjectsOutput struct {
 func (m *DeleteObjectsOutput) AppendProto(b []byte) []byte {
 	for i := range m.Deleted {
 		b = append(b, 10)
-		b = appendMessage(b, m.Deleted[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Deleted[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -5876,30 +5877,30 @@ func (m *DeleteObjectsOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteObjectsOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteObjectsOutput", err)
+			return protowire.Wrap("DeleteObjectsOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x DeletedObject
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteObjectsOutput.Deleted", err)
+				return protowire.Wrap("DeleteObjectsOutput.Deleted", err)
 			}
 			m.Deleted = append(m.Deleted, x)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("DeleteObjectsOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("DeleteObjectsOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("DeleteObjectsOutput", errWireType)
+				return protowire.Wrap("DeleteObjectsOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -5923,39 +5924,39 @@ type ListObjectsInput struct {
 func (m *ListObjectsInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Delimiter != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Delimiter)
+		b = protowire.AppendString(b, m.Delimiter)
 	}
 	if m.EncodingType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.EncodingType)
+		b = protowire.AppendString(b, m.EncodingType)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.Marker != "" {
 		b = append(b, 50)
-		b = appendString(b, m.Marker)
+		b = protowire.AppendString(b, m.Marker)
 	}
 	if m.MaxKeys != 0 {
 		b = append(b, 56)
-		b = appendVarint(b, uint64(m.MaxKeys))
+		b = protowire.AppendVarint(b, uint64(m.MaxKeys))
 	}
 	if m.Prefix != "" {
 		b = append(b, 66)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 74)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	return b
 }
@@ -5964,58 +5965,58 @@ func (m *ListObjectsInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListObjectsInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListObjectsInput", err)
+			return protowire.Wrap("ListObjectsInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsInput.Delimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsInput.Delimiter", protowire.ErrUTF8)
 			}
-			m.Delimiter = string(f.data)
+			m.Delimiter = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsInput.EncodingType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsInput.EncodingType", protowire.ErrUTF8)
 			}
-			m.EncodingType = string(f.data)
+			m.EncodingType = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsInput.Marker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsInput.Marker", protowire.ErrUTF8)
 			}
-			m.Marker = string(f.data)
+			m.Marker = string(f.Data)
 		case 56:
-			m.MaxKeys = int32(f.num)
+			m.MaxKeys = int32(f.Num)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsInput.Prefix", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsInput.Prefix", protowire.ErrUTF8)
 			}
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9:
-				return wireError("ListObjectsInput", errWireType)
+				return protowire.Wrap("ListObjectsInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6041,19 +6042,19 @@ type ListObjectsOutput struct {
 func (m *ListObjectsOutput) AppendProto(b []byte) []byte {
 	for _, x := range m.CommonPrefixes {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	for i := range m.Contents {
 		b = append(b, 18)
-		b = appendMessage(b, m.Contents[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Contents[i].AppendProto)
 	}
 	if m.Delimiter != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Delimiter)
+		b = protowire.AppendString(b, m.Delimiter)
 	}
 	if m.EncodingType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.EncodingType)
+		b = protowire.AppendString(b, m.EncodingType)
 	}
 	if m.IsTruncated {
 		b = append(b, 40)
@@ -6061,27 +6062,27 @@ func (m *ListObjectsOutput) AppendProto(b []byte) []byte {
 	}
 	if m.Marker != "" {
 		b = append(b, 50)
-		b = appendString(b, m.Marker)
+		b = protowire.AppendString(b, m.Marker)
 	}
 	if m.MaxKeys != 0 {
 		b = append(b, 56)
-		b = appendVarint(b, uint64(m.MaxKeys))
+		b = protowire.AppendVarint(b, uint64(m.MaxKeys))
 	}
 	if m.Name != "" {
 		b = append(b, 66)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.NextMarker != "" {
 		b = append(b, 74)
-		b = appendString(b, m.NextMarker)
+		b = protowire.AppendString(b, m.NextMarker)
 	}
 	if m.Prefix != "" {
 		b = append(b, 82)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 90)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -6090,69 +6091,69 @@ func (m *ListObjectsOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListObjectsOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListObjectsOutput", err)
+			return protowire.Wrap("ListObjectsOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsOutput.CommonPrefixes", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsOutput.CommonPrefixes", protowire.ErrUTF8)
 			}
-			m.CommonPrefixes = append(m.CommonPrefixes, string(f.data))
+			m.CommonPrefixes = append(m.CommonPrefixes, string(f.Data))
 		case 18:
 			var x Object
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListObjectsOutput.Contents", err)
+				return protowire.Wrap("ListObjectsOutput.Contents", err)
 			}
 			m.Contents = append(m.Contents, x)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsOutput.Delimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsOutput.Delimiter", protowire.ErrUTF8)
 			}
-			m.Delimiter = string(f.data)
+			m.Delimiter = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsOutput.EncodingType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsOutput.EncodingType", protowire.ErrUTF8)
 			}
-			m.EncodingType = string(f.data)
+			m.EncodingType = string(f.Data)
 		case 40:
-			m.IsTruncated = f.num != 0
+			m.IsTruncated = f.Num != 0
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsOutput.Marker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsOutput.Marker", protowire.ErrUTF8)
 			}
-			m.Marker = string(f.data)
+			m.Marker = string(f.Data)
 		case 56:
-			m.MaxKeys = int32(f.num)
+			m.MaxKeys = int32(f.Num)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsOutput.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsOutput.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsOutput.NextMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsOutput.NextMarker", protowire.ErrUTF8)
 			}
-			m.NextMarker = string(f.data)
+			m.NextMarker = string(f.Data)
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectsOutput.Prefix", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectsOutput.Prefix", protowire.ErrUTF8)
 			}
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		case 90:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ListObjectsOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ListObjectsOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11:
-				return wireError("ListObjectsOutput", errWireType)
+				return protowire.Wrap("ListObjectsOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6169,11 +6170,11 @@ type Owner struct {
 func (m *Owner) AppendProto(b []byte) []byte {
 	if m.DisplayName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.DisplayName)
+		b = protowire.AppendString(b, m.DisplayName)
 	}
 	if m.Id != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	return b
 }
@@ -6182,26 +6183,26 @@ func (m *Owner) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Owner) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Owner", err)
+			return protowire.Wrap("Owner", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Owner.DisplayName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Owner.DisplayName", protowire.ErrUTF8)
 			}
-			m.DisplayName = string(f.data)
+			m.DisplayName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("Owner.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Owner.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Owner", errWireType)
+				return protowire.Wrap("Owner", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6222,27 +6223,27 @@ type Object struct {
 func (m *Object) AppendProto(b []byte) []byte {
 	if m.Etag != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.LastModified != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.LastModified))
+		b = protowire.AppendVarint(b, uint64(m.LastModified))
 	}
 	if m.Owner != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.Owner.AppendProto)
+		b = protowire.AppendMessage(b, m.Owner.AppendProto)
 	}
 	if m.Size != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	if m.StorageClass != "" {
 		b = append(b, 50)
-		b = appendString(b, m.StorageClass)
+		b = protowire.AppendString(b, m.StorageClass)
 	}
 	return b
 }
@@ -6251,43 +6252,43 @@ func (m *Object) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Object) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Object", err)
+			return protowire.Wrap("Object", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Object.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Object.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("Object.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Object.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 24:
-			m.LastModified = int64(f.num)
+			m.LastModified = int64(f.Num)
 		case 34:
 			if m.Owner == nil {
 				m.Owner = new(Owner)
 			}
-			err = m.Owner.ParseProto(f.data)
+			err = m.Owner.ParseProto(f.Data)
 			if err != nil {
-				return wireError("Object.Owner", err)
+				return protowire.Wrap("Object.Owner", err)
 			}
 		case 40:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("Object.StorageClass", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Object.StorageClass", protowire.ErrUTF8)
 			}
-			m.StorageClass = string(f.data)
+			m.StorageClass = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("Object", errWireType)
+				return protowire.Wrap("Object", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6306,19 +6307,19 @@ type GetObjectCannedAclInput struct {
 func (m *GetObjectCannedAclInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.VersionId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -6327,36 +6328,36 @@ func (m *GetObjectCannedAclInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetObjectCannedAclInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetObjectCannedAclInput", err)
+			return protowire.Wrap("GetObjectCannedAclInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectCannedAclInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectCannedAclInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectCannedAclInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectCannedAclInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectCannedAclInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectCannedAclInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectCannedAclInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectCannedAclInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("GetObjectCannedAclInput", errWireType)
+				return protowire.Wrap("GetObjectCannedAclInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6375,19 +6376,19 @@ type GetObjectCannedAclOutput struct {
 func (m *GetObjectCannedAclOutput) AppendProto(b []byte) []byte {
 	if m.CannedAcl != "" {
 		b = append(b, 10)
-		b = appendString(b, m.CannedAcl)
+		b = protowire.AppendString(b, m.CannedAcl)
 	}
 	if m.Owner != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Owner.AppendProto)
+		b = protowire.AppendMessage(b, m.Owner.AppendProto)
 	}
 	if m.RequestCharged != "" {
 		b = append(b, 26)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -6396,41 +6397,41 @@ func (m *GetObjectCannedAclOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetObjectCannedAclOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetObjectCannedAclOutput", err)
+			return protowire.Wrap("GetObjectCannedAclOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectCannedAclOutput.CannedAcl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectCannedAclOutput.CannedAcl", protowire.ErrUTF8)
 			}
-			m.CannedAcl = string(f.data)
+			m.CannedAcl = string(f.Data)
 		case 18:
 			if m.Owner == nil {
 				m.Owner = new(Owner)
 			}
-			err = m.Owner.ParseProto(f.data)
+			err = m.Owner.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetObjectCannedAclOutput.Owner", err)
+				return protowire.Wrap("GetObjectCannedAclOutput.Owner", err)
 			}
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("GetObjectCannedAclOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetObjectCannedAclOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetObjectCannedAclOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetObjectCannedAclOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("GetObjectCannedAclOutput", errWireType)
+				return protowire.Wrap("GetObjectCannedAclOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6450,23 +6451,23 @@ type PutObjectCannedAclInput struct {
 func (m *PutObjectCannedAclInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Acl != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Acl)
+		b = protowire.AppendString(b, m.Acl)
 	}
 	if m.VersionId != "" {
 		b = append(b, 42)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -6475,41 +6476,41 @@ func (m *PutObjectCannedAclInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PutObjectCannedAclInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PutObjectCannedAclInput", err)
+			return protowire.Wrap("PutObjectCannedAclInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectCannedAclInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectCannedAclInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectCannedAclInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectCannedAclInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectCannedAclInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectCannedAclInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectCannedAclInput.Acl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectCannedAclInput.Acl", protowire.ErrUTF8)
 			}
-			m.Acl = string(f.data)
+			m.Acl = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectCannedAclInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectCannedAclInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("PutObjectCannedAclInput", errWireType)
+				return protowire.Wrap("PutObjectCannedAclInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6526,11 +6527,11 @@ type PutObjectCannedAclOutput struct {
 func (m *PutObjectCannedAclOutput) AppendProto(b []byte) []byte {
 	if m.RequestCharged != "" {
 		b = append(b, 10)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -6539,28 +6540,28 @@ func (m *PutObjectCannedAclOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PutObjectCannedAclOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PutObjectCannedAclOutput", err)
+			return protowire.Wrap("PutObjectCannedAclOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("PutObjectCannedAclOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PutObjectCannedAclOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("PutObjectCannedAclOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("PutObjectCannedAclOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("PutObjectCannedAclOutput", errWireType)
+				return protowire.Wrap("PutObjectCannedAclOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6576,7 +6577,7 @@ type GlacierJobParameters struct {
 func (m *GlacierJobParameters) AppendProto(b []byte) []byte {
 	if m.Tier != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Tier)
+		b = protowire.AppendString(b, m.Tier)
 	}
 	return b
 }
@@ -6585,21 +6586,21 @@ func (m *GlacierJobParameters) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GlacierJobParameters) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GlacierJobParameters", err)
+			return protowire.Wrap("GlacierJobParameters", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GlacierJobParameters.Tier", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GlacierJobParameters.Tier", protowire.ErrUTF8)
 			}
-			m.Tier = string(f.data)
+			m.Tier = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GlacierJobParameters", errWireType)
+				return protowire.Wrap("GlacierJobParameters", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6616,11 +6617,11 @@ type OutputLocation struct {
 func (m *OutputLocation) AppendProto(b []byte) []byte {
 	if m.BucketName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.BucketName)
+		b = protowire.AppendString(b, m.BucketName)
 	}
 	if m.Prefix != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	return b
 }
@@ -6629,26 +6630,26 @@ func (m *OutputLocation) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *OutputLocation) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("OutputLocation", err)
+			return protowire.Wrap("OutputLocation", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("OutputLocation.BucketName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("OutputLocation.BucketName", protowire.ErrUTF8)
 			}
-			m.BucketName = string(f.data)
+			m.BucketName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("OutputLocation.Prefix", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("OutputLocation.Prefix", protowire.ErrUTF8)
 			}
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("OutputLocation", errWireType)
+				return protowire.Wrap("OutputLocation", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6674,27 +6675,27 @@ func (m *CSVInput) AppendProto(b []byte) []byte {
 	}
 	if m.Comments != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Comments)
+		b = protowire.AppendString(b, m.Comments)
 	}
 	if m.FieldDelimiter != "" {
 		b = append(b, 26)
-		b = appendString(b, m.FieldDelimiter)
+		b = protowire.AppendString(b, m.FieldDelimiter)
 	}
 	if m.FileHeaderInfo != "" {
 		b = append(b, 34)
-		b = appendString(b, m.FileHeaderInfo)
+		b = protowire.AppendString(b, m.FileHeaderInfo)
 	}
 	if m.QuoteCharacter != "" {
 		b = append(b, 42)
-		b = appendString(b, m.QuoteCharacter)
+		b = protowire.AppendString(b, m.QuoteCharacter)
 	}
 	if m.QuoteEscapeCharacter != "" {
 		b = append(b, 50)
-		b = appendString(b, m.QuoteEscapeCharacter)
+		b = protowire.AppendString(b, m.QuoteEscapeCharacter)
 	}
 	if m.RecordDelimiter != "" {
 		b = append(b, 58)
-		b = appendString(b, m.RecordDelimiter)
+		b = protowire.AppendString(b, m.RecordDelimiter)
 	}
 	return b
 }
@@ -6703,48 +6704,48 @@ func (m *CSVInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CSVInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CSVInput", err)
+			return protowire.Wrap("CSVInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.AllowQuotedRecordDelimiter = f.num != 0
+			m.AllowQuotedRecordDelimiter = f.Num != 0
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVInput.Comments", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVInput.Comments", protowire.ErrUTF8)
 			}
-			m.Comments = string(f.data)
+			m.Comments = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVInput.FieldDelimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVInput.FieldDelimiter", protowire.ErrUTF8)
 			}
-			m.FieldDelimiter = string(f.data)
+			m.FieldDelimiter = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVInput.FileHeaderInfo", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVInput.FileHeaderInfo", protowire.ErrUTF8)
 			}
-			m.FileHeaderInfo = string(f.data)
+			m.FileHeaderInfo = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVInput.QuoteCharacter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVInput.QuoteCharacter", protowire.ErrUTF8)
 			}
-			m.QuoteCharacter = string(f.data)
+			m.QuoteCharacter = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVInput.QuoteEscapeCharacter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVInput.QuoteEscapeCharacter", protowire.ErrUTF8)
 			}
-			m.QuoteEscapeCharacter = string(f.data)
+			m.QuoteEscapeCharacter = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVInput.RecordDelimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVInput.RecordDelimiter", protowire.ErrUTF8)
 			}
-			m.RecordDelimiter = string(f.data)
+			m.RecordDelimiter = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("CSVInput", errWireType)
+				return protowire.Wrap("CSVInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6762,15 +6763,15 @@ type InputSerialization struct {
 func (m *InputSerialization) AppendProto(b []byte) []byte {
 	if m.Csv != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Csv.AppendProto)
+		b = protowire.AppendMessage(b, m.Csv.AppendProto)
 	}
 	if m.CompressionType != "" {
 		b = append(b, 18)
-		b = appendString(b, m.CompressionType)
+		b = protowire.AppendString(b, m.CompressionType)
 	}
 	if m.Json != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Json)
+		b = protowire.AppendString(b, m.Json)
 	}
 	return b
 }
@@ -6779,34 +6780,34 @@ func (m *InputSerialization) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InputSerialization) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InputSerialization", err)
+			return protowire.Wrap("InputSerialization", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Csv == nil {
 				m.Csv = new(CSVInput)
 			}
-			err = m.Csv.ParseProto(f.data)
+			err = m.Csv.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InputSerialization.Csv", err)
+				return protowire.Wrap("InputSerialization.Csv", err)
 			}
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("InputSerialization.CompressionType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InputSerialization.CompressionType", protowire.ErrUTF8)
 			}
-			m.CompressionType = string(f.data)
+			m.CompressionType = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("InputSerialization.Json", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InputSerialization.Json", protowire.ErrUTF8)
 			}
-			m.Json = string(f.data)
+			m.Json = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("InputSerialization", errWireType)
+				return protowire.Wrap("InputSerialization", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6826,23 +6827,23 @@ type CSVOutput struct {
 func (m *CSVOutput) AppendProto(b []byte) []byte {
 	if m.FieldDelimiter != "" {
 		b = append(b, 10)
-		b = appendString(b, m.FieldDelimiter)
+		b = protowire.AppendString(b, m.FieldDelimiter)
 	}
 	if m.QuoteCharacter != "" {
 		b = append(b, 18)
-		b = appendString(b, m.QuoteCharacter)
+		b = protowire.AppendString(b, m.QuoteCharacter)
 	}
 	if m.QuoteEscapeCharacter != "" {
 		b = append(b, 26)
-		b = appendString(b, m.QuoteEscapeCharacter)
+		b = protowire.AppendString(b, m.QuoteEscapeCharacter)
 	}
 	if m.QuoteFields != "" {
 		b = append(b, 34)
-		b = appendString(b, m.QuoteFields)
+		b = protowire.AppendString(b, m.QuoteFields)
 	}
 	if m.RecordDelimiter != "" {
 		b = append(b, 42)
-		b = appendString(b, m.RecordDelimiter)
+		b = protowire.AppendString(b, m.RecordDelimiter)
 	}
 	return b
 }
@@ -6851,41 +6852,41 @@ func (m *CSVOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CSVOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CSVOutput", err)
+			return protowire.Wrap("CSVOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVOutput.FieldDelimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVOutput.FieldDelimiter", protowire.ErrUTF8)
 			}
-			m.FieldDelimiter = string(f.data)
+			m.FieldDelimiter = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVOutput.QuoteCharacter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVOutput.QuoteCharacter", protowire.ErrUTF8)
 			}
-			m.QuoteCharacter = string(f.data)
+			m.QuoteCharacter = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVOutput.QuoteEscapeCharacter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVOutput.QuoteEscapeCharacter", protowire.ErrUTF8)
 			}
-			m.QuoteEscapeCharacter = string(f.data)
+			m.QuoteEscapeCharacter = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVOutput.QuoteFields", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVOutput.QuoteFields", protowire.ErrUTF8)
 			}
-			m.QuoteFields = string(f.data)
+			m.QuoteFields = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("CSVOutput.RecordDelimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CSVOutput.RecordDelimiter", protowire.ErrUTF8)
 			}
-			m.RecordDelimiter = string(f.data)
+			m.RecordDelimiter = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("CSVOutput", errWireType)
+				return protowire.Wrap("CSVOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6902,11 +6903,11 @@ type OutputSerialization struct {
 func (m *OutputSerialization) AppendProto(b []byte) []byte {
 	if m.Csv != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Csv.AppendProto)
+		b = protowire.AppendMessage(b, m.Csv.AppendProto)
 	}
 	if m.Json != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Json)
+		b = protowire.AppendString(b, m.Json)
 	}
 	return b
 }
@@ -6915,29 +6916,29 @@ func (m *OutputSerialization) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *OutputSerialization) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("OutputSerialization", err)
+			return protowire.Wrap("OutputSerialization", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Csv == nil {
 				m.Csv = new(CSVOutput)
 			}
-			err = m.Csv.ParseProto(f.data)
+			err = m.Csv.ParseProto(f.Data)
 			if err != nil {
-				return wireError("OutputSerialization.Csv", err)
+				return protowire.Wrap("OutputSerialization.Csv", err)
 			}
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("OutputSerialization.Json", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("OutputSerialization.Json", protowire.ErrUTF8)
 			}
-			m.Json = string(f.data)
+			m.Json = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("OutputSerialization", errWireType)
+				return protowire.Wrap("OutputSerialization", protowire.ErrWireType)
 			}
 		}
 	}
@@ -6956,19 +6957,19 @@ type SelectParameters struct {
 func (m *SelectParameters) AppendProto(b []byte) []byte {
 	if m.Expression != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Expression)
+		b = protowire.AppendString(b, m.Expression)
 	}
 	if m.ExpressionType != "" {
 		b = append(b, 18)
-		b = appendString(b, m.ExpressionType)
+		b = protowire.AppendString(b, m.ExpressionType)
 	}
 	if m.InputSerialization != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.InputSerialization.AppendProto)
+		b = protowire.AppendMessage(b, m.InputSerialization.AppendProto)
 	}
 	if m.OutputSerialization != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.OutputSerialization.AppendProto)
+		b = protowire.AppendMessage(b, m.OutputSerialization.AppendProto)
 	}
 	return b
 }
@@ -6977,42 +6978,42 @@ func (m *SelectParameters) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SelectParameters) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SelectParameters", err)
+			return protowire.Wrap("SelectParameters", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SelectParameters.Expression", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SelectParameters.Expression", protowire.ErrUTF8)
 			}
-			m.Expression = string(f.data)
+			m.Expression = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SelectParameters.ExpressionType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SelectParameters.ExpressionType", protowire.ErrUTF8)
 			}
-			m.ExpressionType = string(f.data)
+			m.ExpressionType = string(f.Data)
 		case 26:
 			if m.InputSerialization == nil {
 				m.InputSerialization = new(InputSerialization)
 			}
-			err = m.InputSerialization.ParseProto(f.data)
+			err = m.InputSerialization.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SelectParameters.InputSerialization", err)
+				return protowire.Wrap("SelectParameters.InputSerialization", err)
 			}
 		case 34:
 			if m.OutputSerialization == nil {
 				m.OutputSerialization = new(OutputSerialization)
 			}
-			err = m.OutputSerialization.ParseProto(f.data)
+			err = m.OutputSerialization.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SelectParameters.OutputSerialization", err)
+				return protowire.Wrap("SelectParameters.OutputSerialization", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("SelectParameters", errWireType)
+				return protowire.Wrap("SelectParameters", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7034,31 +7035,31 @@ type RestoreRequest struct {
 func (m *RestoreRequest) AppendProto(b []byte) []byte {
 	if m.Days != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Days))
+		b = protowire.AppendVarint(b, uint64(m.Days))
 	}
 	if m.Description != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Description)
+		b = protowire.AppendString(b, m.Description)
 	}
 	if m.GlacierJobParameters != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.GlacierJobParameters.AppendProto)
+		b = protowire.AppendMessage(b, m.GlacierJobParameters.AppendProto)
 	}
 	if m.OutputLocation != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.OutputLocation.AppendProto)
+		b = protowire.AppendMessage(b, m.OutputLocation.AppendProto)
 	}
 	if m.SelectParameters != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.SelectParameters.AppendProto)
+		b = protowire.AppendMessage(b, m.SelectParameters.AppendProto)
 	}
 	if m.Tier != "" {
 		b = append(b, 50)
-		b = appendString(b, m.Tier)
+		b = protowire.AppendString(b, m.Tier)
 	}
 	if m.Type != "" {
 		b = append(b, 58)
-		b = appendString(b, m.Type)
+		b = protowire.AppendString(b, m.Type)
 	}
 	return b
 }
@@ -7067,57 +7068,57 @@ func (m *RestoreRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *RestoreRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("RestoreRequest", err)
+			return protowire.Wrap("RestoreRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Days = int32(f.num)
+			m.Days = int32(f.Num)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("RestoreRequest.Description", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RestoreRequest.Description", protowire.ErrUTF8)
 			}
-			m.Description = string(f.data)
+			m.Description = string(f.Data)
 		case 26:
 			if m.GlacierJobParameters == nil {
 				m.GlacierJobParameters = new(GlacierJobParameters)
 			}
-			err = m.GlacierJobParameters.ParseProto(f.data)
+			err = m.GlacierJobParameters.ParseProto(f.Data)
 			if err != nil {
-				return wireError("RestoreRequest.GlacierJobParameters", err)
+				return protowire.Wrap("RestoreRequest.GlacierJobParameters", err)
 			}
 		case 34:
 			if m.OutputLocation == nil {
 				m.OutputLocation = new(OutputLocation)
 			}
-			err = m.OutputLocation.ParseProto(f.data)
+			err = m.OutputLocation.ParseProto(f.Data)
 			if err != nil {
-				return wireError("RestoreRequest.OutputLocation", err)
+				return protowire.Wrap("RestoreRequest.OutputLocation", err)
 			}
 		case 42:
 			if m.SelectParameters == nil {
 				m.SelectParameters = new(SelectParameters)
 			}
-			err = m.SelectParameters.ParseProto(f.data)
+			err = m.SelectParameters.ParseProto(f.Data)
 			if err != nil {
-				return wireError("RestoreRequest.SelectParameters", err)
+				return protowire.Wrap("RestoreRequest.SelectParameters", err)
 			}
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("RestoreRequest.Tier", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RestoreRequest.Tier", protowire.ErrUTF8)
 			}
-			m.Tier = string(f.data)
+			m.Tier = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("RestoreRequest.Type", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RestoreRequest.Type", protowire.ErrUTF8)
 			}
-			m.Type = string(f.data)
+			m.Type = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("RestoreRequest", errWireType)
+				return protowire.Wrap("RestoreRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7137,23 +7138,23 @@ type RestoreObjectInput struct {
 func (m *RestoreObjectInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.RestoreRequest != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.RestoreRequest.AppendProto)
+		b = protowire.AppendMessage(b, m.RestoreRequest.AppendProto)
 	}
 	if m.VersionId != "" {
 		b = append(b, 42)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -7162,44 +7163,44 @@ func (m *RestoreObjectInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *RestoreObjectInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("RestoreObjectInput", err)
+			return protowire.Wrap("RestoreObjectInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("RestoreObjectInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RestoreObjectInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("RestoreObjectInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RestoreObjectInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("RestoreObjectInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RestoreObjectInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
 			if m.RestoreRequest == nil {
 				m.RestoreRequest = new(RestoreRequest)
 			}
-			err = m.RestoreRequest.ParseProto(f.data)
+			err = m.RestoreRequest.ParseProto(f.Data)
 			if err != nil {
-				return wireError("RestoreObjectInput.RestoreRequest", err)
+				return protowire.Wrap("RestoreObjectInput.RestoreRequest", err)
 			}
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("RestoreObjectInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RestoreObjectInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("RestoreObjectInput", errWireType)
+				return protowire.Wrap("RestoreObjectInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7217,15 +7218,15 @@ type RestoreObjectOutput struct {
 func (m *RestoreObjectOutput) AppendProto(b []byte) []byte {
 	if m.RequestCharged != "" {
 		b = append(b, 10)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	if m.RestoreOutputPath != "" {
 		b = append(b, 18)
-		b = appendString(b, m.RestoreOutputPath)
+		b = protowire.AppendString(b, m.RestoreOutputPath)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -7234,33 +7235,33 @@ func (m *RestoreObjectOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *RestoreObjectOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("RestoreObjectOutput", err)
+			return protowire.Wrap("RestoreObjectOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("RestoreObjectOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RestoreObjectOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("RestoreObjectOutput.RestoreOutputPath", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("RestoreObjectOutput.RestoreOutputPath", protowire.ErrUTF8)
 			}
-			m.RestoreOutputPath = string(f.data)
+			m.RestoreOutputPath = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("RestoreObjectOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("RestoreObjectOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("RestoreObjectOutput", errWireType)
+				return protowire.Wrap("RestoreObjectOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7305,19 +7306,19 @@ type CreateMultipartUploadInput struct {
 func (m *CreateMultipartUploadInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Acl != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Acl)
+		b = protowire.AppendString(b, m.Acl)
 	}
 	if m.BucketKeyEnabled {
 		b = append(b, 40)
@@ -7325,103 +7326,103 @@ func (m *CreateMultipartUploadInput) AppendProto(b []byte) []byte {
 	}
 	if m.CacheControl != "" {
 		b = append(b, 50)
-		b = appendString(b, m.CacheControl)
+		b = protowire.AppendString(b, m.CacheControl)
 	}
 	if m.ContentDisposition != "" {
 		b = append(b, 58)
-		b = appendString(b, m.ContentDisposition)
+		b = protowire.AppendString(b, m.ContentDisposition)
 	}
 	if m.ContentEncoding != "" {
 		b = append(b, 66)
-		b = appendString(b, m.ContentEncoding)
+		b = protowire.AppendString(b, m.ContentEncoding)
 	}
 	if m.ContentLanguage != "" {
 		b = append(b, 74)
-		b = appendString(b, m.ContentLanguage)
+		b = protowire.AppendString(b, m.ContentLanguage)
 	}
 	if m.ContentType != "" {
 		b = append(b, 82)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 90)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.Expires != 0 {
 		b = append(b, 96)
-		b = appendVarint(b, uint64(m.Expires))
+		b = protowire.AppendVarint(b, uint64(m.Expires))
 	}
 	if m.GrantFullControl != "" {
 		b = append(b, 106)
-		b = appendString(b, m.GrantFullControl)
+		b = protowire.AppendString(b, m.GrantFullControl)
 	}
 	if m.GrantRead != "" {
 		b = append(b, 114)
-		b = appendString(b, m.GrantRead)
+		b = protowire.AppendString(b, m.GrantRead)
 	}
 	if m.GrantReadAcp != "" {
 		b = append(b, 122)
-		b = appendString(b, m.GrantReadAcp)
+		b = protowire.AppendString(b, m.GrantReadAcp)
 	}
 	if m.GrantWriteAcp != "" {
-		b = appendVarint(b, 130)
-		b = appendString(b, m.GrantWriteAcp)
+		b = protowire.AppendVarint(b, 130)
+		b = protowire.AppendString(b, m.GrantWriteAcp)
 	}
 	for k, v := range m.MetaData {
-		b = appendVarint(b, 138)
-		b = appendWords(b, k, v)
+		b = protowire.AppendVarint(b, 138)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.ObjectLockLegalHoldStatus != "" {
-		b = appendVarint(b, 146)
-		b = appendString(b, m.ObjectLockLegalHoldStatus)
+		b = protowire.AppendVarint(b, 146)
+		b = protowire.AppendString(b, m.ObjectLockLegalHoldStatus)
 	}
 	if m.ObjectLockMode != "" {
-		b = appendVarint(b, 154)
-		b = appendString(b, m.ObjectLockMode)
+		b = protowire.AppendVarint(b, 154)
+		b = protowire.AppendString(b, m.ObjectLockMode)
 	}
 	if m.ObjectLockRetainUntilDate != 0 {
-		b = appendVarint(b, 160)
-		b = appendVarint(b, uint64(m.ObjectLockRetainUntilDate))
+		b = protowire.AppendVarint(b, 160)
+		b = protowire.AppendVarint(b, uint64(m.ObjectLockRetainUntilDate))
 	}
 	if m.RequestPayer != "" {
-		b = appendVarint(b, 170)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendVarint(b, 170)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	if m.SseCustomerAlgorithm != "" {
-		b = appendVarint(b, 178)
-		b = appendString(b, m.SseCustomerAlgorithm)
+		b = protowire.AppendVarint(b, 178)
+		b = protowire.AppendString(b, m.SseCustomerAlgorithm)
 	}
 	if m.SseCustomerKey != "" {
-		b = appendVarint(b, 186)
-		b = appendString(b, m.SseCustomerKey)
+		b = protowire.AppendVarint(b, 186)
+		b = protowire.AppendString(b, m.SseCustomerKey)
 	}
 	if m.SseCustomerKeyMd5 != "" {
-		b = appendVarint(b, 194)
-		b = appendString(b, m.SseCustomerKeyMd5)
+		b = protowire.AppendVarint(b, 194)
+		b = protowire.AppendString(b, m.SseCustomerKeyMd5)
 	}
 	if m.SseKmsEncryptionContext != "" {
-		b = appendVarint(b, 202)
-		b = appendString(b, m.SseKmsEncryptionContext)
+		b = protowire.AppendVarint(b, 202)
+		b = protowire.AppendString(b, m.SseKmsEncryptionContext)
 	}
 	if m.SseKmsKeyId != "" {
-		b = appendVarint(b, 210)
-		b = appendString(b, m.SseKmsKeyId)
+		b = protowire.AppendVarint(b, 210)
+		b = protowire.AppendString(b, m.SseKmsKeyId)
 	}
 	if m.ServerSideEncryption != "" {
-		b = appendVarint(b, 218)
-		b = appendString(b, m.ServerSideEncryption)
+		b = protowire.AppendVarint(b, 218)
+		b = protowire.AppendString(b, m.ServerSideEncryption)
 	}
 	if m.StorageClass != "" {
-		b = appendVarint(b, 226)
-		b = appendString(b, m.StorageClass)
+		b = protowire.AppendVarint(b, 226)
+		b = protowire.AppendString(b, m.StorageClass)
 	}
 	for k, v := range m.Tagging {
-		b = appendVarint(b, 234)
-		b = appendWords(b, k, v)
+		b = protowire.AppendVarint(b, 234)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.WebsiteRedirectLocation != "" {
-		b = appendVarint(b, 242)
-		b = appendString(b, m.WebsiteRedirectLocation)
+		b = protowire.AppendVarint(b, 242)
+		b = protowire.AppendString(b, m.WebsiteRedirectLocation)
 	}
 	return b
 }
@@ -7430,161 +7431,161 @@ func (m *CreateMultipartUploadInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CreateMultipartUploadInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CreateMultipartUploadInput", err)
+			return protowire.Wrap("CreateMultipartUploadInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.Acl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.Acl", protowire.ErrUTF8)
 			}
-			m.Acl = string(f.data)
+			m.Acl = string(f.Data)
 		case 40:
-			m.BucketKeyEnabled = f.num != 0
+			m.BucketKeyEnabled = f.Num != 0
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.CacheControl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.CacheControl", protowire.ErrUTF8)
 			}
-			m.CacheControl = string(f.data)
+			m.CacheControl = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.ContentDisposition", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.ContentDisposition", protowire.ErrUTF8)
 			}
-			m.ContentDisposition = string(f.data)
+			m.ContentDisposition = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.ContentEncoding", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.ContentEncoding", protowire.ErrUTF8)
 			}
-			m.ContentEncoding = string(f.data)
+			m.ContentEncoding = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.ContentLanguage", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.ContentLanguage", protowire.ErrUTF8)
 			}
-			m.ContentLanguage = string(f.data)
+			m.ContentLanguage = string(f.Data)
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 90:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 96:
-			m.Expires = int64(f.num)
+			m.Expires = int64(f.Num)
 		case 106:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.GrantFullControl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.GrantFullControl", protowire.ErrUTF8)
 			}
-			m.GrantFullControl = string(f.data)
+			m.GrantFullControl = string(f.Data)
 		case 114:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.GrantRead", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.GrantRead", protowire.ErrUTF8)
 			}
-			m.GrantRead = string(f.data)
+			m.GrantRead = string(f.Data)
 		case 122:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.GrantReadAcp", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.GrantReadAcp", protowire.ErrUTF8)
 			}
-			m.GrantReadAcp = string(f.data)
+			m.GrantReadAcp = string(f.Data)
 		case 130:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.GrantWriteAcp", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.GrantWriteAcp", protowire.ErrUTF8)
 			}
-			m.GrantWriteAcp = string(f.data)
+			m.GrantWriteAcp = string(f.Data)
 		case 138:
 			if m.MetaData == nil {
 				m.MetaData = map[string]string{}
 			}
-			if err := parseUTF8Words(m.MetaData, f.data); err != nil {
-				return wireError("CreateMultipartUploadInput.MetaData", err)
+			if err := protowire.ParseUTF8Words(m.MetaData, f.Data); err != nil {
+				return protowire.Wrap("CreateMultipartUploadInput.MetaData", err)
 			}
 		case 146:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.ObjectLockLegalHoldStatus", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.ObjectLockLegalHoldStatus", protowire.ErrUTF8)
 			}
-			m.ObjectLockLegalHoldStatus = string(f.data)
+			m.ObjectLockLegalHoldStatus = string(f.Data)
 		case 154:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.ObjectLockMode", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.ObjectLockMode", protowire.ErrUTF8)
 			}
-			m.ObjectLockMode = string(f.data)
+			m.ObjectLockMode = string(f.Data)
 		case 160:
-			m.ObjectLockRetainUntilDate = int64(f.num)
+			m.ObjectLockRetainUntilDate = int64(f.Num)
 		case 170:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		case 178:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.SseCustomerAlgorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.SseCustomerAlgorithm", protowire.ErrUTF8)
 			}
-			m.SseCustomerAlgorithm = string(f.data)
+			m.SseCustomerAlgorithm = string(f.Data)
 		case 186:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.SseCustomerKey", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.SseCustomerKey", protowire.ErrUTF8)
 			}
-			m.SseCustomerKey = string(f.data)
+			m.SseCustomerKey = string(f.Data)
 		case 194:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.SseCustomerKeyMd5", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.SseCustomerKeyMd5", protowire.ErrUTF8)
 			}
-			m.SseCustomerKeyMd5 = string(f.data)
+			m.SseCustomerKeyMd5 = string(f.Data)
 		case 202:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.SseKmsEncryptionContext", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.SseKmsEncryptionContext", protowire.ErrUTF8)
 			}
-			m.SseKmsEncryptionContext = string(f.data)
+			m.SseKmsEncryptionContext = string(f.Data)
 		case 210:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.SseKmsKeyId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.SseKmsKeyId", protowire.ErrUTF8)
 			}
-			m.SseKmsKeyId = string(f.data)
+			m.SseKmsKeyId = string(f.Data)
 		case 218:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.ServerSideEncryption", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.ServerSideEncryption", protowire.ErrUTF8)
 			}
-			m.ServerSideEncryption = string(f.data)
+			m.ServerSideEncryption = string(f.Data)
 		case 226:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.StorageClass", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.StorageClass", protowire.ErrUTF8)
 			}
-			m.StorageClass = string(f.data)
+			m.StorageClass = string(f.Data)
 		case 234:
 			if m.Tagging == nil {
 				m.Tagging = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Tagging, f.data); err != nil {
-				return wireError("CreateMultipartUploadInput.Tagging", err)
+			if err := protowire.ParseUTF8Words(m.Tagging, f.Data); err != nil {
+				return protowire.Wrap("CreateMultipartUploadInput.Tagging", err)
 			}
 		case 242:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadInput.WebsiteRedirectLocation", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadInput.WebsiteRedirectLocation", protowire.ErrUTF8)
 			}
-			m.WebsiteRedirectLocation = string(f.data)
+			m.WebsiteRedirectLocation = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30:
-				return wireError("CreateMultipartUploadInput", errWireType)
+				return protowire.Wrap("CreateMultipartUploadInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7612,19 +7613,19 @@ type CreateMultipartUploadOutput struct {
 func (m *CreateMultipartUploadOutput) AppendProto(b []byte) []byte {
 	if m.Bucket != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.AbortDate != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.AbortDate))
+		b = protowire.AppendVarint(b, uint64(m.AbortDate))
 	}
 	if m.AbortRuleId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.AbortRuleId)
+		b = protowire.AppendString(b, m.AbortRuleId)
 	}
 	if m.BucketKeyEnabled {
 		b = append(b, 40)
@@ -7632,35 +7633,35 @@ func (m *CreateMultipartUploadOutput) AppendProto(b []byte) []byte {
 	}
 	if m.RequestCharged != "" {
 		b = append(b, 50)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	if m.SseCustomerAlgorithm != "" {
 		b = append(b, 58)
-		b = appendString(b, m.SseCustomerAlgorithm)
+		b = protowire.AppendString(b, m.SseCustomerAlgorithm)
 	}
 	if m.SseCustomerKeyMd5 != "" {
 		b = append(b, 66)
-		b = appendString(b, m.SseCustomerKeyMd5)
+		b = protowire.AppendString(b, m.SseCustomerKeyMd5)
 	}
 	if m.SseKmsEncryptionContext != "" {
 		b = append(b, 74)
-		b = appendString(b, m.SseKmsEncryptionContext)
+		b = protowire.AppendString(b, m.SseKmsEncryptionContext)
 	}
 	if m.SseKmsKeyId != "" {
 		b = append(b, 82)
-		b = appendString(b, m.SseKmsKeyId)
+		b = protowire.AppendString(b, m.SseKmsKeyId)
 	}
 	if m.ServerSideEncryption != "" {
 		b = append(b, 90)
-		b = appendString(b, m.ServerSideEncryption)
+		b = protowire.AppendString(b, m.ServerSideEncryption)
 	}
 	if m.UploadId != "" {
 		b = append(b, 98)
-		b = appendString(b, m.UploadId)
+		b = protowire.AppendString(b, m.UploadId)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 106)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -7669,77 +7670,77 @@ func (m *CreateMultipartUploadOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CreateMultipartUploadOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CreateMultipartUploadOutput", err)
+			return protowire.Wrap("CreateMultipartUploadOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 24:
-			m.AbortDate = int64(f.num)
+			m.AbortDate = int64(f.Num)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.AbortRuleId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.AbortRuleId", protowire.ErrUTF8)
 			}
-			m.AbortRuleId = string(f.data)
+			m.AbortRuleId = string(f.Data)
 		case 40:
-			m.BucketKeyEnabled = f.num != 0
+			m.BucketKeyEnabled = f.Num != 0
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.SseCustomerAlgorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.SseCustomerAlgorithm", protowire.ErrUTF8)
 			}
-			m.SseCustomerAlgorithm = string(f.data)
+			m.SseCustomerAlgorithm = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.SseCustomerKeyMd5", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.SseCustomerKeyMd5", protowire.ErrUTF8)
 			}
-			m.SseCustomerKeyMd5 = string(f.data)
+			m.SseCustomerKeyMd5 = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.SseKmsEncryptionContext", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.SseKmsEncryptionContext", protowire.ErrUTF8)
 			}
-			m.SseKmsEncryptionContext = string(f.data)
+			m.SseKmsEncryptionContext = string(f.Data)
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.SseKmsKeyId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.SseKmsKeyId", protowire.ErrUTF8)
 			}
-			m.SseKmsKeyId = string(f.data)
+			m.SseKmsKeyId = string(f.Data)
 		case 90:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.ServerSideEncryption", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.ServerSideEncryption", protowire.ErrUTF8)
 			}
-			m.ServerSideEncryption = string(f.data)
+			m.ServerSideEncryption = string(f.Data)
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("CreateMultipartUploadOutput.UploadId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CreateMultipartUploadOutput.UploadId", protowire.ErrUTF8)
 			}
-			m.UploadId = string(f.data)
+			m.UploadId = string(f.Data)
 		case 106:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("CreateMultipartUploadOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("CreateMultipartUploadOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13:
-				return wireError("CreateMultipartUploadOutput", errWireType)
+				return protowire.Wrap("CreateMultipartUploadOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7767,55 +7768,55 @@ type UploadPartInput struct {
 func (m *UploadPartInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	if m.ContentLength != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.ContentLength))
+		b = protowire.AppendVarint(b, uint64(m.ContentLength))
 	}
 	if m.ContentMd5 != "" {
 		b = append(b, 50)
-		b = appendString(b, m.ContentMd5)
+		b = protowire.AppendString(b, m.ContentMd5)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 58)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.PartNumber != 0 {
 		b = append(b, 64)
-		b = appendVarint(b, uint64(m.PartNumber))
+		b = protowire.AppendVarint(b, uint64(m.PartNumber))
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 74)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	if m.SseCustomerAlgorithm != "" {
 		b = append(b, 82)
-		b = appendString(b, m.SseCustomerAlgorithm)
+		b = protowire.AppendString(b, m.SseCustomerAlgorithm)
 	}
 	if m.SseCustomerKey != "" {
 		b = append(b, 90)
-		b = appendString(b, m.SseCustomerKey)
+		b = protowire.AppendString(b, m.SseCustomerKey)
 	}
 	if m.SseCustomerKeyMd5 != "" {
 		b = append(b, 98)
-		b = appendString(b, m.SseCustomerKeyMd5)
+		b = protowire.AppendString(b, m.SseCustomerKeyMd5)
 	}
 	if m.UploadId != "" {
 		b = append(b, 106)
-		b = appendString(b, m.UploadId)
+		b = protowire.AppendString(b, m.UploadId)
 	}
 	return b
 }
@@ -7824,72 +7825,72 @@ func (m *UploadPartInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UploadPartInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UploadPartInput", err)
+			return protowire.Wrap("UploadPartInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			m.Body = f.data
+			m.Body = f.Data
 		case 40:
-			m.ContentLength = int64(f.num)
+			m.ContentLength = int64(f.Num)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.ContentMd5", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.ContentMd5", protowire.ErrUTF8)
 			}
-			m.ContentMd5 = string(f.data)
+			m.ContentMd5 = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 64:
-			m.PartNumber = int32(f.num)
+			m.PartNumber = int32(f.Num)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.SseCustomerAlgorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.SseCustomerAlgorithm", protowire.ErrUTF8)
 			}
-			m.SseCustomerAlgorithm = string(f.data)
+			m.SseCustomerAlgorithm = string(f.Data)
 		case 90:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.SseCustomerKey", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.SseCustomerKey", protowire.ErrUTF8)
 			}
-			m.SseCustomerKey = string(f.data)
+			m.SseCustomerKey = string(f.Data)
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.SseCustomerKeyMd5", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.SseCustomerKeyMd5", protowire.ErrUTF8)
 			}
-			m.SseCustomerKeyMd5 = string(f.data)
+			m.SseCustomerKeyMd5 = string(f.Data)
 		case 106:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartInput.UploadId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartInput.UploadId", protowire.ErrUTF8)
 			}
-			m.UploadId = string(f.data)
+			m.UploadId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13:
-				return wireError("UploadPartInput", errWireType)
+				return protowire.Wrap("UploadPartInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -7916,31 +7917,31 @@ func (m *UploadPartOutput) AppendProto(b []byte) []byte {
 	}
 	if m.Etag != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.RequestCharged != "" {
 		b = append(b, 26)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	if m.SseCustomerAlgorithm != "" {
 		b = append(b, 34)
-		b = appendString(b, m.SseCustomerAlgorithm)
+		b = protowire.AppendString(b, m.SseCustomerAlgorithm)
 	}
 	if m.SseCustomerKeyMd5 != "" {
 		b = append(b, 42)
-		b = appendString(b, m.SseCustomerKeyMd5)
+		b = protowire.AppendString(b, m.SseCustomerKeyMd5)
 	}
 	if m.SseKmsKeyId != "" {
 		b = append(b, 50)
-		b = appendString(b, m.SseKmsKeyId)
+		b = protowire.AppendString(b, m.SseKmsKeyId)
 	}
 	if m.ServerSideEncryption != "" {
 		b = append(b, 58)
-		b = appendString(b, m.ServerSideEncryption)
+		b = protowire.AppendString(b, m.ServerSideEncryption)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 66)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -7949,55 +7950,55 @@ func (m *UploadPartOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UploadPartOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UploadPartOutput", err)
+			return protowire.Wrap("UploadPartOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.BucketKeyEnabled = f.num != 0
+			m.BucketKeyEnabled = f.Num != 0
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartOutput.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartOutput.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartOutput.SseCustomerAlgorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartOutput.SseCustomerAlgorithm", protowire.ErrUTF8)
 			}
-			m.SseCustomerAlgorithm = string(f.data)
+			m.SseCustomerAlgorithm = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartOutput.SseCustomerKeyMd5", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartOutput.SseCustomerKeyMd5", protowire.ErrUTF8)
 			}
-			m.SseCustomerKeyMd5 = string(f.data)
+			m.SseCustomerKeyMd5 = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartOutput.SseKmsKeyId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartOutput.SseKmsKeyId", protowire.ErrUTF8)
 			}
-			m.SseKmsKeyId = string(f.data)
+			m.SseKmsKeyId = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartOutput.ServerSideEncryption", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartOutput.ServerSideEncryption", protowire.ErrUTF8)
 			}
-			m.ServerSideEncryption = string(f.data)
+			m.ServerSideEncryption = string(f.Data)
 		case 66:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("UploadPartOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("UploadPartOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
-				return wireError("UploadPartOutput", errWireType)
+				return protowire.Wrap("UploadPartOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8020,35 +8021,35 @@ type UploadPartCopyInput struct {
 func (m *UploadPartCopyInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.CopySource != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.CopySource.AppendProto)
+		b = protowire.AppendMessage(b, m.CopySource.AppendProto)
 	}
 	if m.PartNumber != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.PartNumber))
+		b = protowire.AppendVarint(b, uint64(m.PartNumber))
 	}
 	if m.UploadId != "" {
 		b = append(b, 50)
-		b = appendString(b, m.UploadId)
+		b = protowire.AppendString(b, m.UploadId)
 	}
 	if m.StartPosition != 0 {
 		b = append(b, 56)
-		b = appendVarint(b, uint64(m.StartPosition))
+		b = protowire.AppendVarint(b, uint64(m.StartPosition))
 	}
 	if m.PartSize != 0 {
 		b = append(b, 64)
-		b = appendVarint(b, uint64(m.PartSize))
+		b = protowire.AppendVarint(b, uint64(m.PartSize))
 	}
 	return b
 }
@@ -8057,50 +8058,50 @@ func (m *UploadPartCopyInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UploadPartCopyInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UploadPartCopyInput", err)
+			return protowire.Wrap("UploadPartCopyInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
 			if m.CopySource == nil {
 				m.CopySource = new(CopySource)
 			}
-			err = m.CopySource.ParseProto(f.data)
+			err = m.CopySource.ParseProto(f.Data)
 			if err != nil {
-				return wireError("UploadPartCopyInput.CopySource", err)
+				return protowire.Wrap("UploadPartCopyInput.CopySource", err)
 			}
 		case 40:
-			m.PartNumber = int32(f.num)
+			m.PartNumber = int32(f.Num)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyInput.UploadId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyInput.UploadId", protowire.ErrUTF8)
 			}
-			m.UploadId = string(f.data)
+			m.UploadId = string(f.Data)
 		case 56:
-			m.StartPosition = int64(f.num)
+			m.StartPosition = int64(f.Num)
 		case 64:
-			m.PartSize = int64(f.num)
+			m.PartSize = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
-				return wireError("UploadPartCopyInput", errWireType)
+				return protowire.Wrap("UploadPartCopyInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8117,11 +8118,11 @@ type CopyPartResult struct {
 func (m *CopyPartResult) AppendProto(b []byte) []byte {
 	if m.Etag != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.LastModified != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.LastModified))
+		b = protowire.AppendVarint(b, uint64(m.LastModified))
 	}
 	return b
 }
@@ -8130,23 +8131,23 @@ func (m *CopyPartResult) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CopyPartResult) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CopyPartResult", err)
+			return protowire.Wrap("CopyPartResult", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CopyPartResult.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CopyPartResult.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 16:
-			m.LastModified = int64(f.num)
+			m.LastModified = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("CopyPartResult", errWireType)
+				return protowire.Wrap("CopyPartResult", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8174,35 +8175,35 @@ func (m *UploadPartCopyOutput) AppendProto(b []byte) []byte {
 	}
 	if m.CopyPartResult != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.CopyPartResult.AppendProto)
+		b = protowire.AppendMessage(b, m.CopyPartResult.AppendProto)
 	}
 	if m.CopySourceVersionId != "" {
 		b = append(b, 26)
-		b = appendString(b, m.CopySourceVersionId)
+		b = protowire.AppendString(b, m.CopySourceVersionId)
 	}
 	if m.RequestCharged != "" {
 		b = append(b, 34)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	if m.SseCustomerAlgorithm != "" {
 		b = append(b, 42)
-		b = appendString(b, m.SseCustomerAlgorithm)
+		b = protowire.AppendString(b, m.SseCustomerAlgorithm)
 	}
 	if m.SseCustomerKeyMd5 != "" {
 		b = append(b, 50)
-		b = appendString(b, m.SseCustomerKeyMd5)
+		b = protowire.AppendString(b, m.SseCustomerKeyMd5)
 	}
 	if m.SseKmsKeyId != "" {
 		b = append(b, 58)
-		b = appendString(b, m.SseKmsKeyId)
+		b = protowire.AppendString(b, m.SseKmsKeyId)
 	}
 	if m.ServerSideEncryption != "" {
 		b = append(b, 66)
-		b = appendString(b, m.ServerSideEncryption)
+		b = protowire.AppendString(b, m.ServerSideEncryption)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 74)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -8211,63 +8212,63 @@ func (m *UploadPartCopyOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UploadPartCopyOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UploadPartCopyOutput", err)
+			return protowire.Wrap("UploadPartCopyOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.BucketKeyEnabled = f.num != 0
+			m.BucketKeyEnabled = f.Num != 0
 		case 18:
 			if m.CopyPartResult == nil {
 				m.CopyPartResult = new(CopyPartResult)
 			}
-			err = m.CopyPartResult.ParseProto(f.data)
+			err = m.CopyPartResult.ParseProto(f.Data)
 			if err != nil {
-				return wireError("UploadPartCopyOutput.CopyPartResult", err)
+				return protowire.Wrap("UploadPartCopyOutput.CopyPartResult", err)
 			}
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyOutput.CopySourceVersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyOutput.CopySourceVersionId", protowire.ErrUTF8)
 			}
-			m.CopySourceVersionId = string(f.data)
+			m.CopySourceVersionId = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyOutput.SseCustomerAlgorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyOutput.SseCustomerAlgorithm", protowire.ErrUTF8)
 			}
-			m.SseCustomerAlgorithm = string(f.data)
+			m.SseCustomerAlgorithm = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyOutput.SseCustomerKeyMd5", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyOutput.SseCustomerKeyMd5", protowire.ErrUTF8)
 			}
-			m.SseCustomerKeyMd5 = string(f.data)
+			m.SseCustomerKeyMd5 = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyOutput.SseKmsKeyId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyOutput.SseKmsKeyId", protowire.ErrUTF8)
 			}
-			m.SseKmsKeyId = string(f.data)
+			m.SseKmsKeyId = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("UploadPartCopyOutput.ServerSideEncryption", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UploadPartCopyOutput.ServerSideEncryption", protowire.ErrUTF8)
 			}
-			m.ServerSideEncryption = string(f.data)
+			m.ServerSideEncryption = string(f.Data)
 		case 74:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("UploadPartCopyOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("UploadPartCopyOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9:
-				return wireError("UploadPartCopyOutput", errWireType)
+				return protowire.Wrap("UploadPartCopyOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8284,11 +8285,11 @@ type CompletedPart struct {
 func (m *CompletedPart) AppendProto(b []byte) []byte {
 	if m.Etag != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.PartNumber != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.PartNumber))
+		b = protowire.AppendVarint(b, uint64(m.PartNumber))
 	}
 	return b
 }
@@ -8297,23 +8298,23 @@ func (m *CompletedPart) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CompletedPart) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CompletedPart", err)
+			return protowire.Wrap("CompletedPart", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CompletedPart.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompletedPart.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 16:
-			m.PartNumber = int32(f.num)
+			m.PartNumber = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("CompletedPart", errWireType)
+				return protowire.Wrap("CompletedPart", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8329,7 +8330,7 @@ type CompletedMultipartUpload struct {
 func (m *CompletedMultipartUpload) AppendProto(b []byte) []byte {
 	for i := range m.Parts {
 		b = append(b, 10)
-		b = appendMessage(b, m.Parts[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Parts[i].AppendProto)
 	}
 	return b
 }
@@ -8338,23 +8339,23 @@ func (m *CompletedMultipartUpload) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CompletedMultipartUpload) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CompletedMultipartUpload", err)
+			return protowire.Wrap("CompletedMultipartUpload", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x CompletedPart
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("CompletedMultipartUpload.Parts", err)
+				return protowire.Wrap("CompletedMultipartUpload.Parts", err)
 			}
 			m.Parts = append(m.Parts, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("CompletedMultipartUpload", errWireType)
+				return protowire.Wrap("CompletedMultipartUpload", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8376,31 +8377,31 @@ type CompleteMultipartUploadInput struct {
 func (m *CompleteMultipartUploadInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.UploadId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.UploadId)
+		b = protowire.AppendString(b, m.UploadId)
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 42)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 50)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.MultipartUpload != nil {
 		b = append(b, 58)
-		b = appendMessage(b, m.MultipartUpload.AppendProto)
+		b = protowire.AppendMessage(b, m.MultipartUpload.AppendProto)
 	}
 	return b
 }
@@ -8409,54 +8410,54 @@ func (m *CompleteMultipartUploadInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CompleteMultipartUploadInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CompleteMultipartUploadInput", err)
+			return protowire.Wrap("CompleteMultipartUploadInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadInput.UploadId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadInput.UploadId", protowire.ErrUTF8)
 			}
-			m.UploadId = string(f.data)
+			m.UploadId = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 58:
 			if m.MultipartUpload == nil {
 				m.MultipartUpload = new(CompletedMultipartUpload)
 			}
-			err = m.MultipartUpload.ParseProto(f.data)
+			err = m.MultipartUpload.ParseProto(f.Data)
 			if err != nil {
-				return wireError("CompleteMultipartUploadInput.MultipartUpload", err)
+				return protowire.Wrap("CompleteMultipartUploadInput.MultipartUpload", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7:
-				return wireError("CompleteMultipartUploadInput", errWireType)
+				return protowire.Wrap("CompleteMultipartUploadInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8482,11 +8483,11 @@ type CompleteMultipartUploadOutput struct {
 func (m *CompleteMultipartUploadOutput) AppendProto(b []byte) []byte {
 	if m.Bucket != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.BucketKeyEnabled {
 		b = append(b, 24)
@@ -8494,35 +8495,35 @@ func (m *CompleteMultipartUploadOutput) AppendProto(b []byte) []byte {
 	}
 	if m.Etag != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.Expiration != "" {
 		b = append(b, 42)
-		b = appendString(b, m.Expiration)
+		b = protowire.AppendString(b, m.Expiration)
 	}
 	if m.Location != "" {
 		b = append(b, 50)
-		b = appendString(b, m.Location)
+		b = protowire.AppendString(b, m.Location)
 	}
 	if m.RequestCharged != "" {
 		b = append(b, 58)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	if m.SseKmsKeyId != "" {
 		b = append(b, 66)
-		b = appendString(b, m.SseKmsKeyId)
+		b = protowire.AppendString(b, m.SseKmsKeyId)
 	}
 	if m.ServerSideEncryption != "" {
 		b = append(b, 74)
-		b = appendString(b, m.ServerSideEncryption)
+		b = protowire.AppendString(b, m.ServerSideEncryption)
 	}
 	if m.VersionId != "" {
 		b = append(b, 82)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 90)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -8531,70 +8532,70 @@ func (m *CompleteMultipartUploadOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *CompleteMultipartUploadOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("CompleteMultipartUploadOutput", err)
+			return protowire.Wrap("CompleteMultipartUploadOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadOutput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadOutput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadOutput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadOutput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 24:
-			m.BucketKeyEnabled = f.num != 0
+			m.BucketKeyEnabled = f.Num != 0
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadOutput.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadOutput.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadOutput.Expiration", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadOutput.Expiration", protowire.ErrUTF8)
 			}
-			m.Expiration = string(f.data)
+			m.Expiration = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadOutput.Location", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadOutput.Location", protowire.ErrUTF8)
 			}
-			m.Location = string(f.data)
+			m.Location = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadOutput.SseKmsKeyId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadOutput.SseKmsKeyId", protowire.ErrUTF8)
 			}
-			m.SseKmsKeyId = string(f.data)
+			m.SseKmsKeyId = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadOutput.ServerSideEncryption", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadOutput.ServerSideEncryption", protowire.ErrUTF8)
 			}
-			m.ServerSideEncryption = string(f.data)
+			m.ServerSideEncryption = string(f.Data)
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("CompleteMultipartUploadOutput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("CompleteMultipartUploadOutput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 90:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("CompleteMultipartUploadOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("CompleteMultipartUploadOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11:
-				return wireError("CompleteMultipartUploadOutput", errWireType)
+				return protowire.Wrap("CompleteMultipartUploadOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8615,27 +8616,27 @@ type AbortMultipartUploadInput struct {
 func (m *AbortMultipartUploadInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 42)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	if m.UploadId != "" {
 		b = append(b, 50)
-		b = appendString(b, m.UploadId)
+		b = protowire.AppendString(b, m.UploadId)
 	}
 	return b
 }
@@ -8644,46 +8645,46 @@ func (m *AbortMultipartUploadInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *AbortMultipartUploadInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("AbortMultipartUploadInput", err)
+			return protowire.Wrap("AbortMultipartUploadInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("AbortMultipartUploadInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AbortMultipartUploadInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("AbortMultipartUploadInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AbortMultipartUploadInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("AbortMultipartUploadInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AbortMultipartUploadInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("AbortMultipartUploadInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AbortMultipartUploadInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("AbortMultipartUploadInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AbortMultipartUploadInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("AbortMultipartUploadInput.UploadId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AbortMultipartUploadInput.UploadId", protowire.ErrUTF8)
 			}
-			m.UploadId = string(f.data)
+			m.UploadId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("AbortMultipartUploadInput", errWireType)
+				return protowire.Wrap("AbortMultipartUploadInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8700,11 +8701,11 @@ type AbortMultipartUploadOutput struct {
 func (m *AbortMultipartUploadOutput) AppendProto(b []byte) []byte {
 	if m.RequestCharged != "" {
 		b = append(b, 10)
-		b = appendString(b, m.RequestCharged)
+		b = protowire.AppendString(b, m.RequestCharged)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -8713,28 +8714,28 @@ func (m *AbortMultipartUploadOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *AbortMultipartUploadOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("AbortMultipartUploadOutput", err)
+			return protowire.Wrap("AbortMultipartUploadOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("AbortMultipartUploadOutput.RequestCharged", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AbortMultipartUploadOutput.RequestCharged", protowire.ErrUTF8)
 			}
-			m.RequestCharged = string(f.data)
+			m.RequestCharged = string(f.Data)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("AbortMultipartUploadOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("AbortMultipartUploadOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("AbortMultipartUploadOutput", errWireType)
+				return protowire.Wrap("AbortMultipartUploadOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8758,39 +8759,39 @@ type ListMultipartUploadsInput struct {
 func (m *ListMultipartUploadsInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Delimiter != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Delimiter)
+		b = protowire.AppendString(b, m.Delimiter)
 	}
 	if m.EncodingType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.EncodingType)
+		b = protowire.AppendString(b, m.EncodingType)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.KeyMarker != "" {
 		b = append(b, 50)
-		b = appendString(b, m.KeyMarker)
+		b = protowire.AppendString(b, m.KeyMarker)
 	}
 	if m.MaxUploads != 0 {
 		b = append(b, 56)
-		b = appendVarint(b, uint64(m.MaxUploads))
+		b = protowire.AppendVarint(b, uint64(m.MaxUploads))
 	}
 	if m.Prefix != "" {
 		b = append(b, 66)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	if m.UploadIdMarker != "" {
 		b = append(b, 74)
-		b = appendString(b, m.UploadIdMarker)
+		b = protowire.AppendString(b, m.UploadIdMarker)
 	}
 	return b
 }
@@ -8799,58 +8800,58 @@ func (m *ListMultipartUploadsInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListMultipartUploadsInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListMultipartUploadsInput", err)
+			return protowire.Wrap("ListMultipartUploadsInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsInput.Delimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsInput.Delimiter", protowire.ErrUTF8)
 			}
-			m.Delimiter = string(f.data)
+			m.Delimiter = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsInput.EncodingType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsInput.EncodingType", protowire.ErrUTF8)
 			}
-			m.EncodingType = string(f.data)
+			m.EncodingType = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsInput.KeyMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsInput.KeyMarker", protowire.ErrUTF8)
 			}
-			m.KeyMarker = string(f.data)
+			m.KeyMarker = string(f.Data)
 		case 56:
-			m.MaxUploads = int64(f.num)
+			m.MaxUploads = int64(f.Num)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsInput.Prefix", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsInput.Prefix", protowire.ErrUTF8)
 			}
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsInput.UploadIdMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsInput.UploadIdMarker", protowire.ErrUTF8)
 			}
-			m.UploadIdMarker = string(f.data)
+			m.UploadIdMarker = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9:
-				return wireError("ListMultipartUploadsInput", errWireType)
+				return protowire.Wrap("ListMultipartUploadsInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8867,11 +8868,11 @@ type Initiator struct {
 func (m *Initiator) AppendProto(b []byte) []byte {
 	if m.DisplayName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.DisplayName)
+		b = protowire.AppendString(b, m.DisplayName)
 	}
 	if m.Id != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	return b
 }
@@ -8880,26 +8881,26 @@ func (m *Initiator) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Initiator) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Initiator", err)
+			return protowire.Wrap("Initiator", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Initiator.DisplayName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Initiator.DisplayName", protowire.ErrUTF8)
 			}
-			m.DisplayName = string(f.data)
+			m.DisplayName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("Initiator.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Initiator.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Initiator", errWireType)
+				return protowire.Wrap("Initiator", protowire.ErrWireType)
 			}
 		}
 	}
@@ -8920,27 +8921,27 @@ type MultipartUpload struct {
 func (m *MultipartUpload) AppendProto(b []byte) []byte {
 	if m.Initiated != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Initiated))
+		b = protowire.AppendVarint(b, uint64(m.Initiated))
 	}
 	if m.Initiator != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Initiator.AppendProto)
+		b = protowire.AppendMessage(b, m.Initiator.AppendProto)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Owner != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.Owner.AppendProto)
+		b = protowire.AppendMessage(b, m.Owner.AppendProto)
 	}
 	if m.StorageClass != "" {
 		b = append(b, 42)
-		b = appendString(b, m.StorageClass)
+		b = protowire.AppendString(b, m.StorageClass)
 	}
 	if m.UploadId != "" {
 		b = append(b, 50)
-		b = appendString(b, m.UploadId)
+		b = protowire.AppendString(b, m.UploadId)
 	}
 	return b
 }
@@ -8949,49 +8950,49 @@ func (m *MultipartUpload) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MultipartUpload) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MultipartUpload", err)
+			return protowire.Wrap("MultipartUpload", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Initiated = int64(f.num)
+			m.Initiated = int64(f.Num)
 		case 18:
 			if m.Initiator == nil {
 				m.Initiator = new(Initiator)
 			}
-			err = m.Initiator.ParseProto(f.data)
+			err = m.Initiator.ParseProto(f.Data)
 			if err != nil {
-				return wireError("MultipartUpload.Initiator", err)
+				return protowire.Wrap("MultipartUpload.Initiator", err)
 			}
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("MultipartUpload.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("MultipartUpload.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
 			if m.Owner == nil {
 				m.Owner = new(Owner)
 			}
-			err = m.Owner.ParseProto(f.data)
+			err = m.Owner.ParseProto(f.Data)
 			if err != nil {
-				return wireError("MultipartUpload.Owner", err)
+				return protowire.Wrap("MultipartUpload.Owner", err)
 			}
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("MultipartUpload.StorageClass", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("MultipartUpload.StorageClass", protowire.ErrUTF8)
 			}
-			m.StorageClass = string(f.data)
+			m.StorageClass = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("MultipartUpload.UploadId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("MultipartUpload.UploadId", protowire.ErrUTF8)
 			}
-			m.UploadId = string(f.data)
+			m.UploadId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("MultipartUpload", errWireType)
+				return protowire.Wrap("MultipartUpload", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9019,19 +9020,19 @@ type ListMultipartUploadsOutput struct {
 func (m *ListMultipartUploadsOutput) AppendProto(b []byte) []byte {
 	if m.Bucket != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	for _, x := range m.CommonPrefixes {
 		b = append(b, 18)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	if m.Delimiter != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Delimiter)
+		b = protowire.AppendString(b, m.Delimiter)
 	}
 	if m.EncodingType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.EncodingType)
+		b = protowire.AppendString(b, m.EncodingType)
 	}
 	if m.IsTruncated {
 		b = append(b, 40)
@@ -9039,35 +9040,35 @@ func (m *ListMultipartUploadsOutput) AppendProto(b []byte) []byte {
 	}
 	if m.KeyMarker != "" {
 		b = append(b, 50)
-		b = appendString(b, m.KeyMarker)
+		b = protowire.AppendString(b, m.KeyMarker)
 	}
 	if m.MaxUploads != 0 {
 		b = append(b, 56)
-		b = appendVarint(b, uint64(m.MaxUploads))
+		b = protowire.AppendVarint(b, uint64(m.MaxUploads))
 	}
 	if m.NextKeyMarker != "" {
 		b = append(b, 66)
-		b = appendString(b, m.NextKeyMarker)
+		b = protowire.AppendString(b, m.NextKeyMarker)
 	}
 	if m.NextUploadIdMarker != "" {
 		b = append(b, 74)
-		b = appendString(b, m.NextUploadIdMarker)
+		b = protowire.AppendString(b, m.NextUploadIdMarker)
 	}
 	if m.Prefix != "" {
 		b = append(b, 82)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	if m.UploadIdMarker != "" {
 		b = append(b, 90)
-		b = appendString(b, m.UploadIdMarker)
+		b = protowire.AppendString(b, m.UploadIdMarker)
 	}
 	for i := range m.Uploads {
 		b = append(b, 98)
-		b = appendMessage(b, m.Uploads[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Uploads[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 106)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -9076,79 +9077,79 @@ func (m *ListMultipartUploadsOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListMultipartUploadsOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListMultipartUploadsOutput", err)
+			return protowire.Wrap("ListMultipartUploadsOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsOutput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsOutput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsOutput.CommonPrefixes", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsOutput.CommonPrefixes", protowire.ErrUTF8)
 			}
-			m.CommonPrefixes = append(m.CommonPrefixes, string(f.data))
+			m.CommonPrefixes = append(m.CommonPrefixes, string(f.Data))
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsOutput.Delimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsOutput.Delimiter", protowire.ErrUTF8)
 			}
-			m.Delimiter = string(f.data)
+			m.Delimiter = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsOutput.EncodingType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsOutput.EncodingType", protowire.ErrUTF8)
 			}
-			m.EncodingType = string(f.data)
+			m.EncodingType = string(f.Data)
 		case 40:
-			m.IsTruncated = f.num != 0
+			m.IsTruncated = f.Num != 0
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsOutput.KeyMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsOutput.KeyMarker", protowire.ErrUTF8)
 			}
-			m.KeyMarker = string(f.data)
+			m.KeyMarker = string(f.Data)
 		case 56:
-			m.MaxUploads = int32(f.num)
+			m.MaxUploads = int32(f.Num)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsOutput.NextKeyMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsOutput.NextKeyMarker", protowire.ErrUTF8)
 			}
-			m.NextKeyMarker = string(f.data)
+			m.NextKeyMarker = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsOutput.NextUploadIdMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsOutput.NextUploadIdMarker", protowire.ErrUTF8)
 			}
-			m.NextUploadIdMarker = string(f.data)
+			m.NextUploadIdMarker = string(f.Data)
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsOutput.Prefix", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsOutput.Prefix", protowire.ErrUTF8)
 			}
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		case 90:
-			if !utf8.Valid(f.data) {
-				return wireError("ListMultipartUploadsOutput.UploadIdMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListMultipartUploadsOutput.UploadIdMarker", protowire.ErrUTF8)
 			}
-			m.UploadIdMarker = string(f.data)
+			m.UploadIdMarker = string(f.Data)
 		case 98:
 			var x MultipartUpload
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListMultipartUploadsOutput.Uploads", err)
+				return protowire.Wrap("ListMultipartUploadsOutput.Uploads", err)
 			}
 			m.Uploads = append(m.Uploads, x)
 		case 106:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ListMultipartUploadsOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ListMultipartUploadsOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13:
-				return wireError("ListMultipartUploadsOutput", errWireType)
+				return protowire.Wrap("ListMultipartUploadsOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9172,39 +9173,39 @@ type ListObjectVersionsInput struct {
 func (m *ListObjectVersionsInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Delimiter != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Delimiter)
+		b = protowire.AppendString(b, m.Delimiter)
 	}
 	if m.EncodingType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.EncodingType)
+		b = protowire.AppendString(b, m.EncodingType)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.KeyMarker != "" {
 		b = append(b, 50)
-		b = appendString(b, m.KeyMarker)
+		b = protowire.AppendString(b, m.KeyMarker)
 	}
 	if m.MaxKeys != 0 {
 		b = append(b, 56)
-		b = appendVarint(b, uint64(m.MaxKeys))
+		b = protowire.AppendVarint(b, uint64(m.MaxKeys))
 	}
 	if m.Prefix != "" {
 		b = append(b, 66)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	if m.VersionIdMarker != "" {
 		b = append(b, 74)
-		b = appendString(b, m.VersionIdMarker)
+		b = protowire.AppendString(b, m.VersionIdMarker)
 	}
 	return b
 }
@@ -9213,58 +9214,58 @@ func (m *ListObjectVersionsInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListObjectVersionsInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListObjectVersionsInput", err)
+			return protowire.Wrap("ListObjectVersionsInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsInput.Delimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsInput.Delimiter", protowire.ErrUTF8)
 			}
-			m.Delimiter = string(f.data)
+			m.Delimiter = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsInput.EncodingType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsInput.EncodingType", protowire.ErrUTF8)
 			}
-			m.EncodingType = string(f.data)
+			m.EncodingType = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsInput.KeyMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsInput.KeyMarker", protowire.ErrUTF8)
 			}
-			m.KeyMarker = string(f.data)
+			m.KeyMarker = string(f.Data)
 		case 56:
-			m.MaxKeys = int64(f.num)
+			m.MaxKeys = int64(f.Num)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsInput.Prefix", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsInput.Prefix", protowire.ErrUTF8)
 			}
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsInput.VersionIdMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsInput.VersionIdMarker", protowire.ErrUTF8)
 			}
-			m.VersionIdMarker = string(f.data)
+			m.VersionIdMarker = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9:
-				return wireError("ListObjectVersionsInput", errWireType)
+				return protowire.Wrap("ListObjectVersionsInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9288,19 +9289,19 @@ func (m *DeleteMarkerEntry) AppendProto(b []byte) []byte {
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.LastModified != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.LastModified))
+		b = protowire.AppendVarint(b, uint64(m.LastModified))
 	}
 	if m.Owner != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.Owner.AppendProto)
+		b = protowire.AppendMessage(b, m.Owner.AppendProto)
 	}
 	if m.VersionId != "" {
 		b = append(b, 42)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -9309,38 +9310,38 @@ func (m *DeleteMarkerEntry) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteMarkerEntry) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteMarkerEntry", err)
+			return protowire.Wrap("DeleteMarkerEntry", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.IsLatest = f.num != 0
+			m.IsLatest = f.Num != 0
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteMarkerEntry.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteMarkerEntry.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 24:
-			m.LastModified = int64(f.num)
+			m.LastModified = int64(f.Num)
 		case 34:
 			if m.Owner == nil {
 				m.Owner = new(Owner)
 			}
-			err = m.Owner.ParseProto(f.data)
+			err = m.Owner.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteMarkerEntry.Owner", err)
+				return protowire.Wrap("DeleteMarkerEntry.Owner", err)
 			}
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteMarkerEntry.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteMarkerEntry.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("DeleteMarkerEntry", errWireType)
+				return protowire.Wrap("DeleteMarkerEntry", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9363,7 +9364,7 @@ type ObjectVersion struct {
 func (m *ObjectVersion) AppendProto(b []byte) []byte {
 	if m.Etag != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.IsLatest {
 		b = append(b, 16)
@@ -9371,27 +9372,27 @@ func (m *ObjectVersion) AppendProto(b []byte) []byte {
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.LastModified != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.LastModified))
+		b = protowire.AppendVarint(b, uint64(m.LastModified))
 	}
 	if m.Owner != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.Owner.AppendProto)
+		b = protowire.AppendMessage(b, m.Owner.AppendProto)
 	}
 	if m.Size != 0 {
 		b = append(b, 48)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	if m.StorageClass != "" {
 		b = append(b, 58)
-		b = appendString(b, m.StorageClass)
+		b = protowire.AppendString(b, m.StorageClass)
 	}
 	if m.VersionId != "" {
 		b = append(b, 66)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -9400,50 +9401,50 @@ func (m *ObjectVersion) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ObjectVersion) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ObjectVersion", err)
+			return protowire.Wrap("ObjectVersion", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ObjectVersion.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ObjectVersion.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 16:
-			m.IsLatest = f.num != 0
+			m.IsLatest = f.Num != 0
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ObjectVersion.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ObjectVersion.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 32:
-			m.LastModified = int64(f.num)
+			m.LastModified = int64(f.Num)
 		case 42:
 			if m.Owner == nil {
 				m.Owner = new(Owner)
 			}
-			err = m.Owner.ParseProto(f.data)
+			err = m.Owner.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ObjectVersion.Owner", err)
+				return protowire.Wrap("ObjectVersion.Owner", err)
 			}
 		case 48:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("ObjectVersion.StorageClass", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ObjectVersion.StorageClass", protowire.ErrUTF8)
 			}
-			m.StorageClass = string(f.data)
+			m.StorageClass = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("ObjectVersion.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ObjectVersion.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
-				return wireError("ObjectVersion", errWireType)
+				return protowire.Wrap("ObjectVersion", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9472,19 +9473,19 @@ type ListObjectVersionsOutput struct {
 func (m *ListObjectVersionsOutput) AppendProto(b []byte) []byte {
 	for _, x := range m.CommonPrefixes {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	for i := range m.DeleteMarkers {
 		b = append(b, 18)
-		b = appendMessage(b, m.DeleteMarkers[i].AppendProto)
+		b = protowire.AppendMessage(b, m.DeleteMarkers[i].AppendProto)
 	}
 	if m.Delimiter != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Delimiter)
+		b = protowire.AppendString(b, m.Delimiter)
 	}
 	if m.EncodingType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.EncodingType)
+		b = protowire.AppendString(b, m.EncodingType)
 	}
 	if m.IsTruncated {
 		b = append(b, 40)
@@ -9492,39 +9493,39 @@ func (m *ListObjectVersionsOutput) AppendProto(b []byte) []byte {
 	}
 	if m.KeyMarker != "" {
 		b = append(b, 50)
-		b = appendString(b, m.KeyMarker)
+		b = protowire.AppendString(b, m.KeyMarker)
 	}
 	if m.MaxKeys != 0 {
 		b = append(b, 56)
-		b = appendVarint(b, uint64(m.MaxKeys))
+		b = protowire.AppendVarint(b, uint64(m.MaxKeys))
 	}
 	if m.Name != "" {
 		b = append(b, 66)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	if m.NextKeyMarker != "" {
 		b = append(b, 74)
-		b = appendString(b, m.NextKeyMarker)
+		b = protowire.AppendString(b, m.NextKeyMarker)
 	}
 	if m.NextVersionIdMarker != "" {
 		b = append(b, 82)
-		b = appendString(b, m.NextVersionIdMarker)
+		b = protowire.AppendString(b, m.NextVersionIdMarker)
 	}
 	if m.Prefix != "" {
 		b = append(b, 90)
-		b = appendString(b, m.Prefix)
+		b = protowire.AppendString(b, m.Prefix)
 	}
 	if m.VersionIdMarker != "" {
 		b = append(b, 98)
-		b = appendString(b, m.VersionIdMarker)
+		b = protowire.AppendString(b, m.VersionIdMarker)
 	}
 	for i := range m.Versions {
 		b = append(b, 106)
-		b = appendMessage(b, m.Versions[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Versions[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 114)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -9533,86 +9534,86 @@ func (m *ListObjectVersionsOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListObjectVersionsOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListObjectVersionsOutput", err)
+			return protowire.Wrap("ListObjectVersionsOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsOutput.CommonPrefixes", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsOutput.CommonPrefixes", protowire.ErrUTF8)
 			}
-			m.CommonPrefixes = append(m.CommonPrefixes, string(f.data))
+			m.CommonPrefixes = append(m.CommonPrefixes, string(f.Data))
 		case 18:
 			var x DeleteMarkerEntry
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListObjectVersionsOutput.DeleteMarkers", err)
+				return protowire.Wrap("ListObjectVersionsOutput.DeleteMarkers", err)
 			}
 			m.DeleteMarkers = append(m.DeleteMarkers, x)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsOutput.Delimiter", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsOutput.Delimiter", protowire.ErrUTF8)
 			}
-			m.Delimiter = string(f.data)
+			m.Delimiter = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsOutput.EncodingType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsOutput.EncodingType", protowire.ErrUTF8)
 			}
-			m.EncodingType = string(f.data)
+			m.EncodingType = string(f.Data)
 		case 40:
-			m.IsTruncated = f.num != 0
+			m.IsTruncated = f.Num != 0
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsOutput.KeyMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsOutput.KeyMarker", protowire.ErrUTF8)
 			}
-			m.KeyMarker = string(f.data)
+			m.KeyMarker = string(f.Data)
 		case 56:
-			m.MaxKeys = int64(f.num)
+			m.MaxKeys = int64(f.Num)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsOutput.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsOutput.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsOutput.NextKeyMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsOutput.NextKeyMarker", protowire.ErrUTF8)
 			}
-			m.NextKeyMarker = string(f.data)
+			m.NextKeyMarker = string(f.Data)
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsOutput.NextVersionIdMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsOutput.NextVersionIdMarker", protowire.ErrUTF8)
 			}
-			m.NextVersionIdMarker = string(f.data)
+			m.NextVersionIdMarker = string(f.Data)
 		case 90:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsOutput.Prefix", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsOutput.Prefix", protowire.ErrUTF8)
 			}
-			m.Prefix = string(f.data)
+			m.Prefix = string(f.Data)
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("ListObjectVersionsOutput.VersionIdMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListObjectVersionsOutput.VersionIdMarker", protowire.ErrUTF8)
 			}
-			m.VersionIdMarker = string(f.data)
+			m.VersionIdMarker = string(f.Data)
 		case 106:
 			var x ObjectVersion
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListObjectVersionsOutput.Versions", err)
+				return protowire.Wrap("ListObjectVersionsOutput.Versions", err)
 			}
 			m.Versions = append(m.Versions, x)
 		case 114:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ListObjectVersionsOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ListObjectVersionsOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14:
-				return wireError("ListObjectVersionsOutput", errWireType)
+				return protowire.Wrap("ListObjectVersionsOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9643,66 +9644,66 @@ type HeadObjectInput struct {
 func (m *HeadObjectInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.ChecksumMode != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ChecksumMode)
+		b = protowire.AppendString(b, m.ChecksumMode)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.IfMatch != "" {
 		b = append(b, 50)
-		b = appendString(b, m.IfMatch)
+		b = protowire.AppendString(b, m.IfMatch)
 	}
 	if m.IfModifiedSince != 0 {
 		b = append(b, 56)
-		b = appendVarint(b, uint64(m.IfModifiedSince))
+		b = protowire.AppendVarint(b, uint64(m.IfModifiedSince))
 	}
 	if m.IfNoneMatch != "" {
 		b = append(b, 66)
-		b = appendString(b, m.IfNoneMatch)
+		b = protowire.AppendString(b, m.IfNoneMatch)
 	}
 	if m.IfUnmodifiedSince != 0 {
 		b = append(b, 72)
-		b = appendVarint(b, uint64(m.IfUnmodifiedSince))
+		b = protowire.AppendVarint(b, uint64(m.IfUnmodifiedSince))
 	}
 	if m.PartNumber != 0 {
 		b = append(b, 80)
-		b = appendVarint(b, uint64(m.PartNumber))
+		b = protowire.AppendVarint(b, uint64(m.PartNumber))
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 90)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	if m.SseCustomerAlgorithm != "" {
 		b = append(b, 98)
-		b = appendString(b, m.SseCustomerAlgorithm)
+		b = protowire.AppendString(b, m.SseCustomerAlgorithm)
 	}
 	if m.SseCustomerKey != "" {
 		b = append(b, 106)
-		b = appendString(b, m.SseCustomerKey)
+		b = protowire.AppendString(b, m.SseCustomerKey)
 	}
 	if m.SseCustomerKeyMd5 != "" {
 		b = append(b, 114)
-		b = appendString(b, m.SseCustomerKeyMd5)
+		b = protowire.AppendString(b, m.SseCustomerKeyMd5)
 	}
 	if m.VersionId != "" {
 		b = append(b, 122)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	if m.WithDetails {
-		b = appendVarint(b, 128)
+		b = protowire.AppendVarint(b, 128)
 		b = append(b, 1)
 	}
 	return b
@@ -9712,84 +9713,84 @@ func (m *HeadObjectInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *HeadObjectInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("HeadObjectInput", err)
+			return protowire.Wrap("HeadObjectInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.ChecksumMode", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.ChecksumMode", protowire.ErrUTF8)
 			}
-			m.ChecksumMode = string(f.data)
+			m.ChecksumMode = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.IfMatch", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.IfMatch", protowire.ErrUTF8)
 			}
-			m.IfMatch = string(f.data)
+			m.IfMatch = string(f.Data)
 		case 56:
-			m.IfModifiedSince = int64(f.num)
+			m.IfModifiedSince = int64(f.Num)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.IfNoneMatch", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.IfNoneMatch", protowire.ErrUTF8)
 			}
-			m.IfNoneMatch = string(f.data)
+			m.IfNoneMatch = string(f.Data)
 		case 72:
-			m.IfUnmodifiedSince = int64(f.num)
+			m.IfUnmodifiedSince = int64(f.Num)
 		case 80:
-			m.PartNumber = int32(f.num)
+			m.PartNumber = int32(f.Num)
 		case 90:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.SseCustomerAlgorithm", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.SseCustomerAlgorithm", protowire.ErrUTF8)
 			}
-			m.SseCustomerAlgorithm = string(f.data)
+			m.SseCustomerAlgorithm = string(f.Data)
 		case 106:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.SseCustomerKey", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.SseCustomerKey", protowire.ErrUTF8)
 			}
-			m.SseCustomerKey = string(f.data)
+			m.SseCustomerKey = string(f.Data)
 		case 114:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.SseCustomerKeyMd5", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.SseCustomerKeyMd5", protowire.ErrUTF8)
 			}
-			m.SseCustomerKeyMd5 = string(f.data)
+			m.SseCustomerKeyMd5 = string(f.Data)
 		case 122:
-			if !utf8.Valid(f.data) {
-				return wireError("HeadObjectInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("HeadObjectInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		case 128:
-			m.WithDetails = f.num != 0
+			m.WithDetails = f.Num != 0
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16:
-				return wireError("HeadObjectInput", errWireType)
+				return protowire.Wrap("HeadObjectInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9805,7 +9806,7 @@ type HeadObjectOutput struct {
 func (m *HeadObjectOutput) AppendProto(b []byte) []byte {
 	for k, v := range m.ResultMetadata {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -9814,23 +9815,23 @@ func (m *HeadObjectOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *HeadObjectOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("HeadObjectOutput", err)
+			return protowire.Wrap("HeadObjectOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.ResultMetadata == nil {
 				m.ResultMetadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.ResultMetadata, f.data); err != nil {
-				return wireError("HeadObjectOutput.ResultMetadata", err)
+			if err := protowire.ParseUTF8Words(m.ResultMetadata, f.Data); err != nil {
+				return protowire.Wrap("HeadObjectOutput.ResultMetadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("HeadObjectOutput", errWireType)
+				return protowire.Wrap("HeadObjectOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9849,19 +9850,19 @@ type IsObjectExistInput struct {
 func (m *IsObjectExistInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.VersionId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.VersionId)
+		b = protowire.AppendString(b, m.VersionId)
 	}
 	return b
 }
@@ -9870,36 +9871,36 @@ func (m *IsObjectExistInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *IsObjectExistInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("IsObjectExistInput", err)
+			return protowire.Wrap("IsObjectExistInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("IsObjectExistInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("IsObjectExistInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("IsObjectExistInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("IsObjectExistInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("IsObjectExistInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("IsObjectExistInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("IsObjectExistInput.VersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("IsObjectExistInput.VersionId", protowire.ErrUTF8)
 			}
-			m.VersionId = string(f.data)
+			m.VersionId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("IsObjectExistInput", errWireType)
+				return protowire.Wrap("IsObjectExistInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9920,7 +9921,7 @@ func (m *IsObjectExistOutput) AppendProto(b []byte) []byte {
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -9929,25 +9930,25 @@ func (m *IsObjectExistOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *IsObjectExistOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("IsObjectExistOutput", err)
+			return protowire.Wrap("IsObjectExistOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.FileExist = f.num != 0
+			m.FileExist = f.Num != 0
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("IsObjectExistOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("IsObjectExistOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("IsObjectExistOutput", errWireType)
+				return protowire.Wrap("IsObjectExistOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -9967,23 +9968,23 @@ type SignURLInput struct {
 func (m *SignURLInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Method != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Method)
+		b = protowire.AppendString(b, m.Method)
 	}
 	if m.ExpiredInSec != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.ExpiredInSec))
+		b = protowire.AppendVarint(b, uint64(m.ExpiredInSec))
 	}
 	return b
 }
@@ -9992,38 +9993,38 @@ func (m *SignURLInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SignURLInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SignURLInput", err)
+			return protowire.Wrap("SignURLInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SignURLInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SignURLInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("SignURLInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SignURLInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("SignURLInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SignURLInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("SignURLInput.Method", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SignURLInput.Method", protowire.ErrUTF8)
 			}
-			m.Method = string(f.data)
+			m.Method = string(f.Data)
 		case 40:
-			m.ExpiredInSec = int64(f.num)
+			m.ExpiredInSec = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("SignURLInput", errWireType)
+				return protowire.Wrap("SignURLInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10039,7 +10040,7 @@ type SignURLOutput struct {
 func (m *SignURLOutput) AppendProto(b []byte) []byte {
 	if m.SignedUrl != "" {
 		b = append(b, 10)
-		b = appendString(b, m.SignedUrl)
+		b = protowire.AppendString(b, m.SignedUrl)
 	}
 	return b
 }
@@ -10048,21 +10049,21 @@ func (m *SignURLOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SignURLOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SignURLOutput", err)
+			return protowire.Wrap("SignURLOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SignURLOutput.SignedUrl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SignURLOutput.SignedUrl", protowire.ErrUTF8)
 			}
-			m.SignedUrl = string(f.data)
+			m.SignedUrl = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SignURLOutput", errWireType)
+				return protowire.Wrap("SignURLOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10080,15 +10081,15 @@ type UpdateBandwidthRateLimitInput struct {
 func (m *UpdateBandwidthRateLimitInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.AverageRateLimitInBitsPerSec != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.AverageRateLimitInBitsPerSec))
+		b = protowire.AppendVarint(b, uint64(m.AverageRateLimitInBitsPerSec))
 	}
 	if m.GatewayResourceName != "" {
 		b = append(b, 26)
-		b = appendString(b, m.GatewayResourceName)
+		b = protowire.AppendString(b, m.GatewayResourceName)
 	}
 	return b
 }
@@ -10097,28 +10098,28 @@ func (m *UpdateBandwidthRateLimitInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *UpdateBandwidthRateLimitInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("UpdateBandwidthRateLimitInput", err)
+			return protowire.Wrap("UpdateBandwidthRateLimitInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("UpdateBandwidthRateLimitInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UpdateBandwidthRateLimitInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 16:
-			m.AverageRateLimitInBitsPerSec = int64(f.num)
+			m.AverageRateLimitInBitsPerSec = int64(f.Num)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("UpdateBandwidthRateLimitInput.GatewayResourceName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("UpdateBandwidthRateLimitInput.GatewayResourceName", protowire.ErrUTF8)
 			}
-			m.GatewayResourceName = string(f.data)
+			m.GatewayResourceName = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("UpdateBandwidthRateLimitInput", errWireType)
+				return protowire.Wrap("UpdateBandwidthRateLimitInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10148,63 +10149,63 @@ type AppendObjectInput struct {
 func (m *AppendObjectInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Body) > 0 {
 		b = append(b, 34)
-		b = appendBytes(b, m.Body)
+		b = protowire.AppendBytes(b, m.Body)
 	}
 	if m.Position != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.Position))
+		b = protowire.AppendVarint(b, uint64(m.Position))
 	}
 	if m.Acl != "" {
 		b = append(b, 50)
-		b = appendString(b, m.Acl)
+		b = protowire.AppendString(b, m.Acl)
 	}
 	if m.CacheControl != "" {
 		b = append(b, 58)
-		b = appendString(b, m.CacheControl)
+		b = protowire.AppendString(b, m.CacheControl)
 	}
 	if m.ContentDisposition != "" {
 		b = append(b, 66)
-		b = appendString(b, m.ContentDisposition)
+		b = protowire.AppendString(b, m.ContentDisposition)
 	}
 	if m.ContentEncoding != "" {
 		b = append(b, 74)
-		b = appendString(b, m.ContentEncoding)
+		b = protowire.AppendString(b, m.ContentEncoding)
 	}
 	if m.ContentMd5 != "" {
 		b = append(b, 82)
-		b = appendString(b, m.ContentMd5)
+		b = protowire.AppendString(b, m.ContentMd5)
 	}
 	if m.Expires != 0 {
 		b = append(b, 88)
-		b = appendVarint(b, uint64(m.Expires))
+		b = protowire.AppendVarint(b, uint64(m.Expires))
 	}
 	if m.StorageClass != "" {
 		b = append(b, 98)
-		b = appendString(b, m.StorageClass)
+		b = protowire.AppendString(b, m.StorageClass)
 	}
 	if m.ServerSideEncryption != "" {
 		b = append(b, 106)
-		b = appendString(b, m.ServerSideEncryption)
+		b = protowire.AppendString(b, m.ServerSideEncryption)
 	}
 	if m.Meta != "" {
 		b = append(b, 114)
-		b = appendString(b, m.Meta)
+		b = protowire.AppendString(b, m.Meta)
 	}
 	for k, v := range m.Tags {
 		b = append(b, 122)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -10213,84 +10214,84 @@ func (m *AppendObjectInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *AppendObjectInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("AppendObjectInput", err)
+			return protowire.Wrap("AppendObjectInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			m.Body = f.data
+			m.Body = f.Data
 		case 40:
-			m.Position = int64(f.num)
+			m.Position = int64(f.Num)
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.Acl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.Acl", protowire.ErrUTF8)
 			}
-			m.Acl = string(f.data)
+			m.Acl = string(f.Data)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.CacheControl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.CacheControl", protowire.ErrUTF8)
 			}
-			m.CacheControl = string(f.data)
+			m.CacheControl = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.ContentDisposition", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.ContentDisposition", protowire.ErrUTF8)
 			}
-			m.ContentDisposition = string(f.data)
+			m.ContentDisposition = string(f.Data)
 		case 74:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.ContentEncoding", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.ContentEncoding", protowire.ErrUTF8)
 			}
-			m.ContentEncoding = string(f.data)
+			m.ContentEncoding = string(f.Data)
 		case 82:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.ContentMd5", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.ContentMd5", protowire.ErrUTF8)
 			}
-			m.ContentMd5 = string(f.data)
+			m.ContentMd5 = string(f.Data)
 		case 88:
-			m.Expires = int64(f.num)
+			m.Expires = int64(f.Num)
 		case 98:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.StorageClass", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.StorageClass", protowire.ErrUTF8)
 			}
-			m.StorageClass = string(f.data)
+			m.StorageClass = string(f.Data)
 		case 106:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.ServerSideEncryption", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.ServerSideEncryption", protowire.ErrUTF8)
 			}
-			m.ServerSideEncryption = string(f.data)
+			m.ServerSideEncryption = string(f.Data)
 		case 114:
-			if !utf8.Valid(f.data) {
-				return wireError("AppendObjectInput.Meta", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AppendObjectInput.Meta", protowire.ErrUTF8)
 			}
-			m.Meta = string(f.data)
+			m.Meta = string(f.Data)
 		case 122:
 			if m.Tags == nil {
 				m.Tags = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Tags, f.data); err != nil {
-				return wireError("AppendObjectInput.Tags", err)
+			if err := protowire.ParseUTF8Words(m.Tags, f.Data); err != nil {
+				return protowire.Wrap("AppendObjectInput.Tags", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15:
-				return wireError("AppendObjectInput", errWireType)
+				return protowire.Wrap("AppendObjectInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10307,11 +10308,11 @@ type AppendObjectOutput struct {
 func (m *AppendObjectOutput) AppendProto(b []byte) []byte {
 	if m.AppendPosition != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.AppendPosition))
+		b = protowire.AppendVarint(b, uint64(m.AppendPosition))
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -10320,25 +10321,25 @@ func (m *AppendObjectOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *AppendObjectOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("AppendObjectOutput", err)
+			return protowire.Wrap("AppendObjectOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.AppendPosition = int64(f.num)
+			m.AppendPosition = int64(f.Num)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("AppendObjectOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("AppendObjectOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("AppendObjectOutput", errWireType)
+				return protowire.Wrap("AppendObjectOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10361,35 +10362,35 @@ type ListPartsInput struct {
 func (m *ListPartsInput) AppendProto(b []byte) []byte {
 	if m.StoreName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.StoreName)
+		b = protowire.AppendString(b, m.StoreName)
 	}
 	if m.Bucket != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.ExpectedBucketOwner != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ExpectedBucketOwner)
+		b = protowire.AppendString(b, m.ExpectedBucketOwner)
 	}
 	if m.MaxParts != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.MaxParts))
+		b = protowire.AppendVarint(b, uint64(m.MaxParts))
 	}
 	if m.PartNumberMarker != 0 {
 		b = append(b, 48)
-		b = appendVarint(b, uint64(m.PartNumberMarker))
+		b = protowire.AppendVarint(b, uint64(m.PartNumberMarker))
 	}
 	if m.RequestPayer != "" {
 		b = append(b, 58)
-		b = appendString(b, m.RequestPayer)
+		b = protowire.AppendString(b, m.RequestPayer)
 	}
 	if m.UploadId != "" {
 		b = append(b, 66)
-		b = appendString(b, m.UploadId)
+		b = protowire.AppendString(b, m.UploadId)
 	}
 	return b
 }
@@ -10398,50 +10399,50 @@ func (m *ListPartsInput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListPartsInput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListPartsInput", err)
+			return protowire.Wrap("ListPartsInput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsInput.StoreName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsInput.StoreName", protowire.ErrUTF8)
 			}
-			m.StoreName = string(f.data)
+			m.StoreName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsInput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsInput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsInput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsInput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsInput.ExpectedBucketOwner", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsInput.ExpectedBucketOwner", protowire.ErrUTF8)
 			}
-			m.ExpectedBucketOwner = string(f.data)
+			m.ExpectedBucketOwner = string(f.Data)
 		case 40:
-			m.MaxParts = int64(f.num)
+			m.MaxParts = int64(f.Num)
 		case 48:
-			m.PartNumberMarker = int64(f.num)
+			m.PartNumberMarker = int64(f.Num)
 		case 58:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsInput.RequestPayer", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsInput.RequestPayer", protowire.ErrUTF8)
 			}
-			m.RequestPayer = string(f.data)
+			m.RequestPayer = string(f.Data)
 		case 66:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsInput.UploadId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsInput.UploadId", protowire.ErrUTF8)
 			}
-			m.UploadId = string(f.data)
+			m.UploadId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
-				return wireError("ListPartsInput", errWireType)
+				return protowire.Wrap("ListPartsInput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10460,19 +10461,19 @@ type Part struct {
 func (m *Part) AppendProto(b []byte) []byte {
 	if m.Etag != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Etag)
+		b = protowire.AppendString(b, m.Etag)
 	}
 	if m.LastModified != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.LastModified))
+		b = protowire.AppendVarint(b, uint64(m.LastModified))
 	}
 	if m.PartNumber != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.PartNumber))
+		b = protowire.AppendVarint(b, uint64(m.PartNumber))
 	}
 	if m.Size != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.Size))
+		b = protowire.AppendVarint(b, uint64(m.Size))
 	}
 	return b
 }
@@ -10481,27 +10482,27 @@ func (m *Part) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Part) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Part", err)
+			return protowire.Wrap("Part", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Part.Etag", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Part.Etag", protowire.ErrUTF8)
 			}
-			m.Etag = string(f.data)
+			m.Etag = string(f.Data)
 		case 16:
-			m.LastModified = int64(f.num)
+			m.LastModified = int64(f.Num)
 		case 24:
-			m.PartNumber = int64(f.num)
+			m.PartNumber = int64(f.Num)
 		case 32:
-			m.Size = int64(f.num)
+			m.Size = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("Part", errWireType)
+				return protowire.Wrap("Part", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10524,23 +10525,23 @@ type ListPartsOutput struct {
 func (m *ListPartsOutput) AppendProto(b []byte) []byte {
 	if m.Bucket != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Bucket)
+		b = protowire.AppendString(b, m.Bucket)
 	}
 	if m.Key != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.UploadId != "" {
 		b = append(b, 26)
-		b = appendString(b, m.UploadId)
+		b = protowire.AppendString(b, m.UploadId)
 	}
 	if m.NextPartNumberMarker != "" {
 		b = append(b, 34)
-		b = appendString(b, m.NextPartNumberMarker)
+		b = protowire.AppendString(b, m.NextPartNumberMarker)
 	}
 	if m.MaxParts != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.MaxParts))
+		b = protowire.AppendVarint(b, uint64(m.MaxParts))
 	}
 	if m.IsTruncated {
 		b = append(b, 48)
@@ -10548,11 +10549,11 @@ func (m *ListPartsOutput) AppendProto(b []byte) []byte {
 	}
 	for i := range m.Parts {
 		b = append(b, 58)
-		b = appendMessage(b, m.Parts[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Parts[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 66)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -10561,54 +10562,54 @@ func (m *ListPartsOutput) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListPartsOutput) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListPartsOutput", err)
+			return protowire.Wrap("ListPartsOutput", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsOutput.Bucket", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsOutput.Bucket", protowire.ErrUTF8)
 			}
-			m.Bucket = string(f.data)
+			m.Bucket = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsOutput.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsOutput.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsOutput.UploadId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsOutput.UploadId", protowire.ErrUTF8)
 			}
-			m.UploadId = string(f.data)
+			m.UploadId = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ListPartsOutput.NextPartNumberMarker", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListPartsOutput.NextPartNumberMarker", protowire.ErrUTF8)
 			}
-			m.NextPartNumberMarker = string(f.data)
+			m.NextPartNumberMarker = string(f.Data)
 		case 40:
-			m.MaxParts = int64(f.num)
+			m.MaxParts = int64(f.Num)
 		case 48:
-			m.IsTruncated = f.num != 0
+			m.IsTruncated = f.Num != 0
 		case 58:
 			var x Part
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ListPartsOutput.Parts", err)
+				return protowire.Wrap("ListPartsOutput.Parts", err)
 			}
 			m.Parts = append(m.Parts, x)
 		case 66:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ListPartsOutput.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ListPartsOutput.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8:
-				return wireError("ListPartsOutput", errWireType)
+				return protowire.Wrap("ListPartsOutput", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10626,15 +10627,15 @@ type EncryptRequest struct {
 func (m *EncryptRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if len(m.PlainText) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.PlainText)
+		b = protowire.AppendBytes(b, m.PlainText)
 	}
 	if m.KeyId != "" {
 		b = append(b, 26)
-		b = appendString(b, m.KeyId)
+		b = protowire.AppendString(b, m.KeyId)
 	}
 	return b
 }
@@ -10643,28 +10644,28 @@ func (m *EncryptRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *EncryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("EncryptRequest", err)
+			return protowire.Wrap("EncryptRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			m.PlainText = f.data
+			m.PlainText = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptRequest.KeyId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptRequest.KeyId", protowire.ErrUTF8)
 			}
-			m.KeyId = string(f.data)
+			m.KeyId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("EncryptRequest", errWireType)
+				return protowire.Wrap("EncryptRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10683,19 +10684,19 @@ type EncryptResponse struct {
 func (m *EncryptResponse) AppendProto(b []byte) []byte {
 	if len(m.CipherText) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.CipherText)
+		b = protowire.AppendBytes(b, m.CipherText)
 	}
 	if m.KeyId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.KeyId)
+		b = protowire.AppendString(b, m.KeyId)
 	}
 	if m.KeyVersionId != "" {
 		b = append(b, 26)
-		b = appendString(b, m.KeyVersionId)
+		b = protowire.AppendString(b, m.KeyVersionId)
 	}
 	if m.RequestId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.RequestId)
+		b = protowire.AppendString(b, m.RequestId)
 	}
 	return b
 }
@@ -10704,33 +10705,33 @@ func (m *EncryptResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *EncryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("EncryptResponse", err)
+			return protowire.Wrap("EncryptResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.CipherText = f.data
+			m.CipherText = f.Data
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptResponse.KeyId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptResponse.KeyId", protowire.ErrUTF8)
 			}
-			m.KeyId = string(f.data)
+			m.KeyId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptResponse.KeyVersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptResponse.KeyVersionId", protowire.ErrUTF8)
 			}
-			m.KeyVersionId = string(f.data)
+			m.KeyVersionId = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("EncryptResponse.RequestId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("EncryptResponse.RequestId", protowire.ErrUTF8)
 			}
-			m.RequestId = string(f.data)
+			m.RequestId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("EncryptResponse", errWireType)
+				return protowire.Wrap("EncryptResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10747,11 +10748,11 @@ type DecryptRequest struct {
 func (m *DecryptRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if len(m.CipherText) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.CipherText)
+		b = protowire.AppendBytes(b, m.CipherText)
 	}
 	return b
 }
@@ -10760,23 +10761,23 @@ func (m *DecryptRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DecryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DecryptRequest", err)
+			return protowire.Wrap("DecryptRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DecryptRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DecryptRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			m.CipherText = f.data
+			m.CipherText = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("DecryptRequest", errWireType)
+				return protowire.Wrap("DecryptRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10795,19 +10796,19 @@ type DecryptResponse struct {
 func (m *DecryptResponse) AppendProto(b []byte) []byte {
 	if len(m.PlainText) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.PlainText)
+		b = protowire.AppendBytes(b, m.PlainText)
 	}
 	if m.KeyId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.KeyId)
+		b = protowire.AppendString(b, m.KeyId)
 	}
 	if m.KeyVersionId != "" {
 		b = append(b, 26)
-		b = appendString(b, m.KeyVersionId)
+		b = protowire.AppendString(b, m.KeyVersionId)
 	}
 	if m.RequestId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.RequestId)
+		b = protowire.AppendString(b, m.RequestId)
 	}
 	return b
 }
@@ -10816,33 +10817,33 @@ func (m *DecryptResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DecryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DecryptResponse", err)
+			return protowire.Wrap("DecryptResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.PlainText = f.data
+			m.PlainText = f.Data
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DecryptResponse.KeyId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DecryptResponse.KeyId", protowire.ErrUTF8)
 			}
-			m.KeyId = string(f.data)
+			m.KeyId = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("DecryptResponse.KeyVersionId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DecryptResponse.KeyVersionId", protowire.ErrUTF8)
 			}
-			m.KeyVersionId = string(f.data)
+			m.KeyVersionId = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("DecryptResponse.RequestId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DecryptResponse.RequestId", protowire.ErrUTF8)
 			}
-			m.RequestId = string(f.data)
+			m.RequestId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("DecryptResponse", errWireType)
+				return protowire.Wrap("DecryptResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10863,27 +10864,27 @@ type DelayMessageRequest struct {
 func (m *DelayMessageRequest) AppendProto(b []byte) []byte {
 	if m.ComponentName != "" {
 		b = append(b, 10)
-		b = appendString(b, m.ComponentName)
+		b = protowire.AppendString(b, m.ComponentName)
 	}
 	if m.Topic != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 26)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.DataContentType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.DataContentType)
+		b = protowire.AppendString(b, m.DataContentType)
 	}
 	if m.DelayInSeconds != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.DelayInSeconds))
+		b = protowire.AppendVarint(b, uint64(m.DelayInSeconds))
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 50)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -10892,42 +10893,42 @@ func (m *DelayMessageRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DelayMessageRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DelayMessageRequest", err)
+			return protowire.Wrap("DelayMessageRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DelayMessageRequest.ComponentName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DelayMessageRequest.ComponentName", protowire.ErrUTF8)
 			}
-			m.ComponentName = string(f.data)
+			m.ComponentName = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("DelayMessageRequest.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DelayMessageRequest.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 26:
-			m.Data = f.data
+			m.Data = f.Data
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("DelayMessageRequest.DataContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DelayMessageRequest.DataContentType", protowire.ErrUTF8)
 			}
-			m.DataContentType = string(f.data)
+			m.DataContentType = string(f.Data)
 		case 40:
-			m.DelayInSeconds = int32(f.num)
+			m.DelayInSeconds = int32(f.Num)
 		case 50:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("DelayMessageRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("DelayMessageRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("DelayMessageRequest", errWireType)
+				return protowire.Wrap("DelayMessageRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10943,7 +10944,7 @@ type DelayMessageResponse struct {
 func (m *DelayMessageResponse) AppendProto(b []byte) []byte {
 	if m.MessageId != "" {
 		b = append(b, 10)
-		b = appendString(b, m.MessageId)
+		b = protowire.AppendString(b, m.MessageId)
 	}
 	return b
 }
@@ -10952,21 +10953,21 @@ func (m *DelayMessageResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DelayMessageResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DelayMessageResponse", err)
+			return protowire.Wrap("DelayMessageResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DelayMessageResponse.MessageId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DelayMessageResponse.MessageId", protowire.ErrUTF8)
 			}
-			m.MessageId = string(f.data)
+			m.MessageId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("DelayMessageResponse", errWireType)
+				return protowire.Wrap("DelayMessageResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -10983,11 +10984,11 @@ type Any struct {
 func (m *Any) AppendProto(b []byte) []byte {
 	if m.TypeUrl != "" {
 		b = append(b, 10)
-		b = appendString(b, m.TypeUrl)
+		b = protowire.AppendString(b, m.TypeUrl)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	return b
 }
@@ -10996,160 +10997,25 @@ func (m *Any) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Any) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Any", err)
+			return protowire.Wrap("Any", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Any.TypeUrl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Any.TypeUrl", protowire.ErrUTF8)
 			}
-			m.TypeUrl = string(f.data)
+			m.TypeUrl = string(f.Data)
 		case 18:
-			m.Value = f.data
+			m.Value = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Any", errWireType)
+				return protowire.Wrap("Any", protowire.ErrWireType)
 			}
 		}
 	}
-	return nil
-}
-
-// A wireField is one field as it stands on the wire.
-type wireField struct {
-	tag  uint64 // number<<3 | wire type
-	num  uint64 // of a varint
-	data []byte // of a length-delimited field
-}
-
-var (
-	errTruncated = errors.New("message ends too early")
-	errVarint    = errors.New("number longer than 64 bits")
-	errWireType  = errors.New("field of another wire type than declared")
-	errTag       = errors.New("field with no valid number or wire type")
-)
-
-func wireError(where string, err error) error { return errors.New(where + ": " + err.Error()) }
-
-// nextField cuts the first field off b.
-func nextField(b []byte) (f wireField, rest []byte, err error) {
-	if f.tag, b, err = varint(b); err != nil {
-		return f, nil, err
-	}
-	if n := f.tag >> 3; n == 0 || n > 1<<29-1 {
-		return f, nil, errTag
-	}
-	size := uint64(0)
-	switch f.tag & 7 {
-	case 0:
-		f.num, b, err = varint(b)
-		return f, b, err
-	case 1:
-		size = 8
-	case 2:
-		if size, b, err = varint(b); err != nil {
-			return f, nil, err
-		}
-	case 5:
-		size = 4
-	default:
-		return f, nil, errTag
-	}
-	if size > uint64(len(b)) {
-		return f, nil, errTruncated
-	}
-	f.data = b[:size:size]
-	return f, b[size:], nil
-}
-
-func varint(b []byte) (uint64, []byte, error) {
-	var x uint64
-	for i, c := range b {
-		if i == 9 && c > 1 {
-			return 0, nil, errVarint
-		}
-		x |= uint64(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			return x, b[i+1:], nil
-		}
-	}
-	return 0, nil, errTruncated
-}
-
-func appendVarint(b []byte, x uint64) []byte {
-	for x >= 0x80 {
-		b = append(b, byte(x)|0x80)
-		x >>= 7
-	}
-	return append(b, byte(x))
-}
-
-func appendString(b []byte, s string) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-func appendBytes(b, s []byte) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-// appendMessage writes a message behind its length, which is known only afterwards: it leaves one byte for it, enough
-// for what is shorter than 128 bytes, and moves what is longer.
-func appendMessage(b []byte, message func([]byte) []byte) []byte {
-	start := len(b)
-	b = message(append(b, 0))
-	size := len(b) - start - 1
-	if size < 0x80 {
-		b[start] = byte(size)
-		return b
-	}
-	var head [10]byte
-	h := appendVarint(head[:0], uint64(size))
-	b = append(b, h[1:]...)
-	copy(b[start+len(h):], b[start+1:start+1+size])
-	copy(b[start:], h)
-	return b
-}
-
-var errUTF8 = errors.New("a string is not UTF-8")
-
-// appendWords writes an entry of a map behind its length.
-func appendWords(b []byte, k, v string) []byte {
-	b = appendVarint(b, uint64(2+sizeVarint(len(k))+len(k)+sizeVarint(len(v))+len(v)))
-	b = appendString(append(b, 10), k)
-	return appendString(append(b, 18), v)
-}
-
-func sizeVarint(n int) int {
-	size := 1
-	for ; n >= 0x80; n >>= 7 {
-		size++
-	}
-	return size
-}
-
-// parseUTF8Words reads an entry of a map.
-func parseUTF8Words(m map[string]string, b []byte) error {
-	var k, v []byte
-	for len(b) > 0 {
-		f, rest, err := nextField(b)
-		if err != nil {
-			return err
-		}
-		b = rest
-		switch f.tag {
-		case 10:
-			k = f.data
-		case 18:
-			v = f.data
-		default:
-			if n := f.tag >> 3; n == 1 || n == 2 {
-				return errWireType
-			}
-		}
-	}
-	if !utf8.Valid(k) || !utf8.Valid(v) {
-		return errUTF8
-	}
-	m[string(k)] = string(v)
 	return nil
 }

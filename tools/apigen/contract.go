@@ -25,7 +25,8 @@ type contract struct {
 // goOptions are how Go is written.
 type goOptions struct {
 	pkg  string
-	utf8 bool // strings are checked
+	utf8 bool   // strings are checked
+	wire string // the import path of protowire; empty: goWire
 }
 
 // A message has its comment as lines of prose; there is always one.

@@ -40,7 +40,10 @@ func TestGeneratedUpToDate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.goOptions = goOptions{pkg, true}
+		c.goOptions = goOptions{pkg: pkg, utf8: true}
+		if pkg == "full" {
+			c.wire = toolsWire
+		}
 		got, err := os.ReadFile(filepath.Join(dir, pkg+".pb.go"))
 		if err != nil {
 			t.Fatal(err)

@@ -5,13 +5,13 @@
 //
 // Every language knows what that contract uses: scalars string, bytes, bool, int64, uint32; repeated strings and messages.
 //
-//	apigen -proto api/loam.proto -go api/loam.pb.go,sdk/go/internal/api/loam.pb.go -rust sdk/rust/api.rs \
-//		-c sdk/c/loam.h -assemblyscript sdk/assemblyscript/api.ts
+//	apigen -proto api/loam.proto -go api/loam.pb.go -rust sdk/rust/api.rs -c sdk/c/loam.h \
+//		-assemblyscript sdk/assemblyscript/api.ts
 //
 // Go knows all of proto3, since the dialects speak contracts of others: every scalar, enums, maps, oneof, optional,
 // messages within messages and of other files, which go into the same package where they are used, google.protobuf's
 // among them. Methods of services become constants of their full names. What is generated registers nothing and needs
-// no reflection.
+// no reflection; it reads and writes fields by a package, protowire, of which the Go SDK has a copy.
 //
 //	apigen -proto a.proto,b.proto -go a/b.pb.go -package a -utf8
 package main
@@ -28,13 +28,14 @@ import (
 func main() {
 	protos := flag.String("proto", "api/loam.proto", "the contract's files, separated by commas")
 	pkg := flag.String("package", "api", "the package of what is written in go")
+	wire := flag.String("wire", goWire, "the package that go reads and writes fields by")
 	utf8 := flag.Bool("utf8", false, "in go, refuse strings that are not UTF-8, as protobuf asks; those of loam.proto may carry any header's value")
 	files := map[string]*string{}
 	for _, l := range languages {
 		files[l.name] = flag.String(l.name, "", "files to write in "+l.name+", separated by commas")
 	}
 	flag.Parse()
-	if err := run(strings.Split(*protos, ","), goOptions{*pkg, *utf8}, files); err != nil {
+	if err := run(strings.Split(*protos, ","), goOptions{*pkg, *utf8, *wire}, files); err != nil {
 		fmt.Fprintln(os.Stderr, "apigen:", err)
 		os.Exit(1)
 	}

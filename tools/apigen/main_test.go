@@ -23,6 +23,27 @@ const (
 	contractFile = root + "api/loam.proto"
 )
 
+// Where the copies of protowire stand, for what imports nothing of the module they are of.
+const (
+	sdkWire   = "github.com/loam-run/loam/sdk/go/internal/protowire"
+	toolsWire = "github.com/loam-run/loam/tools/apigen/internal/protowire"
+	wireFile  = root + "internal/protowire/protowire.go"
+)
+
+// The copies of protowire are copies.
+func TestWire(t *testing.T) {
+	want, err := os.ReadFile(wireFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{sdkWire, toolsWire} {
+		file := root + strings.TrimPrefix(dir, "github.com/loam-run/loam/") + "/protowire.go"
+		if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is not internal/protowire/protowire.go: run go generate where the copy is used (%v)", file, err)
+		}
+	}
+}
+
 // What is committed is what the generator writes.
 func TestUpToDate(t *testing.T) {
 	c, err := compile(contractFile)
@@ -37,6 +58,10 @@ func TestUpToDate(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 			continue
+		}
+		c.wire = ""
+		if strings.HasPrefix(file, "sdk/go/") {
+			c.wire = sdkWire
 		}
 		if want, err := generate(c, got); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s is not what apigen writes: run go generate ./api (%v)", file, err)
@@ -218,7 +243,8 @@ func write(t *testing.T, table string, files map[string]string) (dir string) {
 			}
 			text = strings.ReplaceAll(string(b), "TABLE", table)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -250,13 +276,17 @@ func each(names []string, format string, arg func(name string) []any) string {
 }
 
 func goProgram(t *testing.T, c contract, names []string) *exec.Cmd {
-	c.goOptions = goOptions{"main", true}
+	c.goOptions = goOptions{"main", true, "echo/protowire"}
 	src, err := goSource(c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	table := each(names, "\t%q: func() message { return new(%s) },\n", func(n string) []any { return []any{n, n} })
-	dir := write(t, table, map[string]string{"go.mod": "module echo\n\ngo 1.24\n", "api.go": string(src), "main.go": "testdata/echo.go.txt"})
+	wire, err := os.ReadFile(wireFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := write(t, table, map[string]string{"go.mod": "module echo\n\ngo 1.24\n", "api.go": string(src), "protowire/protowire.go": string(wire), "main.go": "testdata/echo.go.txt"})
 	build(t, dir, "go", "build", "-o", "echo", ".")
 	return exec.Command(filepath.Join(dir, "echo"))
 }

@@ -3,8 +3,9 @@
 package components
 
 import (
-	"errors"
 	"unicode/utf8"
+
+	"github.com/loam-run/loam/internal/protowire"
 )
 
 // Full names of methods, as they stand in :path.
@@ -81,7 +82,7 @@ type MetadataRequest struct {
 func (m *MetadataRequest) AppendProto(b []byte) []byte {
 	for k, v := range m.Properties {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -90,23 +91,23 @@ func (m *MetadataRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MetadataRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MetadataRequest", err)
+			return protowire.Wrap("MetadataRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Properties == nil {
 				m.Properties = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Properties, f.data); err != nil {
-				return wireError("MetadataRequest.Properties", err)
+			if err := protowire.ParseUTF8Words(m.Properties, f.Data); err != nil {
+				return protowire.Wrap("MetadataRequest.Properties", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("MetadataRequest", errWireType)
+				return protowire.Wrap("MetadataRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -126,12 +127,12 @@ func (m *FeaturesRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FeaturesRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FeaturesRequest", err)
+			return protowire.Wrap("FeaturesRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -146,7 +147,7 @@ type FeaturesResponse struct {
 func (m *FeaturesResponse) AppendProto(b []byte) []byte {
 	for _, x := range m.Features {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -155,21 +156,21 @@ func (m *FeaturesResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *FeaturesResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("FeaturesResponse", err)
+			return protowire.Wrap("FeaturesResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("FeaturesResponse.Features", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("FeaturesResponse.Features", protowire.ErrUTF8)
 			}
-			m.Features = append(m.Features, string(f.data))
+			m.Features = append(m.Features, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("FeaturesResponse", errWireType)
+				return protowire.Wrap("FeaturesResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -189,12 +190,12 @@ func (m *PingRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PingRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PingRequest", err)
+			return protowire.Wrap("PingRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -213,12 +214,12 @@ func (m *PingResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PingResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PingResponse", err)
+			return protowire.Wrap("PingResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -234,11 +235,11 @@ type Sorting struct {
 func (m *Sorting) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Order != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Order))
+		b = protowire.AppendVarint(b, uint64(m.Order))
 	}
 	return b
 }
@@ -247,23 +248,23 @@ func (m *Sorting) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Sorting) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Sorting", err)
+			return protowire.Wrap("Sorting", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Sorting.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Sorting.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 16:
-			m.Order = Sorting_Order(int32(f.num))
+			m.Order = Sorting_Order(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Sorting", errWireType)
+				return protowire.Wrap("Sorting", protowire.ErrWireType)
 			}
 		}
 	}
@@ -280,11 +281,11 @@ type Pagination struct {
 func (m *Pagination) AppendProto(b []byte) []byte {
 	if m.Limit != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Limit))
+		b = protowire.AppendVarint(b, uint64(m.Limit))
 	}
 	if m.Token != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Token)
+		b = protowire.AppendString(b, m.Token)
 	}
 	return b
 }
@@ -293,23 +294,23 @@ func (m *Pagination) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Pagination) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Pagination", err)
+			return protowire.Wrap("Pagination", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Limit = int64(f.num)
+			m.Limit = int64(f.Num)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("Pagination.Token", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Pagination.Token", protowire.ErrUTF8)
 			}
-			m.Token = string(f.data)
+			m.Token = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Pagination", errWireType)
+				return protowire.Wrap("Pagination", protowire.ErrWireType)
 			}
 		}
 	}
@@ -327,20 +328,20 @@ type Query struct {
 func (m *Query) AppendProto(b []byte) []byte {
 	for k, v := range m.Filter {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	for i := range m.Sort {
 		b = append(b, 18)
-		b = appendMessage(b, m.Sort[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Sort[i].AppendProto)
 	}
 	if m.Pagination != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Pagination.AppendProto)
+		b = protowire.AppendMessage(b, m.Pagination.AppendProto)
 	}
 	return b
 }
@@ -349,34 +350,34 @@ func (m *Query) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Query) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Query", err)
+			return protowire.Wrap("Query", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var k string
 			var v Any
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("Query.Filter", err)
+					return protowire.Wrap("Query.Filter", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("Query.Filter", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("Query.Filter", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("Query.Filter", err)
+						return protowire.Wrap("Query.Filter", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("Query.Filter", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("Query.Filter", protowire.ErrWireType)
 					}
 				}
 			}
@@ -386,23 +387,23 @@ func (m *Query) ParseProto(b []byte) error {
 			m.Filter[k] = v
 		case 18:
 			var x Sorting
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("Query.Sort", err)
+				return protowire.Wrap("Query.Sort", err)
 			}
 			m.Sort = append(m.Sort, x)
 		case 26:
 			if m.Pagination == nil {
 				m.Pagination = new(Pagination)
 			}
-			err = m.Pagination.ParseProto(f.data)
+			err = m.Pagination.ParseProto(f.Data)
 			if err != nil {
-				return wireError("Query.Pagination", err)
+				return protowire.Wrap("Query.Pagination", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("Query", errWireType)
+				return protowire.Wrap("Query", protowire.ErrWireType)
 			}
 		}
 	}
@@ -419,11 +420,11 @@ type QueryRequest struct {
 func (m *QueryRequest) AppendProto(b []byte) []byte {
 	if m.Query != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Query.AppendProto)
+		b = protowire.AppendMessage(b, m.Query.AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -432,31 +433,31 @@ func (m *QueryRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *QueryRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("QueryRequest", err)
+			return protowire.Wrap("QueryRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Query == nil {
 				m.Query = new(Query)
 			}
-			err = m.Query.ParseProto(f.data)
+			err = m.Query.ParseProto(f.Data)
 			if err != nil {
-				return wireError("QueryRequest.Query", err)
+				return protowire.Wrap("QueryRequest.Query", err)
 			}
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("QueryRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("QueryRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("QueryRequest", errWireType)
+				return protowire.Wrap("QueryRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -476,23 +477,23 @@ type QueryItem struct {
 func (m *QueryItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Etag != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Etag.AppendProto)
+		b = protowire.AppendMessage(b, m.Etag.AppendProto)
 	}
 	if m.Error != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Error)
+		b = protowire.AppendString(b, m.Error)
 	}
 	if m.ContentType != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	return b
 }
@@ -501,41 +502,41 @@ func (m *QueryItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *QueryItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("QueryItem", err)
+			return protowire.Wrap("QueryItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryItem.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryItem.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Data = f.data
+			m.Data = f.Data
 		case 26:
 			if m.Etag == nil {
 				m.Etag = new(Etag)
 			}
-			err = m.Etag.ParseProto(f.data)
+			err = m.Etag.ParseProto(f.Data)
 			if err != nil {
-				return wireError("QueryItem.Etag", err)
+				return protowire.Wrap("QueryItem.Etag", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryItem.Error", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryItem.Error", protowire.ErrUTF8)
 			}
-			m.Error = string(f.data)
+			m.Error = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryItem.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryItem.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("QueryItem", errWireType)
+				return protowire.Wrap("QueryItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -553,15 +554,15 @@ type QueryResponse struct {
 func (m *QueryResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	if m.Token != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Token)
+		b = protowire.AppendString(b, m.Token)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -570,35 +571,35 @@ func (m *QueryResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *QueryResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("QueryResponse", err)
+			return protowire.Wrap("QueryResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x QueryItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("QueryResponse.Items", err)
+				return protowire.Wrap("QueryResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("QueryResponse.Token", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("QueryResponse.Token", protowire.ErrUTF8)
 			}
-			m.Token = string(f.data)
+			m.Token = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("QueryResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("QueryResponse.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("QueryResponse", errWireType)
+				return protowire.Wrap("QueryResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -615,11 +616,11 @@ type TransactionalStateOperation struct {
 func (m *TransactionalStateOperation) AppendProto(b []byte) []byte {
 	if m.Delete != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Delete.AppendProto)
+		b = protowire.AppendMessage(b, m.Delete.AppendProto)
 	}
 	if m.Set != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Set.AppendProto)
+		b = protowire.AppendMessage(b, m.Set.AppendProto)
 	}
 	return b
 }
@@ -628,34 +629,34 @@ func (m *TransactionalStateOperation) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TransactionalStateOperation) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TransactionalStateOperation", err)
+			return protowire.Wrap("TransactionalStateOperation", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Delete == nil {
 				m.Delete = new(DeleteRequest)
 				m.Set = nil
 			}
-			err = m.Delete.ParseProto(f.data)
+			err = m.Delete.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TransactionalStateOperation.Delete", err)
+				return protowire.Wrap("TransactionalStateOperation.Delete", err)
 			}
 		case 18:
 			if m.Set == nil {
 				m.Set = new(SetRequest)
 				m.Delete = nil
 			}
-			err = m.Set.ParseProto(f.data)
+			err = m.Set.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TransactionalStateOperation.Set", err)
+				return protowire.Wrap("TransactionalStateOperation.Set", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("TransactionalStateOperation", errWireType)
+				return protowire.Wrap("TransactionalStateOperation", protowire.ErrWireType)
 			}
 		}
 	}
@@ -672,11 +673,11 @@ type TransactionalStateRequest struct {
 func (m *TransactionalStateRequest) AppendProto(b []byte) []byte {
 	for i := range m.Operations {
 		b = append(b, 10)
-		b = appendMessage(b, m.Operations[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Operations[i].AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -685,30 +686,30 @@ func (m *TransactionalStateRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TransactionalStateRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TransactionalStateRequest", err)
+			return protowire.Wrap("TransactionalStateRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x TransactionalStateOperation
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("TransactionalStateRequest.Operations", err)
+				return protowire.Wrap("TransactionalStateRequest.Operations", err)
 			}
 			m.Operations = append(m.Operations, x)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("TransactionalStateRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("TransactionalStateRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("TransactionalStateRequest", errWireType)
+				return protowire.Wrap("TransactionalStateRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -728,12 +729,12 @@ func (m *TransactionalStateResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *TransactionalStateResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("TransactionalStateResponse", err)
+			return protowire.Wrap("TransactionalStateResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -748,7 +749,7 @@ type Etag struct {
 func (m *Etag) AppendProto(b []byte) []byte {
 	if m.Value != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Value)
+		b = protowire.AppendString(b, m.Value)
 	}
 	return b
 }
@@ -757,21 +758,21 @@ func (m *Etag) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Etag) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Etag", err)
+			return protowire.Wrap("Etag", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Etag.Value", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Etag.Value", protowire.ErrUTF8)
 			}
-			m.Value = string(f.data)
+			m.Value = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("Etag", errWireType)
+				return protowire.Wrap("Etag", protowire.ErrWireType)
 			}
 		}
 	}
@@ -788,11 +789,11 @@ type StateOptions struct {
 func (m *StateOptions) AppendProto(b []byte) []byte {
 	if m.Concurrency != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Concurrency))
+		b = protowire.AppendVarint(b, uint64(m.Concurrency))
 	}
 	if m.Consistency != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Consistency))
+		b = protowire.AppendVarint(b, uint64(m.Consistency))
 	}
 	return b
 }
@@ -801,20 +802,20 @@ func (m *StateOptions) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *StateOptions) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("StateOptions", err)
+			return protowire.Wrap("StateOptions", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Concurrency = StateOptions_StateConcurrency(int32(f.num))
+			m.Concurrency = StateOptions_StateConcurrency(int32(f.Num))
 		case 16:
-			m.Consistency = StateOptions_StateConsistency(int32(f.num))
+			m.Consistency = StateOptions_StateConsistency(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("StateOptions", errWireType)
+				return protowire.Wrap("StateOptions", protowire.ErrWireType)
 			}
 		}
 	}
@@ -830,7 +831,7 @@ type InitRequest struct {
 func (m *InitRequest) AppendProto(b []byte) []byte {
 	if m.Metadata != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Metadata.AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata.AppendProto)
 	}
 	return b
 }
@@ -839,24 +840,24 @@ func (m *InitRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InitRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InitRequest", err)
+			return protowire.Wrap("InitRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Metadata == nil {
 				m.Metadata = new(MetadataRequest)
 			}
-			err = m.Metadata.ParseProto(f.data)
+			err = m.Metadata.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InitRequest.Metadata", err)
+				return protowire.Wrap("InitRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("InitRequest", errWireType)
+				return protowire.Wrap("InitRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -876,12 +877,12 @@ func (m *InitResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InitResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InitResponse", err)
+			return protowire.Wrap("InitResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -898,15 +899,15 @@ type GetRequest struct {
 func (m *GetRequest) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Consistency != 0 {
 		b = append(b, 24)
-		b = appendVarint(b, uint64(m.Consistency))
+		b = protowire.AppendVarint(b, uint64(m.Consistency))
 	}
 	return b
 }
@@ -915,30 +916,30 @@ func (m *GetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetRequest", err)
+			return protowire.Wrap("GetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetRequest.Metadata", err)
 			}
 		case 24:
-			m.Consistency = StateOptions_StateConsistency(int32(f.num))
+			m.Consistency = StateOptions_StateConsistency(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("GetRequest", errWireType)
+				return protowire.Wrap("GetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -957,19 +958,19 @@ type GetResponse struct {
 func (m *GetResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Etag != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Etag.AppendProto)
+		b = protowire.AppendMessage(b, m.Etag.AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	return b
 }
@@ -978,38 +979,38 @@ func (m *GetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetResponse", err)
+			return protowire.Wrap("GetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
 			if m.Etag == nil {
 				m.Etag = new(Etag)
 			}
-			err = m.Etag.ParseProto(f.data)
+			err = m.Etag.ParseProto(f.Data)
 			if err != nil {
-				return wireError("GetResponse.Etag", err)
+				return protowire.Wrap("GetResponse.Etag", err)
 			}
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetResponse.Metadata", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("GetResponse.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetResponse.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("GetResponse", errWireType)
+				return protowire.Wrap("GetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1028,19 +1029,19 @@ type DeleteRequest struct {
 func (m *DeleteRequest) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if m.Etag != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Etag.AppendProto)
+		b = protowire.AppendMessage(b, m.Etag.AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Options != nil {
 		b = append(b, 34)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	return b
 }
@@ -1049,44 +1050,44 @@ func (m *DeleteRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteRequest", err)
+			return protowire.Wrap("DeleteRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("DeleteRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("DeleteRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
 			if m.Etag == nil {
 				m.Etag = new(Etag)
 			}
-			err = m.Etag.ParseProto(f.data)
+			err = m.Etag.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteRequest.Etag", err)
+				return protowire.Wrap("DeleteRequest.Etag", err)
 			}
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("DeleteRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("DeleteRequest.Metadata", err)
 			}
 		case 34:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("DeleteRequest.Options", err)
+				return protowire.Wrap("DeleteRequest.Options", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("DeleteRequest", errWireType)
+				return protowire.Wrap("DeleteRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1106,12 +1107,12 @@ func (m *DeleteResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *DeleteResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("DeleteResponse", err)
+			return protowire.Wrap("DeleteResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -1131,27 +1132,27 @@ type SetRequest struct {
 func (m *SetRequest) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	if m.Etag != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Etag.AppendProto)
+		b = protowire.AppendMessage(b, m.Etag.AppendProto)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Options != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	if m.ContentType != "" {
 		b = append(b, 50)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	return b
 }
@@ -1160,51 +1161,51 @@ func (m *SetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SetRequest", err)
+			return protowire.Wrap("SetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("SetRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SetRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Value = f.data
+			m.Value = f.Data
 		case 26:
 			if m.Etag == nil {
 				m.Etag = new(Etag)
 			}
-			err = m.Etag.ParseProto(f.data)
+			err = m.Etag.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SetRequest.Etag", err)
+				return protowire.Wrap("SetRequest.Etag", err)
 			}
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("SetRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("SetRequest.Metadata", err)
 			}
 		case 42:
 			if m.Options == nil {
 				m.Options = new(StateOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SetRequest.Options", err)
+				return protowire.Wrap("SetRequest.Options", err)
 			}
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("SetRequest.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("SetRequest.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("SetRequest", errWireType)
+				return protowire.Wrap("SetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1224,12 +1225,12 @@ func (m *SetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SetResponse", err)
+			return protowire.Wrap("SetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -1244,7 +1245,7 @@ type BulkDeleteRequestOptions struct {
 func (m *BulkDeleteRequestOptions) AppendProto(b []byte) []byte {
 	if m.Parallelism != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Parallelism))
+		b = protowire.AppendVarint(b, uint64(m.Parallelism))
 	}
 	return b
 }
@@ -1253,18 +1254,18 @@ func (m *BulkDeleteRequestOptions) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkDeleteRequestOptions) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkDeleteRequestOptions", err)
+			return protowire.Wrap("BulkDeleteRequestOptions", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Parallelism = int64(f.num)
+			m.Parallelism = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("BulkDeleteRequestOptions", errWireType)
+				return protowire.Wrap("BulkDeleteRequestOptions", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1281,11 +1282,11 @@ type BulkDeleteRequest struct {
 func (m *BulkDeleteRequest) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	if m.Options != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	return b
 }
@@ -1294,31 +1295,31 @@ func (m *BulkDeleteRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkDeleteRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkDeleteRequest", err)
+			return protowire.Wrap("BulkDeleteRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x DeleteRequest
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkDeleteRequest.Items", err)
+				return protowire.Wrap("BulkDeleteRequest.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		case 18:
 			if m.Options == nil {
 				m.Options = new(BulkDeleteRequestOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkDeleteRequest.Options", err)
+				return protowire.Wrap("BulkDeleteRequest.Options", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("BulkDeleteRequest", errWireType)
+				return protowire.Wrap("BulkDeleteRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1338,12 +1339,12 @@ func (m *BulkDeleteResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkDeleteResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkDeleteResponse", err)
+			return protowire.Wrap("BulkDeleteResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -1358,7 +1359,7 @@ type BulkGetRequestOptions struct {
 func (m *BulkGetRequestOptions) AppendProto(b []byte) []byte {
 	if m.Parallelism != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Parallelism))
+		b = protowire.AppendVarint(b, uint64(m.Parallelism))
 	}
 	return b
 }
@@ -1367,18 +1368,18 @@ func (m *BulkGetRequestOptions) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkGetRequestOptions) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkGetRequestOptions", err)
+			return protowire.Wrap("BulkGetRequestOptions", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Parallelism = int64(f.num)
+			m.Parallelism = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("BulkGetRequestOptions", errWireType)
+				return protowire.Wrap("BulkGetRequestOptions", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1395,11 +1396,11 @@ type BulkGetRequest struct {
 func (m *BulkGetRequest) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	if m.Options != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	return b
 }
@@ -1408,31 +1409,31 @@ func (m *BulkGetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkGetRequest", err)
+			return protowire.Wrap("BulkGetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x GetRequest
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkGetRequest.Items", err)
+				return protowire.Wrap("BulkGetRequest.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		case 18:
 			if m.Options == nil {
 				m.Options = new(BulkGetRequestOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkGetRequest.Options", err)
+				return protowire.Wrap("BulkGetRequest.Options", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("BulkGetRequest", errWireType)
+				return protowire.Wrap("BulkGetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1453,27 +1454,27 @@ type BulkStateItem struct {
 func (m *BulkStateItem) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	if len(m.Data) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.Etag != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.Etag.AppendProto)
+		b = protowire.AppendMessage(b, m.Etag.AppendProto)
 	}
 	if m.Error != "" {
 		b = append(b, 34)
-		b = appendString(b, m.Error)
+		b = protowire.AppendString(b, m.Error)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 42)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 50)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	return b
 }
@@ -1482,48 +1483,48 @@ func (m *BulkStateItem) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkStateItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkStateItem", err)
+			return protowire.Wrap("BulkStateItem", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkStateItem.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkStateItem.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
-			m.Data = f.data
+			m.Data = f.Data
 		case 26:
 			if m.Etag == nil {
 				m.Etag = new(Etag)
 			}
-			err = m.Etag.ParseProto(f.data)
+			err = m.Etag.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkStateItem.Etag", err)
+				return protowire.Wrap("BulkStateItem.Etag", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkStateItem.Error", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkStateItem.Error", protowire.ErrUTF8)
 			}
-			m.Error = string(f.data)
+			m.Error = string(f.Data)
 		case 42:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("BulkStateItem.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("BulkStateItem.Metadata", err)
 			}
 		case 50:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkStateItem.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkStateItem.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("BulkStateItem", errWireType)
+				return protowire.Wrap("BulkStateItem", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1539,7 +1540,7 @@ type BulkGetResponse struct {
 func (m *BulkGetResponse) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	return b
 }
@@ -1548,23 +1549,23 @@ func (m *BulkGetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkGetResponse", err)
+			return protowire.Wrap("BulkGetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x BulkStateItem
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkGetResponse.Items", err)
+				return protowire.Wrap("BulkGetResponse.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("BulkGetResponse", errWireType)
+				return protowire.Wrap("BulkGetResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1580,7 +1581,7 @@ type BulkSetRequestOptions struct {
 func (m *BulkSetRequestOptions) AppendProto(b []byte) []byte {
 	if m.Parallelism != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Parallelism))
+		b = protowire.AppendVarint(b, uint64(m.Parallelism))
 	}
 	return b
 }
@@ -1589,18 +1590,18 @@ func (m *BulkSetRequestOptions) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkSetRequestOptions) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkSetRequestOptions", err)
+			return protowire.Wrap("BulkSetRequestOptions", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Parallelism = int64(f.num)
+			m.Parallelism = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("BulkSetRequestOptions", errWireType)
+				return protowire.Wrap("BulkSetRequestOptions", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1617,11 +1618,11 @@ type BulkSetRequest struct {
 func (m *BulkSetRequest) AppendProto(b []byte) []byte {
 	for i := range m.Items {
 		b = append(b, 10)
-		b = appendMessage(b, m.Items[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
 	}
 	if m.Options != nil {
 		b = append(b, 18)
-		b = appendMessage(b, m.Options.AppendProto)
+		b = protowire.AppendMessage(b, m.Options.AppendProto)
 	}
 	return b
 }
@@ -1630,31 +1631,31 @@ func (m *BulkSetRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkSetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkSetRequest", err)
+			return protowire.Wrap("BulkSetRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x SetRequest
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkSetRequest.Items", err)
+				return protowire.Wrap("BulkSetRequest.Items", err)
 			}
 			m.Items = append(m.Items, x)
 		case 18:
 			if m.Options == nil {
 				m.Options = new(BulkSetRequestOptions)
 			}
-			err = m.Options.ParseProto(f.data)
+			err = m.Options.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkSetRequest.Options", err)
+				return protowire.Wrap("BulkSetRequest.Options", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("BulkSetRequest", errWireType)
+				return protowire.Wrap("BulkSetRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1674,12 +1675,12 @@ func (m *BulkSetResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkSetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkSetResponse", err)
+			return protowire.Wrap("BulkSetResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -1698,12 +1699,12 @@ func (m *MultiMaxSizeRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MultiMaxSizeRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MultiMaxSizeRequest", err)
+			return protowire.Wrap("MultiMaxSizeRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -1718,7 +1719,7 @@ type MultiMaxSizeResponse struct {
 func (m *MultiMaxSizeResponse) AppendProto(b []byte) []byte {
 	if m.MaxSize != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.MaxSize))
+		b = protowire.AppendVarint(b, uint64(m.MaxSize))
 	}
 	return b
 }
@@ -1727,18 +1728,18 @@ func (m *MultiMaxSizeResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *MultiMaxSizeResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("MultiMaxSizeResponse", err)
+			return protowire.Wrap("MultiMaxSizeResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.MaxSize = int64(f.num)
+			m.MaxSize = int64(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("MultiMaxSizeResponse", errWireType)
+				return protowire.Wrap("MultiMaxSizeResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1754,7 +1755,7 @@ type AckMessageError struct {
 func (m *AckMessageError) AppendProto(b []byte) []byte {
 	if m.Message != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Message)
+		b = protowire.AppendString(b, m.Message)
 	}
 	return b
 }
@@ -1763,21 +1764,21 @@ func (m *AckMessageError) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *AckMessageError) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("AckMessageError", err)
+			return protowire.Wrap("AckMessageError", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("AckMessageError.Message", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AckMessageError.Message", protowire.ErrUTF8)
 			}
-			m.Message = string(f.data)
+			m.Message = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("AckMessageError", errWireType)
+				return protowire.Wrap("AckMessageError", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1795,15 +1796,15 @@ type PullMessagesRequest struct {
 func (m *PullMessagesRequest) AppendProto(b []byte) []byte {
 	if m.Topic != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Topic.AppendProto)
+		b = protowire.AppendMessage(b, m.Topic.AppendProto)
 	}
 	if m.AckMessageId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.AckMessageId)
+		b = protowire.AppendString(b, m.AckMessageId)
 	}
 	if m.AckError != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.AckError.AppendProto)
+		b = protowire.AppendMessage(b, m.AckError.AppendProto)
 	}
 	return b
 }
@@ -1812,37 +1813,37 @@ func (m *PullMessagesRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PullMessagesRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PullMessagesRequest", err)
+			return protowire.Wrap("PullMessagesRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Topic == nil {
 				m.Topic = new(Topic)
 			}
-			err = m.Topic.ParseProto(f.data)
+			err = m.Topic.ParseProto(f.Data)
 			if err != nil {
-				return wireError("PullMessagesRequest.Topic", err)
+				return protowire.Wrap("PullMessagesRequest.Topic", err)
 			}
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PullMessagesRequest.AckMessageId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PullMessagesRequest.AckMessageId", protowire.ErrUTF8)
 			}
-			m.AckMessageId = string(f.data)
+			m.AckMessageId = string(f.Data)
 		case 26:
 			if m.AckError == nil {
 				m.AckError = new(AckMessageError)
 			}
-			err = m.AckError.ParseProto(f.data)
+			err = m.AckError.ParseProto(f.Data)
 			if err != nil {
-				return wireError("PullMessagesRequest.AckError", err)
+				return protowire.Wrap("PullMessagesRequest.AckError", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("PullMessagesRequest", errWireType)
+				return protowire.Wrap("PullMessagesRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1858,7 +1859,7 @@ type PubSubInitRequest struct {
 func (m *PubSubInitRequest) AppendProto(b []byte) []byte {
 	if m.Metadata != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Metadata.AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata.AppendProto)
 	}
 	return b
 }
@@ -1867,24 +1868,24 @@ func (m *PubSubInitRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PubSubInitRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PubSubInitRequest", err)
+			return protowire.Wrap("PubSubInitRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Metadata == nil {
 				m.Metadata = new(MetadataRequest)
 			}
-			err = m.Metadata.ParseProto(f.data)
+			err = m.Metadata.ParseProto(f.Data)
 			if err != nil {
-				return wireError("PubSubInitRequest.Metadata", err)
+				return protowire.Wrap("PubSubInitRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("PubSubInitRequest", errWireType)
+				return protowire.Wrap("PubSubInitRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1904,12 +1905,12 @@ func (m *PubSubInitResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PubSubInitResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PubSubInitResponse", err)
+			return protowire.Wrap("PubSubInitResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -1928,23 +1929,23 @@ type PublishRequest struct {
 func (m *PublishRequest) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.PubsubName != "" {
 		b = append(b, 18)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 42)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	return b
 }
@@ -1953,40 +1954,40 @@ func (m *PublishRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PublishRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PublishRequest", err)
+			return protowire.Wrap("PublishRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PublishRequest.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PublishRequest.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("PublishRequest.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PublishRequest.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("PublishRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("PublishRequest.Metadata", err)
 			}
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("PublishRequest.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PublishRequest.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("PublishRequest", errWireType)
+				return protowire.Wrap("PublishRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2005,19 +2006,19 @@ type BulkPublishRequest struct {
 func (m *BulkPublishRequest) AppendProto(b []byte) []byte {
 	for i := range m.Entries {
 		b = append(b, 10)
-		b = appendMessage(b, m.Entries[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Entries[i].AppendProto)
 	}
 	if m.PubsubName != "" {
 		b = append(b, 18)
-		b = appendString(b, m.PubsubName)
+		b = protowire.AppendString(b, m.PubsubName)
 	}
 	if m.Topic != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Topic)
+		b = protowire.AppendString(b, m.Topic)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2026,40 +2027,40 @@ func (m *BulkPublishRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkPublishRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkPublishRequest", err)
+			return protowire.Wrap("BulkPublishRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x BulkMessageEntry
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkPublishRequest.Entries", err)
+				return protowire.Wrap("BulkPublishRequest.Entries", err)
 			}
 			m.Entries = append(m.Entries, x)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishRequest.PubsubName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishRequest.PubsubName", protowire.ErrUTF8)
 			}
-			m.PubsubName = string(f.data)
+			m.PubsubName = string(f.Data)
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishRequest.Topic", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishRequest.Topic", protowire.ErrUTF8)
 			}
-			m.Topic = string(f.data)
+			m.Topic = string(f.Data)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("BulkPublishRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("BulkPublishRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("BulkPublishRequest", errWireType)
+				return protowire.Wrap("BulkPublishRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2078,19 +2079,19 @@ type BulkMessageEntry struct {
 func (m *BulkMessageEntry) AppendProto(b []byte) []byte {
 	if m.EntryId != "" {
 		b = append(b, 10)
-		b = appendString(b, m.EntryId)
+		b = protowire.AppendString(b, m.EntryId)
 	}
 	if len(m.Event) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Event)
+		b = protowire.AppendBytes(b, m.Event)
 	}
 	if m.ContentType != "" {
 		b = append(b, 26)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 34)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2099,35 +2100,35 @@ func (m *BulkMessageEntry) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkMessageEntry) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkMessageEntry", err)
+			return protowire.Wrap("BulkMessageEntry", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkMessageEntry.EntryId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkMessageEntry.EntryId", protowire.ErrUTF8)
 			}
-			m.EntryId = string(f.data)
+			m.EntryId = string(f.Data)
 		case 18:
-			m.Event = f.data
+			m.Event = f.Data
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkMessageEntry.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkMessageEntry.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 34:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("BulkMessageEntry.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("BulkMessageEntry.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("BulkMessageEntry", errWireType)
+				return protowire.Wrap("BulkMessageEntry", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2143,7 +2144,7 @@ type BulkPublishResponse struct {
 func (m *BulkPublishResponse) AppendProto(b []byte) []byte {
 	for i := range m.FailedEntries {
 		b = append(b, 10)
-		b = appendMessage(b, m.FailedEntries[i].AppendProto)
+		b = protowire.AppendMessage(b, m.FailedEntries[i].AppendProto)
 	}
 	return b
 }
@@ -2152,23 +2153,23 @@ func (m *BulkPublishResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkPublishResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkPublishResponse", err)
+			return protowire.Wrap("BulkPublishResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x BulkPublishResponseFailedEntry
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("BulkPublishResponse.FailedEntries", err)
+				return protowire.Wrap("BulkPublishResponse.FailedEntries", err)
 			}
 			m.FailedEntries = append(m.FailedEntries, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("BulkPublishResponse", errWireType)
+				return protowire.Wrap("BulkPublishResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2185,11 +2186,11 @@ type BulkPublishResponseFailedEntry struct {
 func (m *BulkPublishResponseFailedEntry) AppendProto(b []byte) []byte {
 	if m.EntryId != "" {
 		b = append(b, 10)
-		b = appendString(b, m.EntryId)
+		b = protowire.AppendString(b, m.EntryId)
 	}
 	if m.Error != "" {
 		b = append(b, 18)
-		b = appendString(b, m.Error)
+		b = protowire.AppendString(b, m.Error)
 	}
 	return b
 }
@@ -2198,26 +2199,26 @@ func (m *BulkPublishResponseFailedEntry) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkPublishResponseFailedEntry) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkPublishResponseFailedEntry", err)
+			return protowire.Wrap("BulkPublishResponseFailedEntry", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishResponseFailedEntry.EntryId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishResponseFailedEntry.EntryId", protowire.ErrUTF8)
 			}
-			m.EntryId = string(f.data)
+			m.EntryId = string(f.Data)
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("BulkPublishResponseFailedEntry.Error", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("BulkPublishResponseFailedEntry.Error", protowire.ErrUTF8)
 			}
-			m.Error = string(f.data)
+			m.Error = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("BulkPublishResponseFailedEntry", errWireType)
+				return protowire.Wrap("BulkPublishResponseFailedEntry", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2237,12 +2238,12 @@ func (m *PublishResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PublishResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PublishResponse", err)
+			return protowire.Wrap("PublishResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -2258,11 +2259,11 @@ type Topic struct {
 func (m *Topic) AppendProto(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Name)
+		b = protowire.AppendString(b, m.Name)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -2271,28 +2272,28 @@ func (m *Topic) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Topic) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Topic", err)
+			return protowire.Wrap("Topic", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Topic.Name", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Topic.Name", protowire.ErrUTF8)
 			}
-			m.Name = string(f.data)
+			m.Name = string(f.Data)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("Topic.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("Topic.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Topic", errWireType)
+				return protowire.Wrap("Topic", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2312,23 +2313,23 @@ type PullMessagesResponse struct {
 func (m *PullMessagesResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	if m.TopicName != "" {
 		b = append(b, 18)
-		b = appendString(b, m.TopicName)
+		b = protowire.AppendString(b, m.TopicName)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 26)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 34)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	if m.Id != "" {
 		b = append(b, 42)
-		b = appendString(b, m.Id)
+		b = protowire.AppendString(b, m.Id)
 	}
 	return b
 }
@@ -2337,40 +2338,40 @@ func (m *PullMessagesResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PullMessagesResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PullMessagesResponse", err)
+			return protowire.Wrap("PullMessagesResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("PullMessagesResponse.TopicName", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PullMessagesResponse.TopicName", protowire.ErrUTF8)
 			}
-			m.TopicName = string(f.data)
+			m.TopicName = string(f.Data)
 		case 26:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("PullMessagesResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("PullMessagesResponse.Metadata", err)
 			}
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("PullMessagesResponse.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PullMessagesResponse.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 42:
-			if !utf8.Valid(f.data) {
-				return wireError("PullMessagesResponse.Id", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("PullMessagesResponse.Id", protowire.ErrUTF8)
 			}
-			m.Id = string(f.data)
+			m.Id = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5:
-				return wireError("PullMessagesResponse", errWireType)
+				return protowire.Wrap("PullMessagesResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2390,12 +2391,12 @@ func (m *PauseRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PauseRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PauseRequest", err)
+			return protowire.Wrap("PauseRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -2414,12 +2415,12 @@ func (m *PauseResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *PauseResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("PauseResponse", err)
+			return protowire.Wrap("PauseResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -2438,12 +2439,12 @@ func (m *ResumeRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ResumeRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ResumeRequest", err)
+			return protowire.Wrap("ResumeRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -2462,12 +2463,12 @@ func (m *ResumeResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ResumeResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ResumeResponse", err)
+			return protowire.Wrap("ResumeResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -2486,12 +2487,12 @@ func (m *ListOperationsRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListOperationsRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListOperationsRequest", err)
+			return protowire.Wrap("ListOperationsRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -2506,7 +2507,7 @@ type ListOperationsResponse struct {
 func (m *ListOperationsResponse) AppendProto(b []byte) []byte {
 	for _, x := range m.Operations {
 		b = append(b, 10)
-		b = appendString(b, x)
+		b = protowire.AppendString(b, x)
 	}
 	return b
 }
@@ -2515,21 +2516,21 @@ func (m *ListOperationsResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ListOperationsResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListOperationsResponse", err)
+			return protowire.Wrap("ListOperationsResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("ListOperationsResponse.Operations", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ListOperationsResponse.Operations", protowire.ErrUTF8)
 			}
-			m.Operations = append(m.Operations, string(f.data))
+			m.Operations = append(m.Operations, string(f.Data))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ListOperationsResponse", errWireType)
+				return protowire.Wrap("ListOperationsResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2545,7 +2546,7 @@ type InputBindingInitRequest struct {
 func (m *InputBindingInitRequest) AppendProto(b []byte) []byte {
 	if m.Metadata != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Metadata.AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata.AppendProto)
 	}
 	return b
 }
@@ -2554,24 +2555,24 @@ func (m *InputBindingInitRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InputBindingInitRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InputBindingInitRequest", err)
+			return protowire.Wrap("InputBindingInitRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Metadata == nil {
 				m.Metadata = new(MetadataRequest)
 			}
-			err = m.Metadata.ParseProto(f.data)
+			err = m.Metadata.ParseProto(f.Data)
 			if err != nil {
-				return wireError("InputBindingInitRequest.Metadata", err)
+				return protowire.Wrap("InputBindingInitRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("InputBindingInitRequest", errWireType)
+				return protowire.Wrap("InputBindingInitRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2591,12 +2592,12 @@ func (m *InputBindingInitResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InputBindingInitResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InputBindingInitResponse", err)
+			return protowire.Wrap("InputBindingInitResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -2611,7 +2612,7 @@ type OutputBindingInitRequest struct {
 func (m *OutputBindingInitRequest) AppendProto(b []byte) []byte {
 	if m.Metadata != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Metadata.AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata.AppendProto)
 	}
 	return b
 }
@@ -2620,24 +2621,24 @@ func (m *OutputBindingInitRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *OutputBindingInitRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("OutputBindingInitRequest", err)
+			return protowire.Wrap("OutputBindingInitRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Metadata == nil {
 				m.Metadata = new(MetadataRequest)
 			}
-			err = m.Metadata.ParseProto(f.data)
+			err = m.Metadata.ParseProto(f.Data)
 			if err != nil {
-				return wireError("OutputBindingInitRequest.Metadata", err)
+				return protowire.Wrap("OutputBindingInitRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("OutputBindingInitRequest", errWireType)
+				return protowire.Wrap("OutputBindingInitRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2657,12 +2658,12 @@ func (m *OutputBindingInitResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *OutputBindingInitResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("OutputBindingInitResponse", err)
+			return protowire.Wrap("OutputBindingInitResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -2677,7 +2678,7 @@ type AckResponseError struct {
 func (m *AckResponseError) AppendProto(b []byte) []byte {
 	if m.Message != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Message)
+		b = protowire.AppendString(b, m.Message)
 	}
 	return b
 }
@@ -2686,21 +2687,21 @@ func (m *AckResponseError) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *AckResponseError) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("AckResponseError", err)
+			return protowire.Wrap("AckResponseError", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("AckResponseError.Message", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("AckResponseError.Message", protowire.ErrUTF8)
 			}
-			m.Message = string(f.data)
+			m.Message = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("AckResponseError", errWireType)
+				return protowire.Wrap("AckResponseError", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2718,15 +2719,15 @@ type ReadRequest struct {
 func (m *ReadRequest) AppendProto(b []byte) []byte {
 	if len(m.ResponseData) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.ResponseData)
+		b = protowire.AppendBytes(b, m.ResponseData)
 	}
 	if m.MessageId != "" {
 		b = append(b, 18)
-		b = appendString(b, m.MessageId)
+		b = protowire.AppendString(b, m.MessageId)
 	}
 	if m.ResponseError != nil {
 		b = append(b, 26)
-		b = appendMessage(b, m.ResponseError.AppendProto)
+		b = protowire.AppendMessage(b, m.ResponseError.AppendProto)
 	}
 	return b
 }
@@ -2735,31 +2736,31 @@ func (m *ReadRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ReadRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ReadRequest", err)
+			return protowire.Wrap("ReadRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.ResponseData = f.data
+			m.ResponseData = f.Data
 		case 18:
-			if !utf8.Valid(f.data) {
-				return wireError("ReadRequest.MessageId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ReadRequest.MessageId", protowire.ErrUTF8)
 			}
-			m.MessageId = string(f.data)
+			m.MessageId = string(f.Data)
 		case 26:
 			if m.ResponseError == nil {
 				m.ResponseError = new(AckResponseError)
 			}
-			err = m.ResponseError.ParseProto(f.data)
+			err = m.ResponseError.ParseProto(f.Data)
 			if err != nil {
-				return wireError("ReadRequest.ResponseError", err)
+				return protowire.Wrap("ReadRequest.ResponseError", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("ReadRequest", errWireType)
+				return protowire.Wrap("ReadRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2778,19 +2779,19 @@ type ReadResponse struct {
 func (m *ReadResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 26)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	if m.MessageId != "" {
 		b = append(b, 34)
-		b = appendString(b, m.MessageId)
+		b = protowire.AppendString(b, m.MessageId)
 	}
 	return b
 }
@@ -2799,35 +2800,35 @@ func (m *ReadResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *ReadResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ReadResponse", err)
+			return protowire.Wrap("ReadResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("ReadResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("ReadResponse.Metadata", err)
 			}
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("ReadResponse.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ReadResponse.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		case 34:
-			if !utf8.Valid(f.data) {
-				return wireError("ReadResponse.MessageId", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("ReadResponse.MessageId", protowire.ErrUTF8)
 			}
-			m.MessageId = string(f.data)
+			m.MessageId = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4:
-				return wireError("ReadResponse", errWireType)
+				return protowire.Wrap("ReadResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2845,15 +2846,15 @@ type InvokeRequest struct {
 func (m *InvokeRequest) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.Operation != "" {
 		b = append(b, 26)
-		b = appendString(b, m.Operation)
+		b = protowire.AppendString(b, m.Operation)
 	}
 	return b
 }
@@ -2862,30 +2863,30 @@ func (m *InvokeRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeRequest", err)
+			return protowire.Wrap("InvokeRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("InvokeRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("InvokeRequest.Metadata", err)
 			}
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeRequest.Operation", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeRequest.Operation", protowire.ErrUTF8)
 			}
-			m.Operation = string(f.data)
+			m.Operation = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("InvokeRequest", errWireType)
+				return protowire.Wrap("InvokeRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2903,15 +2904,15 @@ type InvokeResponse struct {
 func (m *InvokeResponse) AppendProto(b []byte) []byte {
 	if len(m.Data) > 0 {
 		b = append(b, 10)
-		b = appendBytes(b, m.Data)
+		b = protowire.AppendBytes(b, m.Data)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	if m.ContentType != "" {
 		b = append(b, 26)
-		b = appendString(b, m.ContentType)
+		b = protowire.AppendString(b, m.ContentType)
 	}
 	return b
 }
@@ -2920,30 +2921,30 @@ func (m *InvokeResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *InvokeResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("InvokeResponse", err)
+			return protowire.Wrap("InvokeResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			m.Data = f.data
+			m.Data = f.Data
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("InvokeResponse.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("InvokeResponse.Metadata", err)
 			}
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("InvokeResponse.ContentType", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("InvokeResponse.ContentType", protowire.ErrUTF8)
 			}
-			m.ContentType = string(f.data)
+			m.ContentType = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3:
-				return wireError("InvokeResponse", errWireType)
+				return protowire.Wrap("InvokeResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -2959,7 +2960,7 @@ type SecretStoreInitRequest struct {
 func (m *SecretStoreInitRequest) AppendProto(b []byte) []byte {
 	if m.Metadata != nil {
 		b = append(b, 10)
-		b = appendMessage(b, m.Metadata.AppendProto)
+		b = protowire.AppendMessage(b, m.Metadata.AppendProto)
 	}
 	return b
 }
@@ -2968,24 +2969,24 @@ func (m *SecretStoreInitRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SecretStoreInitRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SecretStoreInitRequest", err)
+			return protowire.Wrap("SecretStoreInitRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Metadata == nil {
 				m.Metadata = new(MetadataRequest)
 			}
-			err = m.Metadata.ParseProto(f.data)
+			err = m.Metadata.ParseProto(f.Data)
 			if err != nil {
-				return wireError("SecretStoreInitRequest.Metadata", err)
+				return protowire.Wrap("SecretStoreInitRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SecretStoreInitRequest", errWireType)
+				return protowire.Wrap("SecretStoreInitRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3005,12 +3006,12 @@ func (m *SecretStoreInitResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SecretStoreInitResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SecretStoreInitResponse", err)
+			return protowire.Wrap("SecretStoreInitResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -3026,11 +3027,11 @@ type GetSecretRequest struct {
 func (m *GetSecretRequest) AppendProto(b []byte) []byte {
 	if m.Key != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Key)
+		b = protowire.AppendString(b, m.Key)
 	}
 	for k, v := range m.Metadata {
 		b = append(b, 18)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3039,28 +3040,28 @@ func (m *GetSecretRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetSecretRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetSecretRequest", err)
+			return protowire.Wrap("GetSecretRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("GetSecretRequest.Key", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("GetSecretRequest.Key", protowire.ErrUTF8)
 			}
-			m.Key = string(f.data)
+			m.Key = string(f.Data)
 		case 18:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("GetSecretRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("GetSecretRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("GetSecretRequest", errWireType)
+				return protowire.Wrap("GetSecretRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3076,7 +3077,7 @@ type GetSecretResponse struct {
 func (m *GetSecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Data {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3085,23 +3086,23 @@ func (m *GetSecretResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *GetSecretResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("GetSecretResponse", err)
+			return protowire.Wrap("GetSecretResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Data == nil {
 				m.Data = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Data, f.data); err != nil {
-				return wireError("GetSecretResponse.Data", err)
+			if err := protowire.ParseUTF8Words(m.Data, f.Data); err != nil {
+				return protowire.Wrap("GetSecretResponse.Data", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("GetSecretResponse", errWireType)
+				return protowire.Wrap("GetSecretResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3117,7 +3118,7 @@ type BulkGetSecretRequest struct {
 func (m *BulkGetSecretRequest) AppendProto(b []byte) []byte {
 	for k, v := range m.Metadata {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3126,23 +3127,23 @@ func (m *BulkGetSecretRequest) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkGetSecretRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkGetSecretRequest", err)
+			return protowire.Wrap("BulkGetSecretRequest", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Metadata == nil {
 				m.Metadata = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Metadata, f.data); err != nil {
-				return wireError("BulkGetSecretRequest.Metadata", err)
+			if err := protowire.ParseUTF8Words(m.Metadata, f.Data); err != nil {
+				return protowire.Wrap("BulkGetSecretRequest.Metadata", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("BulkGetSecretRequest", errWireType)
+				return protowire.Wrap("BulkGetSecretRequest", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3158,7 +3159,7 @@ type SecretResponse struct {
 func (m *SecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Secrets {
 		b = append(b, 10)
-		b = appendWords(b, k, v)
+		b = protowire.AppendWords(b, k, v)
 	}
 	return b
 }
@@ -3167,23 +3168,23 @@ func (m *SecretResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *SecretResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("SecretResponse", err)
+			return protowire.Wrap("SecretResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			if m.Secrets == nil {
 				m.Secrets = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Secrets, f.data); err != nil {
-				return wireError("SecretResponse.Secrets", err)
+			if err := protowire.ParseUTF8Words(m.Secrets, f.Data); err != nil {
+				return protowire.Wrap("SecretResponse.Secrets", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("SecretResponse", errWireType)
+				return protowire.Wrap("SecretResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3199,11 +3200,11 @@ type BulkGetSecretResponse struct {
 func (m *BulkGetSecretResponse) AppendProto(b []byte) []byte {
 	for k, v := range m.Data {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	return b
@@ -3213,34 +3214,34 @@ func (m *BulkGetSecretResponse) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *BulkGetSecretResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("BulkGetSecretResponse", err)
+			return protowire.Wrap("BulkGetSecretResponse", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var k string
 			var v SecretResponse
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("BulkGetSecretResponse.Data", err)
+					return protowire.Wrap("BulkGetSecretResponse.Data", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("BulkGetSecretResponse.Data", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("BulkGetSecretResponse.Data", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("BulkGetSecretResponse.Data", err)
+						return protowire.Wrap("BulkGetSecretResponse.Data", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("BulkGetSecretResponse.Data", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("BulkGetSecretResponse.Data", protowire.ErrWireType)
 					}
 				}
 			}
@@ -3249,9 +3250,9 @@ func (m *BulkGetSecretResponse) ParseProto(b []byte) error {
 			}
 			m.Data[k] = v
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("BulkGetSecretResponse", errWireType)
+				return protowire.Wrap("BulkGetSecretResponse", protowire.ErrWireType)
 			}
 		}
 	}
@@ -3268,11 +3269,11 @@ type Any struct {
 func (m *Any) AppendProto(b []byte) []byte {
 	if m.TypeUrl != "" {
 		b = append(b, 10)
-		b = appendString(b, m.TypeUrl)
+		b = protowire.AppendString(b, m.TypeUrl)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	return b
 }
@@ -3281,160 +3282,25 @@ func (m *Any) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Any) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Any", err)
+			return protowire.Wrap("Any", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Any.TypeUrl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Any.TypeUrl", protowire.ErrUTF8)
 			}
-			m.TypeUrl = string(f.data)
+			m.TypeUrl = string(f.Data)
 		case 18:
-			m.Value = f.data
+			m.Value = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Any", errWireType)
+				return protowire.Wrap("Any", protowire.ErrWireType)
 			}
 		}
 	}
-	return nil
-}
-
-// A wireField is one field as it stands on the wire.
-type wireField struct {
-	tag  uint64 // number<<3 | wire type
-	num  uint64 // of a varint
-	data []byte // of a length-delimited field
-}
-
-var (
-	errTruncated = errors.New("message ends too early")
-	errVarint    = errors.New("number longer than 64 bits")
-	errWireType  = errors.New("field of another wire type than declared")
-	errTag       = errors.New("field with no valid number or wire type")
-)
-
-func wireError(where string, err error) error { return errors.New(where + ": " + err.Error()) }
-
-// nextField cuts the first field off b.
-func nextField(b []byte) (f wireField, rest []byte, err error) {
-	if f.tag, b, err = varint(b); err != nil {
-		return f, nil, err
-	}
-	if n := f.tag >> 3; n == 0 || n > 1<<29-1 {
-		return f, nil, errTag
-	}
-	size := uint64(0)
-	switch f.tag & 7 {
-	case 0:
-		f.num, b, err = varint(b)
-		return f, b, err
-	case 1:
-		size = 8
-	case 2:
-		if size, b, err = varint(b); err != nil {
-			return f, nil, err
-		}
-	case 5:
-		size = 4
-	default:
-		return f, nil, errTag
-	}
-	if size > uint64(len(b)) {
-		return f, nil, errTruncated
-	}
-	f.data = b[:size:size]
-	return f, b[size:], nil
-}
-
-func varint(b []byte) (uint64, []byte, error) {
-	var x uint64
-	for i, c := range b {
-		if i == 9 && c > 1 {
-			return 0, nil, errVarint
-		}
-		x |= uint64(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			return x, b[i+1:], nil
-		}
-	}
-	return 0, nil, errTruncated
-}
-
-func appendVarint(b []byte, x uint64) []byte {
-	for x >= 0x80 {
-		b = append(b, byte(x)|0x80)
-		x >>= 7
-	}
-	return append(b, byte(x))
-}
-
-func appendString(b []byte, s string) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-func appendBytes(b, s []byte) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-// appendMessage writes a message behind its length, which is known only afterwards: it leaves one byte for it, enough
-// for what is shorter than 128 bytes, and moves what is longer.
-func appendMessage(b []byte, message func([]byte) []byte) []byte {
-	start := len(b)
-	b = message(append(b, 0))
-	size := len(b) - start - 1
-	if size < 0x80 {
-		b[start] = byte(size)
-		return b
-	}
-	var head [10]byte
-	h := appendVarint(head[:0], uint64(size))
-	b = append(b, h[1:]...)
-	copy(b[start+len(h):], b[start+1:start+1+size])
-	copy(b[start:], h)
-	return b
-}
-
-var errUTF8 = errors.New("a string is not UTF-8")
-
-// appendWords writes an entry of a map behind its length.
-func appendWords(b []byte, k, v string) []byte {
-	b = appendVarint(b, uint64(2+sizeVarint(len(k))+len(k)+sizeVarint(len(v))+len(v)))
-	b = appendString(append(b, 10), k)
-	return appendString(append(b, 18), v)
-}
-
-func sizeVarint(n int) int {
-	size := 1
-	for ; n >= 0x80; n >>= 7 {
-		size++
-	}
-	return size
-}
-
-// parseUTF8Words reads an entry of a map.
-func parseUTF8Words(m map[string]string, b []byte) error {
-	var k, v []byte
-	for len(b) > 0 {
-		f, rest, err := nextField(b)
-		if err != nil {
-			return err
-		}
-		b = rest
-		switch f.tag {
-		case 10:
-			k = f.data
-		case 18:
-			v = f.data
-		default:
-			if n := f.tag >> 3; n == 1 || n == 2 {
-				return errWireType
-			}
-		}
-	}
-	if !utf8.Valid(k) || !utf8.Valid(v) {
-		return errUTF8
-	}
-	m[string(k)] = string(v)
 	return nil
 }

@@ -1725,6 +1725,2014 @@ func (m *HttpSendResponse) ParseProto(b []byte) error {
 	return nil
 }
 
+// BindingInvokeRequest asks the system behind a component for one of its own operations.
+type BindingInvokeRequest struct {
+	Component string
+	Operation string
+	Data      []byte
+	Metadata  []Attribute
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *BindingInvokeRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Operation != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Operation)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 26)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	for i := range m.Metadata {
+		b = append(b, 34)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *BindingInvokeRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("BindingInvokeRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Operation = string(f.Data)
+		case 26:
+			m.Data = f.Data
+		case 34:
+			var x Attribute
+			err = x.ParseProto(f.Data)
+			if err != nil {
+				return protowire.Wrap("BindingInvokeRequest.Metadata", err)
+			}
+			m.Metadata = append(m.Metadata, x)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4:
+				return protowire.Wrap("BindingInvokeRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// BindingInvokeResponse is a message of the contract.
+type BindingInvokeResponse struct {
+	Data     []byte
+	Metadata []Attribute
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *BindingInvokeResponse) AppendProto(b []byte) []byte {
+	if len(m.Data) > 0 {
+		b = append(b, 10)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	for i := range m.Metadata {
+		b = append(b, 18)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *BindingInvokeResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("BindingInvokeResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Data = f.Data
+		case 18:
+			var x Attribute
+			err = x.ParseProto(f.Data)
+			if err != nil {
+				return protowire.Wrap("BindingInvokeResponse.Metadata", err)
+			}
+			m.Metadata = append(m.Metadata, x)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2:
+				return protowire.Wrap("BindingInvokeResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoSealRequest encrypts a message of any size that fits a call, in the form dapr.io/enc/v1: a key of its own seals it,
+// which the component's key wraps. CryptoOpenRequest opens it again.
+type CryptoSealRequest struct {
+	Component string
+	Key       string
+	Algorithm string // to wrap with: A256KW (AES), RSA-OAEP-256 (RSA)
+	Cipher    string // of the message: AES-GCM, which is what empty means, or CHACHA20-POLY1305
+	Data      []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoSealRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Key != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Key)
+	}
+	if m.Algorithm != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Algorithm)
+	}
+	if m.Cipher != "" {
+		b = append(b, 34)
+		b = protowire.AppendString(b, m.Cipher)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 42)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoSealRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoSealRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Key = string(f.Data)
+		case 26:
+			m.Algorithm = string(f.Data)
+		case 34:
+			m.Cipher = string(f.Data)
+		case 42:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5:
+				return protowire.Wrap("CryptoSealRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoSealResponse is a message of the contract.
+type CryptoSealResponse struct {
+	Data []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoSealResponse) AppendProto(b []byte) []byte {
+	if len(m.Data) > 0 {
+		b = append(b, 10)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoSealResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoSealResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1:
+				return protowire.Wrap("CryptoSealResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoOpenRequest is a message of the contract.
+type CryptoOpenRequest struct {
+	Component string
+	Key       string
+	Data      []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoOpenRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Key != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Key)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 26)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoOpenRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoOpenRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Key = string(f.Data)
+		case 26:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3:
+				return protowire.Wrap("CryptoOpenRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoOpenResponse is a message of the contract.
+type CryptoOpenResponse struct {
+	Data []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoOpenResponse) AppendProto(b []byte) []byte {
+	if len(m.Data) > 0 {
+		b = append(b, 10)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoOpenResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoOpenResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1:
+				return protowire.Wrap("CryptoOpenResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoEncryptRequest is one operation of one key. Algorithms are named as in JWA (RFC 7518), here and below.
+type CryptoEncryptRequest struct {
+	Component  string
+	Key        string
+	Algorithm  string
+	Nonce      []byte // for ciphers that take one
+	Associated []byte // what an authenticated cipher covers beside data
+	Data       []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoEncryptRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Key != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Key)
+	}
+	if m.Algorithm != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Algorithm)
+	}
+	if len(m.Nonce) > 0 {
+		b = append(b, 34)
+		b = protowire.AppendBytes(b, m.Nonce)
+	}
+	if len(m.Associated) > 0 {
+		b = append(b, 42)
+		b = protowire.AppendBytes(b, m.Associated)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 50)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoEncryptRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoEncryptRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Key = string(f.Data)
+		case 26:
+			m.Algorithm = string(f.Data)
+		case 34:
+			m.Nonce = f.Data
+		case 42:
+			m.Associated = f.Data
+		case 50:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5, 6:
+				return protowire.Wrap("CryptoEncryptRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoEncryptResponse is a message of the contract.
+type CryptoEncryptResponse struct {
+	Data []byte
+	Tag  []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoEncryptResponse) AppendProto(b []byte) []byte {
+	if len(m.Data) > 0 {
+		b = append(b, 10)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	if len(m.Tag) > 0 {
+		b = append(b, 18)
+		b = protowire.AppendBytes(b, m.Tag)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoEncryptResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoEncryptResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Data = f.Data
+		case 18:
+			m.Tag = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2:
+				return protowire.Wrap("CryptoEncryptResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoDecryptRequest is a message of the contract.
+type CryptoDecryptRequest struct {
+	Component  string
+	Key        string
+	Algorithm  string
+	Nonce      []byte
+	Associated []byte
+	Data       []byte
+	Tag        []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoDecryptRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Key != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Key)
+	}
+	if m.Algorithm != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Algorithm)
+	}
+	if len(m.Nonce) > 0 {
+		b = append(b, 34)
+		b = protowire.AppendBytes(b, m.Nonce)
+	}
+	if len(m.Associated) > 0 {
+		b = append(b, 42)
+		b = protowire.AppendBytes(b, m.Associated)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 50)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	if len(m.Tag) > 0 {
+		b = append(b, 58)
+		b = protowire.AppendBytes(b, m.Tag)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoDecryptRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoDecryptRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Key = string(f.Data)
+		case 26:
+			m.Algorithm = string(f.Data)
+		case 34:
+			m.Nonce = f.Data
+		case 42:
+			m.Associated = f.Data
+		case 50:
+			m.Data = f.Data
+		case 58:
+			m.Tag = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5, 6, 7:
+				return protowire.Wrap("CryptoDecryptRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoDecryptResponse is a message of the contract.
+type CryptoDecryptResponse struct {
+	Data []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoDecryptResponse) AppendProto(b []byte) []byte {
+	if len(m.Data) > 0 {
+		b = append(b, 10)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoDecryptResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoDecryptResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1:
+				return protowire.Wrap("CryptoDecryptResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoWrapRequest is CryptoEncryptRequest for what is a key itself, with a key that is for that.
+type CryptoWrapRequest struct {
+	Component  string
+	Key        string
+	Algorithm  string
+	Nonce      []byte
+	Associated []byte
+	Data       []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoWrapRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Key != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Key)
+	}
+	if m.Algorithm != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Algorithm)
+	}
+	if len(m.Nonce) > 0 {
+		b = append(b, 34)
+		b = protowire.AppendBytes(b, m.Nonce)
+	}
+	if len(m.Associated) > 0 {
+		b = append(b, 42)
+		b = protowire.AppendBytes(b, m.Associated)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 50)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoWrapRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoWrapRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Key = string(f.Data)
+		case 26:
+			m.Algorithm = string(f.Data)
+		case 34:
+			m.Nonce = f.Data
+		case 42:
+			m.Associated = f.Data
+		case 50:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5, 6:
+				return protowire.Wrap("CryptoWrapRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoWrapResponse is a message of the contract.
+type CryptoWrapResponse struct {
+	Data []byte
+	Tag  []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoWrapResponse) AppendProto(b []byte) []byte {
+	if len(m.Data) > 0 {
+		b = append(b, 10)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	if len(m.Tag) > 0 {
+		b = append(b, 18)
+		b = protowire.AppendBytes(b, m.Tag)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoWrapResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoWrapResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Data = f.Data
+		case 18:
+			m.Tag = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2:
+				return protowire.Wrap("CryptoWrapResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoUnwrapRequest is a message of the contract.
+type CryptoUnwrapRequest struct {
+	Component  string
+	Key        string
+	Algorithm  string
+	Nonce      []byte
+	Associated []byte
+	Data       []byte
+	Tag        []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoUnwrapRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Key != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Key)
+	}
+	if m.Algorithm != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Algorithm)
+	}
+	if len(m.Nonce) > 0 {
+		b = append(b, 34)
+		b = protowire.AppendBytes(b, m.Nonce)
+	}
+	if len(m.Associated) > 0 {
+		b = append(b, 42)
+		b = protowire.AppendBytes(b, m.Associated)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 50)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	if len(m.Tag) > 0 {
+		b = append(b, 58)
+		b = protowire.AppendBytes(b, m.Tag)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoUnwrapRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoUnwrapRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Key = string(f.Data)
+		case 26:
+			m.Algorithm = string(f.Data)
+		case 34:
+			m.Nonce = f.Data
+		case 42:
+			m.Associated = f.Data
+		case 50:
+			m.Data = f.Data
+		case 58:
+			m.Tag = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5, 6, 7:
+				return protowire.Wrap("CryptoUnwrapRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoUnwrapResponse is a message of the contract.
+type CryptoUnwrapResponse struct {
+	Data []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoUnwrapResponse) AppendProto(b []byte) []byte {
+	if len(m.Data) > 0 {
+		b = append(b, 10)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoUnwrapResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoUnwrapResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1:
+				return protowire.Wrap("CryptoUnwrapResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoSignRequest is a message of the contract. digest is what the algorithm's hash makes of the message; with EdDSA, the message itself.
+type CryptoSignRequest struct {
+	Component string
+	Key       string
+	Algorithm string
+	Digest    []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoSignRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Key != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Key)
+	}
+	if m.Algorithm != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Algorithm)
+	}
+	if len(m.Digest) > 0 {
+		b = append(b, 34)
+		b = protowire.AppendBytes(b, m.Digest)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoSignRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoSignRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Key = string(f.Data)
+		case 26:
+			m.Algorithm = string(f.Data)
+		case 34:
+			m.Digest = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4:
+				return protowire.Wrap("CryptoSignRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoSignResponse is a message of the contract.
+type CryptoSignResponse struct {
+	Signature []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoSignResponse) AppendProto(b []byte) []byte {
+	if len(m.Signature) > 0 {
+		b = append(b, 10)
+		b = protowire.AppendBytes(b, m.Signature)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoSignResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoSignResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Signature = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1:
+				return protowire.Wrap("CryptoSignResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoVerifyRequest is a message of the contract.
+type CryptoVerifyRequest struct {
+	Component string
+	Key       string
+	Algorithm string
+	Digest    []byte
+	Signature []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoVerifyRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Key != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Key)
+	}
+	if m.Algorithm != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Algorithm)
+	}
+	if len(m.Digest) > 0 {
+		b = append(b, 34)
+		b = protowire.AppendBytes(b, m.Digest)
+	}
+	if len(m.Signature) > 0 {
+		b = append(b, 42)
+		b = protowire.AppendBytes(b, m.Signature)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoVerifyRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoVerifyRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Key = string(f.Data)
+		case 26:
+			m.Algorithm = string(f.Data)
+		case 34:
+			m.Digest = f.Data
+		case 42:
+			m.Signature = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5:
+				return protowire.Wrap("CryptoVerifyRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoVerifyResponse is a message of the contract.
+type CryptoVerifyResponse struct {
+	Valid bool
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoVerifyResponse) AppendProto(b []byte) []byte {
+	if m.Valid {
+		b = append(b, 8)
+		b = append(b, 1)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoVerifyResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoVerifyResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 8:
+			m.Valid = f.Num != 0
+		default:
+			switch f.Tag >> 3 {
+			case 1:
+				return protowire.Wrap("CryptoVerifyResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoPublicKeyRequest is a message of the contract.
+type CryptoPublicKeyRequest struct {
+	Component string
+	Key       string
+	Jwk       bool
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoPublicKeyRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Key != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Key)
+	}
+	if m.Jwk {
+		b = append(b, 24)
+		b = append(b, 1)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoPublicKeyRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoPublicKeyRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Key = string(f.Data)
+		case 24:
+			m.Jwk = f.Num != 0
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3:
+				return protowire.Wrap("CryptoPublicKeyRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// CryptoPublicKeyResponse is a message of the contract.
+type CryptoPublicKeyResponse struct {
+	Text string
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *CryptoPublicKeyResponse) AppendProto(b []byte) []byte {
+	if m.Text != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Text)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *CryptoPublicKeyResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("CryptoPublicKeyResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Text = string(f.Data)
+		default:
+			switch f.Tag >> 3 {
+			case 1:
+				return protowire.Wrap("CryptoPublicKeyResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FilePutRequest stores an object whole, replacing what was there.
+type FilePutRequest struct {
+	Component   string
+	Name        string
+	ContentType string
+	Metadata    []Attribute // names are brought into lower case
+	Data        []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FilePutRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Name != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Name)
+	}
+	if m.ContentType != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.ContentType)
+	}
+	for i := range m.Metadata {
+		b = append(b, 34)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 42)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FilePutRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FilePutRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Name = string(f.Data)
+		case 26:
+			m.ContentType = string(f.Data)
+		case 34:
+			var x Attribute
+			err = x.ParseProto(f.Data)
+			if err != nil {
+				return protowire.Wrap("FilePutRequest.Metadata", err)
+			}
+			m.Metadata = append(m.Metadata, x)
+		case 42:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5:
+				return protowire.Wrap("FilePutRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FilePutResponse is a message of the contract.
+type FilePutResponse struct {
+	Size int64
+	Etag string
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FilePutResponse) AppendProto(b []byte) []byte {
+	if m.Size != 0 {
+		b = append(b, 8)
+		b = protowire.AppendVarint(b, uint64(m.Size))
+	}
+	if m.Etag != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Etag)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FilePutResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FilePutResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 8:
+			m.Size = int64(f.Num)
+		case 18:
+			m.Etag = string(f.Data)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2:
+				return protowire.Wrap("FilePutResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileAppendRequest adds to the end of an object, which must be at offset; 0 makes a new one.
+type FileAppendRequest struct {
+	Component   string
+	Name        string
+	Offset      int64
+	ContentType string // of a new one, as is metadata
+	Metadata    []Attribute
+	Data        []byte
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileAppendRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Name != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Name)
+	}
+	if m.Offset != 0 {
+		b = append(b, 24)
+		b = protowire.AppendVarint(b, uint64(m.Offset))
+	}
+	if m.ContentType != "" {
+		b = append(b, 34)
+		b = protowire.AppendString(b, m.ContentType)
+	}
+	for i := range m.Metadata {
+		b = append(b, 42)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 50)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileAppendRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileAppendRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Name = string(f.Data)
+		case 24:
+			m.Offset = int64(f.Num)
+		case 34:
+			m.ContentType = string(f.Data)
+		case 42:
+			var x Attribute
+			err = x.ParseProto(f.Data)
+			if err != nil {
+				return protowire.Wrap("FileAppendRequest.Metadata", err)
+			}
+			m.Metadata = append(m.Metadata, x)
+		case 50:
+			m.Data = f.Data
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5, 6:
+				return protowire.Wrap("FileAppendRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileAppendResponse is a message of the contract.
+type FileAppendResponse struct {
+	Size int64
+	Etag string
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileAppendResponse) AppendProto(b []byte) []byte {
+	if m.Size != 0 {
+		b = append(b, 8)
+		b = protowire.AppendVarint(b, uint64(m.Size))
+	}
+	if m.Etag != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Etag)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileAppendResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileAppendResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 8:
+			m.Size = int64(f.Num)
+		case 18:
+			m.Etag = string(f.Data)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2:
+				return protowire.Wrap("FileAppendResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileGetRequest reads length bytes from offset on, to the end where length is 0: what is more than 16 MiB comes in pieces.
+type FileGetRequest struct {
+	Component string
+	Name      string
+	Offset    int64
+	Length    int64
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileGetRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Name != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Name)
+	}
+	if m.Offset != 0 {
+		b = append(b, 24)
+		b = protowire.AppendVarint(b, uint64(m.Offset))
+	}
+	if m.Length != 0 {
+		b = append(b, 32)
+		b = protowire.AppendVarint(b, uint64(m.Length))
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileGetRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileGetRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Name = string(f.Data)
+		case 24:
+			m.Offset = int64(f.Num)
+		case 32:
+			m.Length = int64(f.Num)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4:
+				return protowire.Wrap("FileGetRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileGetResponse is a message of the contract.
+type FileGetResponse struct {
+	Data           []byte
+	Size           int64  // of the whole object
+	Etag           string // changes with its bytes
+	ModifiedUnixMs int64
+	ContentType    string
+	Metadata       []Attribute
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileGetResponse) AppendProto(b []byte) []byte {
+	if len(m.Data) > 0 {
+		b = append(b, 10)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	if m.Size != 0 {
+		b = append(b, 16)
+		b = protowire.AppendVarint(b, uint64(m.Size))
+	}
+	if m.Etag != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Etag)
+	}
+	if m.ModifiedUnixMs != 0 {
+		b = append(b, 32)
+		b = protowire.AppendVarint(b, uint64(m.ModifiedUnixMs))
+	}
+	if m.ContentType != "" {
+		b = append(b, 42)
+		b = protowire.AppendString(b, m.ContentType)
+	}
+	for i := range m.Metadata {
+		b = append(b, 50)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileGetResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileGetResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Data = f.Data
+		case 16:
+			m.Size = int64(f.Num)
+		case 26:
+			m.Etag = string(f.Data)
+		case 32:
+			m.ModifiedUnixMs = int64(f.Num)
+		case 42:
+			m.ContentType = string(f.Data)
+		case 50:
+			var x Attribute
+			err = x.ParseProto(f.Data)
+			if err != nil {
+				return protowire.Wrap("FileGetResponse.Metadata", err)
+			}
+			m.Metadata = append(m.Metadata, x)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5, 6:
+				return protowire.Wrap("FileGetResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileStatRequest is a message of the contract.
+type FileStatRequest struct {
+	Component string
+	Name      string
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileStatRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Name != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Name)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileStatRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileStatRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Name = string(f.Data)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2:
+				return protowire.Wrap("FileStatRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileStatResponse is a message of the contract.
+type FileStatResponse struct {
+	Size           int64
+	Etag           string
+	ModifiedUnixMs int64
+	ContentType    string
+	Metadata       []Attribute
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileStatResponse) AppendProto(b []byte) []byte {
+	if m.Size != 0 {
+		b = append(b, 8)
+		b = protowire.AppendVarint(b, uint64(m.Size))
+	}
+	if m.Etag != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Etag)
+	}
+	if m.ModifiedUnixMs != 0 {
+		b = append(b, 24)
+		b = protowire.AppendVarint(b, uint64(m.ModifiedUnixMs))
+	}
+	if m.ContentType != "" {
+		b = append(b, 34)
+		b = protowire.AppendString(b, m.ContentType)
+	}
+	for i := range m.Metadata {
+		b = append(b, 42)
+		b = protowire.AppendMessage(b, m.Metadata[i].AppendProto)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileStatResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileStatResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 8:
+			m.Size = int64(f.Num)
+		case 18:
+			m.Etag = string(f.Data)
+		case 24:
+			m.ModifiedUnixMs = int64(f.Num)
+		case 34:
+			m.ContentType = string(f.Data)
+		case 42:
+			var x Attribute
+			err = x.ParseProto(f.Data)
+			if err != nil {
+				return protowire.Wrap("FileStatResponse.Metadata", err)
+			}
+			m.Metadata = append(m.Metadata, x)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5:
+				return protowire.Wrap("FileStatResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileListRequest is a message of the contract.
+type FileListRequest struct {
+	Component string
+	Prefix    string
+	Delimiter string // "/": names that go on after it are one entry of prefixes
+	After     string
+	Limit     uint32 // of items and prefixes together; 0: 1000, the most
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileListRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Prefix != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Prefix)
+	}
+	if m.Delimiter != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Delimiter)
+	}
+	if m.After != "" {
+		b = append(b, 34)
+		b = protowire.AppendString(b, m.After)
+	}
+	if m.Limit != 0 {
+		b = append(b, 40)
+		b = protowire.AppendVarint(b, uint64(m.Limit))
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileListRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileListRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Prefix = string(f.Data)
+		case 26:
+			m.Delimiter = string(f.Data)
+		case 34:
+			m.After = string(f.Data)
+		case 40:
+			m.Limit = uint32(f.Num)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5:
+				return protowire.Wrap("FileListRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileListResponse is a message of the contract.
+type FileListResponse struct {
+	Items    []FileItem // in byte order
+	Prefixes []string
+	Next     string // after of the next page; empty: this is the last
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileListResponse) AppendProto(b []byte) []byte {
+	for i := range m.Items {
+		b = append(b, 10)
+		b = protowire.AppendMessage(b, m.Items[i].AppendProto)
+	}
+	for _, x := range m.Prefixes {
+		b = append(b, 18)
+		b = protowire.AppendString(b, x)
+	}
+	if m.Next != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Next)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileListResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileListResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			var x FileItem
+			err = x.ParseProto(f.Data)
+			if err != nil {
+				return protowire.Wrap("FileListResponse.Items", err)
+			}
+			m.Items = append(m.Items, x)
+		case 18:
+			m.Prefixes = append(m.Prefixes, string(f.Data))
+		case 26:
+			m.Next = string(f.Data)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3:
+				return protowire.Wrap("FileListResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileItem is a message of the contract.
+type FileItem struct {
+	Name           string
+	Size           int64
+	Etag           string
+	ModifiedUnixMs int64
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileItem) AppendProto(b []byte) []byte {
+	if m.Name != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Name)
+	}
+	if m.Size != 0 {
+		b = append(b, 16)
+		b = protowire.AppendVarint(b, uint64(m.Size))
+	}
+	if m.Etag != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Etag)
+	}
+	if m.ModifiedUnixMs != 0 {
+		b = append(b, 32)
+		b = protowire.AppendVarint(b, uint64(m.ModifiedUnixMs))
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileItem) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileItem", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Name = string(f.Data)
+		case 16:
+			m.Size = int64(f.Num)
+		case 26:
+			m.Etag = string(f.Data)
+		case 32:
+			m.ModifiedUnixMs = int64(f.Num)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4:
+				return protowire.Wrap("FileItem", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// FileDeleteRequest is a message of the contract.
+type FileDeleteRequest struct {
+	Component string
+	Name      string
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *FileDeleteRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Name != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Name)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *FileDeleteRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("FileDeleteRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Name = string(f.Data)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2:
+				return protowire.Wrap("FileDeleteRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// Job is a message of the contract. A Job is a request that comes back to who asked for it, when it is due: POST /job/NAME with data as its body.
+type Job struct {
+	Name         string
+	Schedule     string // cron, with seconds first or without, or @every 1h30m, @daily…; empty: once, when it is due
+	Due          string // first: RFC 3339, or 90s or PT90S from now on; empty: when schedule says
+	Ttl          string // when it is over, written as due; empty: never
+	Repeats      uint32 // how often in all; 0: as often as schedule says
+	Data         []byte
+	ContentType  string // of data; empty: application/octet-stream
+	DropFailed   bool   // a run that fails is not tried again; else
+	RetryAfterMs int64  // it is after that long, 0: a second,
+	Retries      int64  // so often, 0: 3; -1: until it succeeds
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *Job) AppendProto(b []byte) []byte {
+	if m.Name != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Name)
+	}
+	if m.Schedule != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Schedule)
+	}
+	if m.Due != "" {
+		b = append(b, 26)
+		b = protowire.AppendString(b, m.Due)
+	}
+	if m.Ttl != "" {
+		b = append(b, 34)
+		b = protowire.AppendString(b, m.Ttl)
+	}
+	if m.Repeats != 0 {
+		b = append(b, 40)
+		b = protowire.AppendVarint(b, uint64(m.Repeats))
+	}
+	if len(m.Data) > 0 {
+		b = append(b, 50)
+		b = protowire.AppendBytes(b, m.Data)
+	}
+	if m.ContentType != "" {
+		b = append(b, 58)
+		b = protowire.AppendString(b, m.ContentType)
+	}
+	if m.DropFailed {
+		b = append(b, 64)
+		b = append(b, 1)
+	}
+	if m.RetryAfterMs != 0 {
+		b = append(b, 72)
+		b = protowire.AppendVarint(b, uint64(m.RetryAfterMs))
+	}
+	if m.Retries != 0 {
+		b = append(b, 80)
+		b = protowire.AppendVarint(b, uint64(m.Retries))
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *Job) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("Job", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Name = string(f.Data)
+		case 18:
+			m.Schedule = string(f.Data)
+		case 26:
+			m.Due = string(f.Data)
+		case 34:
+			m.Ttl = string(f.Data)
+		case 40:
+			m.Repeats = uint32(f.Num)
+		case 50:
+			m.Data = f.Data
+		case 58:
+			m.ContentType = string(f.Data)
+		case 64:
+			m.DropFailed = f.Num != 0
+		case 72:
+			m.RetryAfterMs = int64(f.Num)
+		case 80:
+			m.Retries = int64(f.Num)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10:
+				return protowire.Wrap("Job", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// JobsScheduleRequest is a message of the contract.
+type JobsScheduleRequest struct {
+	Component string
+	Jobs      []Job
+	Overwrite bool
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *JobsScheduleRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	for i := range m.Jobs {
+		b = append(b, 18)
+		b = protowire.AppendMessage(b, m.Jobs[i].AppendProto)
+	}
+	if m.Overwrite {
+		b = append(b, 24)
+		b = append(b, 1)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *JobsScheduleRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("JobsScheduleRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			var x Job
+			err = x.ParseProto(f.Data)
+			if err != nil {
+				return protowire.Wrap("JobsScheduleRequest.Jobs", err)
+			}
+			m.Jobs = append(m.Jobs, x)
+		case 24:
+			m.Overwrite = f.Num != 0
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2, 3:
+				return protowire.Wrap("JobsScheduleRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// JobsGetRequest is a message of the contract.
+type JobsGetRequest struct {
+	Component string
+	Names     []string
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *JobsGetRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	for _, x := range m.Names {
+		b = append(b, 18)
+		b = protowire.AppendString(b, x)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *JobsGetRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("JobsGetRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Names = append(m.Names, string(f.Data))
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2:
+				return protowire.Wrap("JobsGetRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// JobsGetResponse is a message of the contract.
+type JobsGetResponse struct {
+	Jobs []Job
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *JobsGetResponse) AppendProto(b []byte) []byte {
+	for i := range m.Jobs {
+		b = append(b, 10)
+		b = protowire.AppendMessage(b, m.Jobs[i].AppendProto)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *JobsGetResponse) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("JobsGetResponse", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			var x Job
+			err = x.ParseProto(f.Data)
+			if err != nil {
+				return protowire.Wrap("JobsGetResponse.Jobs", err)
+			}
+			m.Jobs = append(m.Jobs, x)
+		default:
+			switch f.Tag >> 3 {
+			case 1:
+				return protowire.Wrap("JobsGetResponse", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
+// JobsDeleteRequest is a message of the contract.
+type JobsDeleteRequest struct {
+	Component string
+	Name      string
+}
+
+// AppendProto appends m in the proto3 wire format.
+func (m *JobsDeleteRequest) AppendProto(b []byte) []byte {
+	if m.Component != "" {
+		b = append(b, 10)
+		b = protowire.AppendString(b, m.Component)
+	}
+	if m.Name != "" {
+		b = append(b, 18)
+		b = protowire.AppendString(b, m.Name)
+	}
+	return b
+}
+
+// ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
+// Byte fields share b's memory.
+func (m *JobsDeleteRequest) ParseProto(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return protowire.Wrap("JobsDeleteRequest", err)
+		}
+		b = rest
+		switch f.Tag {
+		case 10:
+			m.Component = string(f.Data)
+		case 18:
+			m.Name = string(f.Data)
+		default:
+			switch f.Tag >> 3 {
+			case 1, 2:
+				return protowire.Wrap("JobsDeleteRequest", protowire.ErrWireType)
+			}
+		}
+	}
+	return nil
+}
+
 // Empty is the response of a method that has nothing to say.
 type Empty struct {
 }

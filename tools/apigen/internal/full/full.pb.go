@@ -4,9 +4,10 @@ package full
 
 import (
 	"encoding/binary"
-	"errors"
 	"math"
 	"unicode/utf8"
+
+	"github.com/loam-run/loam/tools/apigen/internal/protowire"
 )
 
 // Full names of methods, as they stand in :path.
@@ -122,11 +123,11 @@ type All struct {
 func (m *All) AppendProto(b []byte) []byte {
 	if m.AString != "" {
 		b = append(b, 10)
-		b = appendString(b, m.AString)
+		b = protowire.AppendString(b, m.AString)
 	}
 	if len(m.SomeBytes) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.SomeBytes)
+		b = protowire.AppendBytes(b, m.SomeBytes)
 	}
 	if m.ABool {
 		b = append(b, 24)
@@ -134,27 +135,27 @@ func (m *All) AppendProto(b []byte) []byte {
 	}
 	if m.AnInt32 != 0 {
 		b = append(b, 32)
-		b = appendVarint(b, uint64(m.AnInt32))
+		b = protowire.AppendVarint(b, uint64(m.AnInt32))
 	}
 	if m.AnInt64 != 0 {
 		b = append(b, 40)
-		b = appendVarint(b, uint64(m.AnInt64))
+		b = protowire.AppendVarint(b, uint64(m.AnInt64))
 	}
 	if m.AUint32 != 0 {
 		b = append(b, 48)
-		b = appendVarint(b, uint64(m.AUint32))
+		b = protowire.AppendVarint(b, uint64(m.AUint32))
 	}
 	if m.AUint64 != 0 {
 		b = append(b, 56)
-		b = appendVarint(b, m.AUint64)
+		b = protowire.AppendVarint(b, m.AUint64)
 	}
 	if m.ASint32 != 0 {
 		b = append(b, 64)
-		b = appendVarint(b, zigzag(int64(m.ASint32)))
+		b = protowire.AppendVarint(b, protowire.Zigzag(int64(m.ASint32)))
 	}
 	if m.ASint64 != 0 {
 		b = append(b, 72)
-		b = appendVarint(b, zigzag(m.ASint64))
+		b = protowire.AppendVarint(b, protowire.Zigzag(m.ASint64))
 	}
 	if m.AFixed32 != 0 {
 		b = append(b, 85)
@@ -181,72 +182,72 @@ func (m *All) AppendProto(b []byte) []byte {
 		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(m.ADouble))
 	}
 	if m.Color != 0 {
-		b = appendVarint(b, 128)
-		b = appendVarint(b, uint64(m.Color))
+		b = protowire.AppendVarint(b, 128)
+		b = protowire.AppendVarint(b, uint64(m.Color))
 	}
 	if m.Kind != 0 {
-		b = appendVarint(b, 136)
-		b = appendVarint(b, uint64(m.Kind))
+		b = protowire.AppendVarint(b, 136)
+		b = protowire.AppendVarint(b, uint64(m.Kind))
 	}
 	if m.Leaf != nil {
-		b = appendVarint(b, 146)
-		b = appendMessage(b, m.Leaf.AppendProto)
+		b = protowire.AppendVarint(b, 146)
+		b = protowire.AppendMessage(b, m.Leaf.AppendProto)
 	}
 	if m.Again != nil {
-		b = appendVarint(b, 154)
-		b = appendMessage(b, m.Again.AppendProto)
+		b = protowire.AppendVarint(b, 154)
+		b = protowire.AppendMessage(b, m.Again.AppendProto)
 	}
 	for _, x := range m.Strings {
-		b = appendVarint(b, 170)
-		b = appendString(b, x)
+		b = protowire.AppendVarint(b, 170)
+		b = protowire.AppendString(b, x)
 	}
 	for _, x := range m.ByteStrings {
-		b = appendVarint(b, 178)
-		b = appendBytes(b, x)
+		b = protowire.AppendVarint(b, 178)
+		b = protowire.AppendBytes(b, x)
 	}
 	if len(m.Bools) > 0 {
-		b = appendVarint(b, 186)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 186)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			for _, x := range m.Bools {
-				b = appendBool(b, x)
+				b = protowire.AppendBool(b, x)
 			}
 			return b
 		})
 	}
 	if len(m.Int32s) > 0 {
-		b = appendVarint(b, 194)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 194)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			for _, x := range m.Int32s {
-				b = appendVarint(b, uint64(x))
+				b = protowire.AppendVarint(b, uint64(x))
 			}
 			return b
 		})
 	}
 	if len(m.Uint64s) > 0 {
-		b = appendVarint(b, 202)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 202)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			for _, x := range m.Uint64s {
-				b = appendVarint(b, x)
+				b = protowire.AppendVarint(b, x)
 			}
 			return b
 		})
 	}
 	if len(m.Sint32s) > 0 {
-		b = appendVarint(b, 210)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 210)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			for _, x := range m.Sint32s {
-				b = appendVarint(b, zigzag(int64(x)))
+				b = protowire.AppendVarint(b, protowire.Zigzag(int64(x)))
 			}
 			return b
 		})
 	}
 	for _, x := range m.Sint64s {
-		b = appendVarint(b, 216)
-		b = appendVarint(b, zigzag(x))
+		b = protowire.AppendVarint(b, 216)
+		b = protowire.AppendVarint(b, protowire.Zigzag(x))
 	}
 	if len(m.Fixed32s) > 0 {
-		b = appendVarint(b, 226)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 226)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			for _, x := range m.Fixed32s {
 				b = binary.LittleEndian.AppendUint32(b, x)
 			}
@@ -254,8 +255,8 @@ func (m *All) AppendProto(b []byte) []byte {
 		})
 	}
 	if len(m.Sfixed64s) > 0 {
-		b = appendVarint(b, 234)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 234)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			for _, x := range m.Sfixed64s {
 				b = binary.LittleEndian.AppendUint64(b, uint64(x))
 			}
@@ -263,8 +264,8 @@ func (m *All) AppendProto(b []byte) []byte {
 		})
 	}
 	if len(m.Floats) > 0 {
-		b = appendVarint(b, 242)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 242)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			for _, x := range m.Floats {
 				b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
 			}
@@ -272,65 +273,65 @@ func (m *All) AppendProto(b []byte) []byte {
 		})
 	}
 	for _, x := range m.Doubles {
-		b = appendVarint(b, 249)
+		b = protowire.AppendVarint(b, 249)
 		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(x))
 	}
 	if len(m.Colors) > 0 {
-		b = appendVarint(b, 258)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 258)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			for _, x := range m.Colors {
-				b = appendVarint(b, uint64(x))
+				b = protowire.AppendVarint(b, uint64(x))
 			}
 			return b
 		})
 	}
 	for i := range m.Leaves {
-		b = appendVarint(b, 266)
-		b = appendMessage(b, m.Leaves[i].AppendProto)
+		b = protowire.AppendVarint(b, 266)
+		b = protowire.AppendMessage(b, m.Leaves[i].AppendProto)
 	}
 	for k, v := range m.Words {
-		b = appendVarint(b, 330)
-		b = appendWords(b, k, v)
+		b = protowire.AppendVarint(b, 330)
+		b = protowire.AppendWords(b, k, v)
 	}
 	for k, v := range m.LeafByName {
-		b = appendVarint(b, 338)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 338)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	for k, v := range m.ColorsByNumber {
-		b = appendVarint(b, 346)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 346)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 8)
-			b = appendVarint(b, uint64(k))
+			b = protowire.AppendVarint(b, uint64(k))
 			b = append(b, 16)
-			return appendVarint(b, uint64(v))
+			return protowire.AppendVarint(b, uint64(v))
 		})
 	}
 	for k, v := range m.BytesByBool {
-		b = appendVarint(b, 354)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 354)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 8)
-			b = appendBool(b, k)
+			b = protowire.AppendBool(b, k)
 			b = append(b, 18)
-			return appendBytes(b, v)
+			return protowire.AppendBytes(b, v)
 		})
 	}
 	for k, v := range m.DoublesByNumber {
-		b = appendVarint(b, 362)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 362)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 8)
-			b = appendVarint(b, zigzag(k))
+			b = protowire.AppendVarint(b, protowire.Zigzag(k))
 			b = append(b, 17)
 			return binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
 		})
 	}
 	for k, v := range m.Fixed {
-		b = appendVarint(b, 370)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 370)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 13)
 			b = binary.LittleEndian.AppendUint32(b, k)
 			b = append(b, 17)
@@ -338,101 +339,101 @@ func (m *All) AppendProto(b []byte) []byte {
 		})
 	}
 	for k, v := range m.Deep {
-		b = appendVarint(b, 378)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendVarint(b, 378)
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	if m.MaybeString != nil {
-		b = appendVarint(b, 410)
-		b = appendString(b, *m.MaybeString)
+		b = protowire.AppendVarint(b, 410)
+		b = protowire.AppendString(b, *m.MaybeString)
 	}
 	if m.MaybeBytes != nil {
-		b = appendVarint(b, 418)
-		b = appendBytes(b, m.MaybeBytes)
+		b = protowire.AppendVarint(b, 418)
+		b = protowire.AppendBytes(b, m.MaybeBytes)
 	}
 	if m.MaybeBool != nil {
-		b = appendVarint(b, 424)
-		b = appendBool(b, *m.MaybeBool)
+		b = protowire.AppendVarint(b, 424)
+		b = protowire.AppendBool(b, *m.MaybeBool)
 	}
 	if m.MaybeInt32 != nil {
-		b = appendVarint(b, 432)
-		b = appendVarint(b, uint64(*m.MaybeInt32))
+		b = protowire.AppendVarint(b, 432)
+		b = protowire.AppendVarint(b, uint64(*m.MaybeInt32))
 	}
 	if m.MaybeColor != nil {
-		b = appendVarint(b, 440)
-		b = appendVarint(b, uint64(*m.MaybeColor))
+		b = protowire.AppendVarint(b, 440)
+		b = protowire.AppendVarint(b, uint64(*m.MaybeColor))
 	}
 	if m.MaybeDouble != nil {
-		b = appendVarint(b, 449)
+		b = protowire.AppendVarint(b, 449)
 		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(*m.MaybeDouble))
 	}
 	if m.MaybeLeaf != nil {
-		b = appendVarint(b, 458)
-		b = appendMessage(b, m.MaybeLeaf.AppendProto)
+		b = protowire.AppendVarint(b, 458)
+		b = protowire.AppendMessage(b, m.MaybeLeaf.AppendProto)
 	}
 	if m.OneString != nil {
-		b = appendVarint(b, 490)
-		b = appendString(b, *m.OneString)
+		b = protowire.AppendVarint(b, 490)
+		b = protowire.AppendString(b, *m.OneString)
 	}
 	if m.OneBytes != nil {
-		b = appendVarint(b, 498)
-		b = appendBytes(b, m.OneBytes)
+		b = protowire.AppendVarint(b, 498)
+		b = protowire.AppendBytes(b, m.OneBytes)
 	}
 	if m.OneUint32 != nil {
-		b = appendVarint(b, 504)
-		b = appendVarint(b, uint64(*m.OneUint32))
+		b = protowire.AppendVarint(b, 504)
+		b = protowire.AppendVarint(b, uint64(*m.OneUint32))
 	}
 	if m.OneLeaf != nil {
-		b = appendVarint(b, 514)
-		b = appendMessage(b, m.OneLeaf.AppendProto)
+		b = protowire.AppendVarint(b, 514)
+		b = protowire.AppendMessage(b, m.OneLeaf.AppendProto)
 	}
 	if m.OneKind != nil {
-		b = appendVarint(b, 520)
-		b = appendVarint(b, uint64(*m.OneKind))
+		b = protowire.AppendVarint(b, 520)
+		b = protowire.AppendVarint(b, uint64(*m.OneKind))
 	}
 	if m.OneEmpty != nil {
-		b = appendVarint(b, 530)
-		b = appendMessage(b, m.OneEmpty.AppendProto)
+		b = protowire.AppendVarint(b, 530)
+		b = protowire.AppendMessage(b, m.OneEmpty.AppendProto)
 	}
 	if m.AnotherAll != nil {
-		b = appendVarint(b, 538)
-		b = appendMessage(b, m.AnotherAll.AppendProto)
+		b = protowire.AppendVarint(b, 538)
+		b = protowire.AppendMessage(b, m.AnotherAll.AppendProto)
 	}
 	if m.AnotherFloat != nil {
-		b = appendVarint(b, 549)
+		b = protowire.AppendVarint(b, 549)
 		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(*m.AnotherFloat))
 	}
 	if m.Any != nil {
-		b = appendVarint(b, 570)
-		b = appendMessage(b, m.Any.AppendProto)
+		b = protowire.AppendVarint(b, 570)
+		b = protowire.AppendMessage(b, m.Any.AppendProto)
 	}
 	if m.Time != nil {
-		b = appendVarint(b, 578)
-		b = appendMessage(b, m.Time.AppendProto)
+		b = protowire.AppendVarint(b, 578)
+		b = protowire.AppendMessage(b, m.Time.AppendProto)
 	}
 	if m.Duration != nil {
-		b = appendVarint(b, 586)
-		b = appendMessage(b, m.Duration.AppendProto)
+		b = protowire.AppendVarint(b, 586)
+		b = protowire.AppendMessage(b, m.Duration.AppendProto)
 	}
 	if m.Struct != nil {
-		b = appendVarint(b, 594)
-		b = appendMessage(b, m.Struct.AppendProto)
+		b = protowire.AppendVarint(b, 594)
+		b = protowire.AppendMessage(b, m.Struct.AppendProto)
 	}
 	if m.Empty != nil {
-		b = appendVarint(b, 602)
-		b = appendMessage(b, m.Empty.AppendProto)
+		b = protowire.AppendVarint(b, 602)
+		b = protowire.AppendMessage(b, m.Empty.AppendProto)
 	}
 	if m.Elsewhere != nil {
-		b = appendVarint(b, 610)
-		b = appendMessage(b, m.Elsewhere.AppendProto)
+		b = protowire.AppendVarint(b, 610)
+		b = protowire.AppendMessage(b, m.Elsewhere.AppendProto)
 	}
 	if m.AWord != "" {
-		b = appendVarint(b, 618)
-		b = appendString(b, m.AWord)
+		b = protowire.AppendVarint(b, 618)
+		b = protowire.AppendString(b, m.AWord)
 	}
 	return b
 }
@@ -440,216 +441,216 @@ func (m *All) AppendProto(b []byte) []byte {
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
 // Byte fields share b's memory.
 func (m *All) ParseProto(b []byte) error {
-	return m.parse(b, maxDepth)
+	return m.parse(b, protowire.MaxDepth)
 }
 
 func (m *All) parse(b []byte, depth int) error {
 	if depth == 0 {
-		return errDepth
+		return protowire.ErrDepth
 	}
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("All", err)
+			return protowire.Wrap("All", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("All.AString", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("All.AString", protowire.ErrUTF8)
 			}
-			m.AString = string(f.data)
+			m.AString = string(f.Data)
 		case 18:
-			m.SomeBytes = f.data
+			m.SomeBytes = f.Data
 		case 24:
-			m.ABool = f.num != 0
+			m.ABool = f.Num != 0
 		case 32:
-			m.AnInt32 = int32(f.num)
+			m.AnInt32 = int32(f.Num)
 		case 40:
-			m.AnInt64 = int64(f.num)
+			m.AnInt64 = int64(f.Num)
 		case 48:
-			m.AUint32 = uint32(f.num)
+			m.AUint32 = uint32(f.Num)
 		case 56:
-			m.AUint64 = f.num
+			m.AUint64 = f.Num
 		case 64:
-			m.ASint32 = int32(unzigzag(uint64(uint32(f.num))))
+			m.ASint32 = int32(protowire.Unzigzag(uint64(uint32(f.Num))))
 		case 72:
-			m.ASint64 = unzigzag(f.num)
+			m.ASint64 = protowire.Unzigzag(f.Num)
 		case 85:
-			m.AFixed32 = binary.LittleEndian.Uint32(f.data)
+			m.AFixed32 = binary.LittleEndian.Uint32(f.Data)
 		case 89:
-			m.AFixed64 = binary.LittleEndian.Uint64(f.data)
+			m.AFixed64 = binary.LittleEndian.Uint64(f.Data)
 		case 101:
-			m.AnSfixed32 = int32(binary.LittleEndian.Uint32(f.data))
+			m.AnSfixed32 = int32(binary.LittleEndian.Uint32(f.Data))
 		case 105:
-			m.AnSfixed64 = int64(binary.LittleEndian.Uint64(f.data))
+			m.AnSfixed64 = int64(binary.LittleEndian.Uint64(f.Data))
 		case 117:
-			m.AFloat = math.Float32frombits(binary.LittleEndian.Uint32(f.data))
+			m.AFloat = math.Float32frombits(binary.LittleEndian.Uint32(f.Data))
 		case 121:
-			m.ADouble = math.Float64frombits(binary.LittleEndian.Uint64(f.data))
+			m.ADouble = math.Float64frombits(binary.LittleEndian.Uint64(f.Data))
 		case 128:
-			m.Color = Color(int32(f.num))
+			m.Color = Color(int32(f.Num))
 		case 136:
-			m.Kind = All_Kind(int32(f.num))
+			m.Kind = All_Kind(int32(f.Num))
 		case 146:
 			if m.Leaf == nil {
 				m.Leaf = new(All_Leaf)
 			}
-			err = m.Leaf.ParseProto(f.data)
+			err = m.Leaf.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.Leaf", err)
+				return protowire.Wrap("All.Leaf", err)
 			}
 		case 154:
 			if m.Again == nil {
 				m.Again = new(All)
 			}
-			err = m.Again.parse(f.data, depth-1)
+			err = m.Again.parse(f.Data, depth-1)
 			if err != nil {
-				return wireError("All.Again", err)
+				return protowire.Wrap("All.Again", err)
 			}
 		case 170:
-			if !utf8.Valid(f.data) {
-				return wireError("All.Strings", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("All.Strings", protowire.ErrUTF8)
 			}
-			m.Strings = append(m.Strings, string(f.data))
+			m.Strings = append(m.Strings, string(f.Data))
 		case 178:
-			m.ByteStrings = append(m.ByteStrings, f.data)
+			m.ByteStrings = append(m.ByteStrings, f.Data)
 		case 184:
-			m.Bools = append(m.Bools, f.num != 0)
+			m.Bools = append(m.Bools, f.Num != 0)
 		case 186:
-			for list := f.data; len(list) > 0; {
-				f.num, list, err = varint(list)
+			for list := f.Data; len(list) > 0; {
+				f.Num, list, err = protowire.Varint(list)
 				if err != nil {
-					return wireError("All", err)
+					return protowire.Wrap("All", err)
 				}
-				m.Bools = append(m.Bools, f.num != 0)
+				m.Bools = append(m.Bools, f.Num != 0)
 			}
 		case 192:
-			m.Int32s = append(m.Int32s, int32(f.num))
+			m.Int32s = append(m.Int32s, int32(f.Num))
 		case 194:
-			for list := f.data; len(list) > 0; {
-				f.num, list, err = varint(list)
+			for list := f.Data; len(list) > 0; {
+				f.Num, list, err = protowire.Varint(list)
 				if err != nil {
-					return wireError("All", err)
+					return protowire.Wrap("All", err)
 				}
-				m.Int32s = append(m.Int32s, int32(f.num))
+				m.Int32s = append(m.Int32s, int32(f.Num))
 			}
 		case 200:
-			m.Uint64s = append(m.Uint64s, f.num)
+			m.Uint64s = append(m.Uint64s, f.Num)
 		case 202:
-			for list := f.data; len(list) > 0; {
-				f.num, list, err = varint(list)
+			for list := f.Data; len(list) > 0; {
+				f.Num, list, err = protowire.Varint(list)
 				if err != nil {
-					return wireError("All", err)
+					return protowire.Wrap("All", err)
 				}
-				m.Uint64s = append(m.Uint64s, f.num)
+				m.Uint64s = append(m.Uint64s, f.Num)
 			}
 		case 208:
-			m.Sint32s = append(m.Sint32s, int32(unzigzag(uint64(uint32(f.num)))))
+			m.Sint32s = append(m.Sint32s, int32(protowire.Unzigzag(uint64(uint32(f.Num)))))
 		case 210:
-			for list := f.data; len(list) > 0; {
-				f.num, list, err = varint(list)
+			for list := f.Data; len(list) > 0; {
+				f.Num, list, err = protowire.Varint(list)
 				if err != nil {
-					return wireError("All", err)
+					return protowire.Wrap("All", err)
 				}
-				m.Sint32s = append(m.Sint32s, int32(unzigzag(uint64(uint32(f.num)))))
+				m.Sint32s = append(m.Sint32s, int32(protowire.Unzigzag(uint64(uint32(f.Num)))))
 			}
 		case 216:
-			m.Sint64s = append(m.Sint64s, unzigzag(f.num))
+			m.Sint64s = append(m.Sint64s, protowire.Unzigzag(f.Num))
 		case 218:
-			for list := f.data; len(list) > 0; {
-				f.num, list, err = varint(list)
+			for list := f.Data; len(list) > 0; {
+				f.Num, list, err = protowire.Varint(list)
 				if err != nil {
-					return wireError("All", err)
+					return protowire.Wrap("All", err)
 				}
-				m.Sint64s = append(m.Sint64s, unzigzag(f.num))
+				m.Sint64s = append(m.Sint64s, protowire.Unzigzag(f.Num))
 			}
 		case 229:
-			m.Fixed32s = append(m.Fixed32s, binary.LittleEndian.Uint32(f.data))
+			m.Fixed32s = append(m.Fixed32s, binary.LittleEndian.Uint32(f.Data))
 		case 226:
-			for list := f.data; len(list) > 0; {
+			for list := f.Data; len(list) > 0; {
 				if len(list) < 4 {
-					return wireError("All", errTruncated)
+					return protowire.Wrap("All", protowire.ErrTruncated)
 				}
-				f.data, list = list[:4], list[4:]
-				m.Fixed32s = append(m.Fixed32s, binary.LittleEndian.Uint32(f.data))
+				f.Data, list = list[:4], list[4:]
+				m.Fixed32s = append(m.Fixed32s, binary.LittleEndian.Uint32(f.Data))
 			}
 		case 233:
-			m.Sfixed64s = append(m.Sfixed64s, int64(binary.LittleEndian.Uint64(f.data)))
+			m.Sfixed64s = append(m.Sfixed64s, int64(binary.LittleEndian.Uint64(f.Data)))
 		case 234:
-			for list := f.data; len(list) > 0; {
+			for list := f.Data; len(list) > 0; {
 				if len(list) < 8 {
-					return wireError("All", errTruncated)
+					return protowire.Wrap("All", protowire.ErrTruncated)
 				}
-				f.data, list = list[:8], list[8:]
-				m.Sfixed64s = append(m.Sfixed64s, int64(binary.LittleEndian.Uint64(f.data)))
+				f.Data, list = list[:8], list[8:]
+				m.Sfixed64s = append(m.Sfixed64s, int64(binary.LittleEndian.Uint64(f.Data)))
 			}
 		case 245:
-			m.Floats = append(m.Floats, math.Float32frombits(binary.LittleEndian.Uint32(f.data)))
+			m.Floats = append(m.Floats, math.Float32frombits(binary.LittleEndian.Uint32(f.Data)))
 		case 242:
-			for list := f.data; len(list) > 0; {
+			for list := f.Data; len(list) > 0; {
 				if len(list) < 4 {
-					return wireError("All", errTruncated)
+					return protowire.Wrap("All", protowire.ErrTruncated)
 				}
-				f.data, list = list[:4], list[4:]
-				m.Floats = append(m.Floats, math.Float32frombits(binary.LittleEndian.Uint32(f.data)))
+				f.Data, list = list[:4], list[4:]
+				m.Floats = append(m.Floats, math.Float32frombits(binary.LittleEndian.Uint32(f.Data)))
 			}
 		case 249:
-			m.Doubles = append(m.Doubles, math.Float64frombits(binary.LittleEndian.Uint64(f.data)))
+			m.Doubles = append(m.Doubles, math.Float64frombits(binary.LittleEndian.Uint64(f.Data)))
 		case 250:
-			for list := f.data; len(list) > 0; {
+			for list := f.Data; len(list) > 0; {
 				if len(list) < 8 {
-					return wireError("All", errTruncated)
+					return protowire.Wrap("All", protowire.ErrTruncated)
 				}
-				f.data, list = list[:8], list[8:]
-				m.Doubles = append(m.Doubles, math.Float64frombits(binary.LittleEndian.Uint64(f.data)))
+				f.Data, list = list[:8], list[8:]
+				m.Doubles = append(m.Doubles, math.Float64frombits(binary.LittleEndian.Uint64(f.Data)))
 			}
 		case 256:
-			m.Colors = append(m.Colors, Color(int32(f.num)))
+			m.Colors = append(m.Colors, Color(int32(f.Num)))
 		case 258:
-			for list := f.data; len(list) > 0; {
-				f.num, list, err = varint(list)
+			for list := f.Data; len(list) > 0; {
+				f.Num, list, err = protowire.Varint(list)
 				if err != nil {
-					return wireError("All", err)
+					return protowire.Wrap("All", err)
 				}
-				m.Colors = append(m.Colors, Color(int32(f.num)))
+				m.Colors = append(m.Colors, Color(int32(f.Num)))
 			}
 		case 266:
 			var x All_Leaf
-			err = x.ParseProto(f.data)
+			err = x.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.Leaves", err)
+				return protowire.Wrap("All.Leaves", err)
 			}
 			m.Leaves = append(m.Leaves, x)
 		case 330:
 			if m.Words == nil {
 				m.Words = map[string]string{}
 			}
-			if err := parseUTF8Words(m.Words, f.data); err != nil {
-				return wireError("All.Words", err)
+			if err := protowire.ParseUTF8Words(m.Words, f.Data); err != nil {
+				return protowire.Wrap("All.Words", err)
 			}
 		case 338:
 			var k string
 			var v All_Leaf
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("All.LeafByName", err)
+					return protowire.Wrap("All.LeafByName", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("All.LeafByName", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("All.LeafByName", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.ParseProto(f.data)
+					err = v.ParseProto(f.Data)
 					if err != nil {
-						return wireError("All.LeafByName", err)
+						return protowire.Wrap("All.LeafByName", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("All.LeafByName", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("All.LeafByName", protowire.ErrWireType)
 					}
 				}
 			}
@@ -660,19 +661,19 @@ func (m *All) parse(b []byte, depth int) error {
 		case 346:
 			var k int32
 			var v Color
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("All.ColorsByNumber", err)
+					return protowire.Wrap("All.ColorsByNumber", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 8:
-					k = int32(f.num)
+					k = int32(f.Num)
 				case 16:
-					v = Color(int32(f.num))
+					v = Color(int32(f.Num))
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("All.ColorsByNumber", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("All.ColorsByNumber", protowire.ErrWireType)
 					}
 				}
 			}
@@ -683,19 +684,19 @@ func (m *All) parse(b []byte, depth int) error {
 		case 354:
 			var k bool
 			var v []byte
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("All.BytesByBool", err)
+					return protowire.Wrap("All.BytesByBool", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 8:
-					k = f.num != 0
+					k = f.Num != 0
 				case 18:
-					v = f.data
+					v = f.Data
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("All.BytesByBool", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("All.BytesByBool", protowire.ErrWireType)
 					}
 				}
 			}
@@ -706,19 +707,19 @@ func (m *All) parse(b []byte, depth int) error {
 		case 362:
 			var k int64
 			var v float64
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("All.DoublesByNumber", err)
+					return protowire.Wrap("All.DoublesByNumber", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 8:
-					k = unzigzag(f.num)
+					k = protowire.Unzigzag(f.Num)
 				case 17:
-					v = math.Float64frombits(binary.LittleEndian.Uint64(f.data))
+					v = math.Float64frombits(binary.LittleEndian.Uint64(f.Data))
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("All.DoublesByNumber", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("All.DoublesByNumber", protowire.ErrWireType)
 					}
 				}
 			}
@@ -729,19 +730,19 @@ func (m *All) parse(b []byte, depth int) error {
 		case 370:
 			var k uint32
 			var v uint64
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("All.Fixed", err)
+					return protowire.Wrap("All.Fixed", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 13:
-					k = binary.LittleEndian.Uint32(f.data)
+					k = binary.LittleEndian.Uint32(f.Data)
 				case 17:
-					v = binary.LittleEndian.Uint64(f.data)
+					v = binary.LittleEndian.Uint64(f.Data)
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("All.Fixed", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("All.Fixed", protowire.ErrWireType)
 					}
 				}
 			}
@@ -752,25 +753,25 @@ func (m *All) parse(b []byte, depth int) error {
 		case 378:
 			var k string
 			var v All
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("All.Deep", err)
+					return protowire.Wrap("All.Deep", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("All.Deep", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("All.Deep", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.parse(f.data, depth-1)
+					err = v.parse(f.Data, depth-1)
 					if err != nil {
-						return wireError("All.Deep", err)
+						return protowire.Wrap("All.Deep", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("All.Deep", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("All.Deep", protowire.ErrWireType)
 					}
 				}
 			}
@@ -779,43 +780,43 @@ func (m *All) parse(b []byte, depth int) error {
 			}
 			m.Deep[k] = v
 		case 410:
-			if !utf8.Valid(f.data) {
-				return wireError("All.MaybeString", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("All.MaybeString", protowire.ErrUTF8)
 			}
-			x := string(f.data)
+			x := string(f.Data)
 			m.MaybeString = &x
 		case 418:
-			m.MaybeBytes = f.data
+			m.MaybeBytes = f.Data
 		case 424:
-			x := f.num != 0
+			x := f.Num != 0
 			m.MaybeBool = &x
 		case 432:
-			x := int32(f.num)
+			x := int32(f.Num)
 			m.MaybeInt32 = &x
 		case 440:
-			x := Color(int32(f.num))
+			x := Color(int32(f.Num))
 			m.MaybeColor = &x
 		case 449:
-			x := math.Float64frombits(binary.LittleEndian.Uint64(f.data))
+			x := math.Float64frombits(binary.LittleEndian.Uint64(f.Data))
 			m.MaybeDouble = &x
 		case 458:
 			if m.MaybeLeaf == nil {
 				m.MaybeLeaf = new(All_Leaf)
 			}
-			err = m.MaybeLeaf.ParseProto(f.data)
+			err = m.MaybeLeaf.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.MaybeLeaf", err)
+				return protowire.Wrap("All.MaybeLeaf", err)
 			}
 		case 490:
-			if !utf8.Valid(f.data) {
-				return wireError("All.OneString", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("All.OneString", protowire.ErrUTF8)
 			}
 			m.OneBytes = nil
 			m.OneUint32 = nil
 			m.OneLeaf = nil
 			m.OneKind = nil
 			m.OneEmpty = nil
-			x := string(f.data)
+			x := string(f.Data)
 			m.OneString = &x
 		case 498:
 			m.OneString = nil
@@ -823,14 +824,14 @@ func (m *All) parse(b []byte, depth int) error {
 			m.OneLeaf = nil
 			m.OneKind = nil
 			m.OneEmpty = nil
-			m.OneBytes = f.data
+			m.OneBytes = f.Data
 		case 504:
 			m.OneString = nil
 			m.OneBytes = nil
 			m.OneLeaf = nil
 			m.OneKind = nil
 			m.OneEmpty = nil
-			x := uint32(f.num)
+			x := uint32(f.Num)
 			m.OneUint32 = &x
 		case 514:
 			if m.OneLeaf == nil {
@@ -841,9 +842,9 @@ func (m *All) parse(b []byte, depth int) error {
 				m.OneKind = nil
 				m.OneEmpty = nil
 			}
-			err = m.OneLeaf.ParseProto(f.data)
+			err = m.OneLeaf.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.OneLeaf", err)
+				return protowire.Wrap("All.OneLeaf", err)
 			}
 		case 520:
 			m.OneString = nil
@@ -851,7 +852,7 @@ func (m *All) parse(b []byte, depth int) error {
 			m.OneUint32 = nil
 			m.OneLeaf = nil
 			m.OneEmpty = nil
-			x := All_Kind(int32(f.num))
+			x := All_Kind(int32(f.Num))
 			m.OneKind = &x
 		case 530:
 			if m.OneEmpty == nil {
@@ -862,80 +863,80 @@ func (m *All) parse(b []byte, depth int) error {
 				m.OneLeaf = nil
 				m.OneKind = nil
 			}
-			err = m.OneEmpty.ParseProto(f.data)
+			err = m.OneEmpty.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.OneEmpty", err)
+				return protowire.Wrap("All.OneEmpty", err)
 			}
 		case 538:
 			if m.AnotherAll == nil {
 				m.AnotherAll = new(All)
 				m.AnotherFloat = nil
 			}
-			err = m.AnotherAll.parse(f.data, depth-1)
+			err = m.AnotherAll.parse(f.Data, depth-1)
 			if err != nil {
-				return wireError("All.AnotherAll", err)
+				return protowire.Wrap("All.AnotherAll", err)
 			}
 		case 549:
 			m.AnotherAll = nil
-			x := math.Float32frombits(binary.LittleEndian.Uint32(f.data))
+			x := math.Float32frombits(binary.LittleEndian.Uint32(f.Data))
 			m.AnotherFloat = &x
 		case 570:
 			if m.Any == nil {
 				m.Any = new(Any)
 			}
-			err = m.Any.ParseProto(f.data)
+			err = m.Any.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.Any", err)
+				return protowire.Wrap("All.Any", err)
 			}
 		case 578:
 			if m.Time == nil {
 				m.Time = new(Timestamp)
 			}
-			err = m.Time.ParseProto(f.data)
+			err = m.Time.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.Time", err)
+				return protowire.Wrap("All.Time", err)
 			}
 		case 586:
 			if m.Duration == nil {
 				m.Duration = new(Duration)
 			}
-			err = m.Duration.ParseProto(f.data)
+			err = m.Duration.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.Duration", err)
+				return protowire.Wrap("All.Duration", err)
 			}
 		case 594:
 			if m.Struct == nil {
 				m.Struct = new(Struct)
 			}
-			err = m.Struct.parse(f.data, depth-1)
+			err = m.Struct.parse(f.Data, depth-1)
 			if err != nil {
-				return wireError("All.Struct", err)
+				return protowire.Wrap("All.Struct", err)
 			}
 		case 602:
 			if m.Empty == nil {
 				m.Empty = new(Empty)
 			}
-			err = m.Empty.ParseProto(f.data)
+			err = m.Empty.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.Empty", err)
+				return protowire.Wrap("All.Empty", err)
 			}
 		case 610:
 			if m.Elsewhere == nil {
 				m.Elsewhere = new(Outer_Inner)
 			}
-			err = m.Elsewhere.ParseProto(f.data)
+			err = m.Elsewhere.ParseProto(f.Data)
 			if err != nil {
-				return wireError("All.Elsewhere", err)
+				return protowire.Wrap("All.Elsewhere", err)
 			}
 		case 618:
-			if !utf8.Valid(f.data) {
-				return wireError("All.AWord", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("All.AWord", protowire.ErrUTF8)
 			}
-			m.AWord = string(f.data)
+			m.AWord = string(f.Data)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 41, 42, 43, 44, 45, 46, 47, 51, 52, 53, 54, 55, 56, 57, 61, 62, 63, 64, 65, 66, 67, 68, 71, 72, 73, 74, 75, 76, 77:
-				return wireError("All", errWireType)
+				return protowire.Wrap("All", protowire.ErrWireType)
 			}
 		}
 	}
@@ -952,11 +953,11 @@ type All_Leaf struct {
 func (m *All_Leaf) AppendProto(b []byte) []byte {
 	if m.Text != "" {
 		b = append(b, 10)
-		b = appendString(b, m.Text)
+		b = protowire.AppendString(b, m.Text)
 	}
 	if m.Number != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Number))
+		b = protowire.AppendVarint(b, uint64(m.Number))
 	}
 	return b
 }
@@ -965,23 +966,23 @@ func (m *All_Leaf) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *All_Leaf) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("All_Leaf", err)
+			return protowire.Wrap("All_Leaf", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("All_Leaf.Text", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("All_Leaf.Text", protowire.ErrUTF8)
 			}
-			m.Text = string(f.data)
+			m.Text = string(f.Data)
 		case 16:
-			m.Number = int32(f.num)
+			m.Number = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("All_Leaf", errWireType)
+				return protowire.Wrap("All_Leaf", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1001,12 +1002,12 @@ func (m *Empty) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Empty) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Empty", err)
+			return protowire.Wrap("Empty", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		}
 	}
 	return nil
@@ -1021,7 +1022,7 @@ type Outer_Inner struct {
 func (m *Outer_Inner) AppendProto(b []byte) []byte {
 	if m.Level != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Level))
+		b = protowire.AppendVarint(b, uint64(m.Level))
 	}
 	return b
 }
@@ -1030,18 +1031,18 @@ func (m *Outer_Inner) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Outer_Inner) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Outer_Inner", err)
+			return protowire.Wrap("Outer_Inner", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Level = Outer_Level(int32(f.num))
+			m.Level = Outer_Level(int32(f.Num))
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("Outer_Inner", errWireType)
+				return protowire.Wrap("Outer_Inner", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1058,11 +1059,11 @@ type Any struct {
 func (m *Any) AppendProto(b []byte) []byte {
 	if m.TypeUrl != "" {
 		b = append(b, 10)
-		b = appendString(b, m.TypeUrl)
+		b = protowire.AppendString(b, m.TypeUrl)
 	}
 	if len(m.Value) > 0 {
 		b = append(b, 18)
-		b = appendBytes(b, m.Value)
+		b = protowire.AppendBytes(b, m.Value)
 	}
 	return b
 }
@@ -1071,23 +1072,23 @@ func (m *Any) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Any) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Any", err)
+			return protowire.Wrap("Any", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
-			if !utf8.Valid(f.data) {
-				return wireError("Any.TypeUrl", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Any.TypeUrl", protowire.ErrUTF8)
 			}
-			m.TypeUrl = string(f.data)
+			m.TypeUrl = string(f.Data)
 		case 18:
-			m.Value = f.data
+			m.Value = f.Data
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Any", errWireType)
+				return protowire.Wrap("Any", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1104,11 +1105,11 @@ type Timestamp struct {
 func (m *Timestamp) AppendProto(b []byte) []byte {
 	if m.Seconds != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Seconds))
+		b = protowire.AppendVarint(b, uint64(m.Seconds))
 	}
 	if m.Nanos != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Nanos))
+		b = protowire.AppendVarint(b, uint64(m.Nanos))
 	}
 	return b
 }
@@ -1117,20 +1118,20 @@ func (m *Timestamp) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Timestamp) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Timestamp", err)
+			return protowire.Wrap("Timestamp", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Seconds = int64(f.num)
+			m.Seconds = int64(f.Num)
 		case 16:
-			m.Nanos = int32(f.num)
+			m.Nanos = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Timestamp", errWireType)
+				return protowire.Wrap("Timestamp", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1147,11 +1148,11 @@ type Duration struct {
 func (m *Duration) AppendProto(b []byte) []byte {
 	if m.Seconds != 0 {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(m.Seconds))
+		b = protowire.AppendVarint(b, uint64(m.Seconds))
 	}
 	if m.Nanos != 0 {
 		b = append(b, 16)
-		b = appendVarint(b, uint64(m.Nanos))
+		b = protowire.AppendVarint(b, uint64(m.Nanos))
 	}
 	return b
 }
@@ -1160,20 +1161,20 @@ func (m *Duration) AppendProto(b []byte) []byte {
 // Byte fields share b's memory.
 func (m *Duration) ParseProto(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Duration", err)
+			return protowire.Wrap("Duration", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
-			m.Seconds = int64(f.num)
+			m.Seconds = int64(f.Num)
 		case 16:
-			m.Nanos = int32(f.num)
+			m.Nanos = int32(f.Num)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2:
-				return wireError("Duration", errWireType)
+				return protowire.Wrap("Duration", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1189,11 +1190,11 @@ type Struct struct {
 func (m *Struct) AppendProto(b []byte) []byte {
 	for k, v := range m.Fields {
 		b = append(b, 10)
-		b = appendMessage(b, func(b []byte) []byte {
+		b = protowire.AppendMessage(b, func(b []byte) []byte {
 			b = append(b, 10)
-			b = appendString(b, k)
+			b = protowire.AppendString(b, k)
 			b = append(b, 18)
-			return appendMessage(b, v.AppendProto)
+			return protowire.AppendMessage(b, v.AppendProto)
 		})
 	}
 	return b
@@ -1202,42 +1203,42 @@ func (m *Struct) AppendProto(b []byte) []byte {
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
 // Byte fields share b's memory.
 func (m *Struct) ParseProto(b []byte) error {
-	return m.parse(b, maxDepth)
+	return m.parse(b, protowire.MaxDepth)
 }
 
 func (m *Struct) parse(b []byte, depth int) error {
 	if depth == 0 {
-		return errDepth
+		return protowire.ErrDepth
 	}
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Struct", err)
+			return protowire.Wrap("Struct", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var k string
 			var v Value
-			for entry := f.data; len(entry) > 0; {
-				f, entry, err = nextField(entry)
+			for entry := f.Data; len(entry) > 0; {
+				f, entry, err = protowire.Next(entry)
 				if err != nil {
-					return wireError("Struct.Fields", err)
+					return protowire.Wrap("Struct.Fields", err)
 				}
-				switch f.tag {
+				switch f.Tag {
 				case 10:
-					if !utf8.Valid(f.data) {
-						return wireError("Struct.Fields", errUTF8)
+					if !utf8.Valid(f.Data) {
+						return protowire.Wrap("Struct.Fields", protowire.ErrUTF8)
 					}
-					k = string(f.data)
+					k = string(f.Data)
 				case 18:
-					err = v.parse(f.data, depth-1)
+					err = v.parse(f.Data, depth-1)
 					if err != nil {
-						return wireError("Struct.Fields", err)
+						return protowire.Wrap("Struct.Fields", err)
 					}
 				default:
-					if n := f.tag >> 3; n == 1 || n == 2 {
-						return wireError("Struct.Fields", errWireType)
+					if n := f.Tag >> 3; n == 1 || n == 2 {
+						return protowire.Wrap("Struct.Fields", protowire.ErrWireType)
 					}
 				}
 			}
@@ -1246,9 +1247,9 @@ func (m *Struct) parse(b []byte, depth int) error {
 			}
 			m.Fields[k] = v
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("Struct", errWireType)
+				return protowire.Wrap("Struct", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1269,7 +1270,7 @@ type Value struct {
 func (m *Value) AppendProto(b []byte) []byte {
 	if m.NullValue != nil {
 		b = append(b, 8)
-		b = appendVarint(b, uint64(*m.NullValue))
+		b = protowire.AppendVarint(b, uint64(*m.NullValue))
 	}
 	if m.NumberValue != nil {
 		b = append(b, 17)
@@ -1277,19 +1278,19 @@ func (m *Value) AppendProto(b []byte) []byte {
 	}
 	if m.StringValue != nil {
 		b = append(b, 26)
-		b = appendString(b, *m.StringValue)
+		b = protowire.AppendString(b, *m.StringValue)
 	}
 	if m.BoolValue != nil {
 		b = append(b, 32)
-		b = appendBool(b, *m.BoolValue)
+		b = protowire.AppendBool(b, *m.BoolValue)
 	}
 	if m.StructValue != nil {
 		b = append(b, 42)
-		b = appendMessage(b, m.StructValue.AppendProto)
+		b = protowire.AppendMessage(b, m.StructValue.AppendProto)
 	}
 	if m.ListValue != nil {
 		b = append(b, 50)
-		b = appendMessage(b, m.ListValue.AppendProto)
+		b = protowire.AppendMessage(b, m.ListValue.AppendProto)
 	}
 	return b
 }
@@ -1297,27 +1298,27 @@ func (m *Value) AppendProto(b []byte) []byte {
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
 // Byte fields share b's memory.
 func (m *Value) ParseProto(b []byte) error {
-	return m.parse(b, maxDepth)
+	return m.parse(b, protowire.MaxDepth)
 }
 
 func (m *Value) parse(b []byte, depth int) error {
 	if depth == 0 {
-		return errDepth
+		return protowire.ErrDepth
 	}
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("Value", err)
+			return protowire.Wrap("Value", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 8:
 			m.NumberValue = nil
 			m.StringValue = nil
 			m.BoolValue = nil
 			m.StructValue = nil
 			m.ListValue = nil
-			x := NullValue(int32(f.num))
+			x := NullValue(int32(f.Num))
 			m.NullValue = &x
 		case 17:
 			m.NullValue = nil
@@ -1325,18 +1326,18 @@ func (m *Value) parse(b []byte, depth int) error {
 			m.BoolValue = nil
 			m.StructValue = nil
 			m.ListValue = nil
-			x := math.Float64frombits(binary.LittleEndian.Uint64(f.data))
+			x := math.Float64frombits(binary.LittleEndian.Uint64(f.Data))
 			m.NumberValue = &x
 		case 26:
-			if !utf8.Valid(f.data) {
-				return wireError("Value.StringValue", errUTF8)
+			if !utf8.Valid(f.Data) {
+				return protowire.Wrap("Value.StringValue", protowire.ErrUTF8)
 			}
 			m.NullValue = nil
 			m.NumberValue = nil
 			m.BoolValue = nil
 			m.StructValue = nil
 			m.ListValue = nil
-			x := string(f.data)
+			x := string(f.Data)
 			m.StringValue = &x
 		case 32:
 			m.NullValue = nil
@@ -1344,7 +1345,7 @@ func (m *Value) parse(b []byte, depth int) error {
 			m.StringValue = nil
 			m.StructValue = nil
 			m.ListValue = nil
-			x := f.num != 0
+			x := f.Num != 0
 			m.BoolValue = &x
 		case 42:
 			if m.StructValue == nil {
@@ -1355,9 +1356,9 @@ func (m *Value) parse(b []byte, depth int) error {
 				m.BoolValue = nil
 				m.ListValue = nil
 			}
-			err = m.StructValue.parse(f.data, depth-1)
+			err = m.StructValue.parse(f.Data, depth-1)
 			if err != nil {
-				return wireError("Value.StructValue", err)
+				return protowire.Wrap("Value.StructValue", err)
 			}
 		case 50:
 			if m.ListValue == nil {
@@ -1368,14 +1369,14 @@ func (m *Value) parse(b []byte, depth int) error {
 				m.BoolValue = nil
 				m.StructValue = nil
 			}
-			err = m.ListValue.parse(f.data, depth-1)
+			err = m.ListValue.parse(f.Data, depth-1)
 			if err != nil {
-				return wireError("Value.ListValue", err)
+				return protowire.Wrap("Value.ListValue", err)
 			}
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1, 2, 3, 4, 5, 6:
-				return wireError("Value", errWireType)
+				return protowire.Wrap("Value", protowire.ErrWireType)
 			}
 		}
 	}
@@ -1391,7 +1392,7 @@ type ListValue struct {
 func (m *ListValue) AppendProto(b []byte) []byte {
 	for i := range m.Values {
 		b = append(b, 10)
-		b = appendMessage(b, m.Values[i].AppendProto)
+		b = protowire.AppendMessage(b, m.Values[i].AppendProto)
 	}
 	return b
 }
@@ -1399,184 +1400,33 @@ func (m *ListValue) AppendProto(b []byte) []byte {
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
 // Byte fields share b's memory.
 func (m *ListValue) ParseProto(b []byte) error {
-	return m.parse(b, maxDepth)
+	return m.parse(b, protowire.MaxDepth)
 }
 
 func (m *ListValue) parse(b []byte, depth int) error {
 	if depth == 0 {
-		return errDepth
+		return protowire.ErrDepth
 	}
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
-			return wireError("ListValue", err)
+			return protowire.Wrap("ListValue", err)
 		}
 		b = rest
-		switch f.tag {
+		switch f.Tag {
 		case 10:
 			var x Value
-			err = x.parse(f.data, depth-1)
+			err = x.parse(f.Data, depth-1)
 			if err != nil {
-				return wireError("ListValue.Values", err)
+				return protowire.Wrap("ListValue.Values", err)
 			}
 			m.Values = append(m.Values, x)
 		default:
-			switch f.tag >> 3 {
+			switch f.Tag >> 3 {
 			case 1:
-				return wireError("ListValue", errWireType)
+				return protowire.Wrap("ListValue", protowire.ErrWireType)
 			}
 		}
 	}
 	return nil
 }
-
-// A wireField is one field as it stands on the wire.
-type wireField struct {
-	tag  uint64 // number<<3 | wire type
-	num  uint64 // of a varint
-	data []byte // of a length-delimited field
-}
-
-var (
-	errTruncated = errors.New("message ends too early")
-	errVarint    = errors.New("number longer than 64 bits")
-	errWireType  = errors.New("field of another wire type than declared")
-	errTag       = errors.New("field with no valid number or wire type")
-)
-
-func wireError(where string, err error) error { return errors.New(where + ": " + err.Error()) }
-
-// nextField cuts the first field off b.
-func nextField(b []byte) (f wireField, rest []byte, err error) {
-	if f.tag, b, err = varint(b); err != nil {
-		return f, nil, err
-	}
-	if n := f.tag >> 3; n == 0 || n > 1<<29-1 {
-		return f, nil, errTag
-	}
-	size := uint64(0)
-	switch f.tag & 7 {
-	case 0:
-		f.num, b, err = varint(b)
-		return f, b, err
-	case 1:
-		size = 8
-	case 2:
-		if size, b, err = varint(b); err != nil {
-			return f, nil, err
-		}
-	case 5:
-		size = 4
-	default:
-		return f, nil, errTag
-	}
-	if size > uint64(len(b)) {
-		return f, nil, errTruncated
-	}
-	f.data = b[:size:size]
-	return f, b[size:], nil
-}
-
-func varint(b []byte) (uint64, []byte, error) {
-	var x uint64
-	for i, c := range b {
-		if i == 9 && c > 1 {
-			return 0, nil, errVarint
-		}
-		x |= uint64(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			return x, b[i+1:], nil
-		}
-	}
-	return 0, nil, errTruncated
-}
-
-func appendVarint(b []byte, x uint64) []byte {
-	for x >= 0x80 {
-		b = append(b, byte(x)|0x80)
-		x >>= 7
-	}
-	return append(b, byte(x))
-}
-
-func appendString(b []byte, s string) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-func appendBytes(b, s []byte) []byte { return append(appendVarint(b, uint64(len(s))), s...) }
-
-// appendMessage writes a message behind its length, which is known only afterwards: it leaves one byte for it, enough
-// for what is shorter than 128 bytes, and moves what is longer.
-func appendMessage(b []byte, message func([]byte) []byte) []byte {
-	start := len(b)
-	b = message(append(b, 0))
-	size := len(b) - start - 1
-	if size < 0x80 {
-		b[start] = byte(size)
-		return b
-	}
-	var head [10]byte
-	h := appendVarint(head[:0], uint64(size))
-	b = append(b, h[1:]...)
-	copy(b[start+len(h):], b[start+1:start+1+size])
-	copy(b[start:], h)
-	return b
-}
-
-var errUTF8 = errors.New("a string is not UTF-8")
-
-// maxDepth is how deep messages lie in one another that may do so without end.
-const maxDepth = 200
-
-var errDepth = errors.New("messages lie too deep in one another")
-
-func appendBool(b []byte, x bool) []byte {
-	if x {
-		return append(b, 1)
-	}
-	return append(b, 0)
-}
-
-// appendWords writes an entry of a map behind its length.
-func appendWords(b []byte, k, v string) []byte {
-	b = appendVarint(b, uint64(2+sizeVarint(len(k))+len(k)+sizeVarint(len(v))+len(v)))
-	b = appendString(append(b, 10), k)
-	return appendString(append(b, 18), v)
-}
-
-func sizeVarint(n int) int {
-	size := 1
-	for ; n >= 0x80; n >>= 7 {
-		size++
-	}
-	return size
-}
-
-// parseUTF8Words reads an entry of a map.
-func parseUTF8Words(m map[string]string, b []byte) error {
-	var k, v []byte
-	for len(b) > 0 {
-		f, rest, err := nextField(b)
-		if err != nil {
-			return err
-		}
-		b = rest
-		switch f.tag {
-		case 10:
-			k = f.data
-		case 18:
-			v = f.data
-		default:
-			if n := f.tag >> 3; n == 1 || n == 2 {
-				return errWireType
-			}
-		}
-	}
-	if !utf8.Valid(k) || !utf8.Valid(v) {
-		return errUTF8
-	}
-	m[string(k)] = string(v)
-	return nil
-}
-
-func zigzag(x int64) uint64 { return uint64(x)<<1 ^ uint64(x>>63) }
-
-func unzigzag(x uint64) int64 { return int64(x>>1) ^ -int64(x&1) }
