@@ -30,6 +30,7 @@ type loop struct {
 	open    int // connections there are
 
 	now   int64 // since base, in nanoseconds; read once a turn
+	busy  int64 // the last turn that had an event
 	cur   *task // that runs
 	turns []interface{ turn() }
 	spare []interface{ turn() }
@@ -70,7 +71,7 @@ type inbox struct {
 func newLoop(e *coroutines, shard int) (*loop, error) {
 	l := &loop{
 		e: e, shard: shard, log: e.log, base: e.base, sockets: map[int32]*socket{}, workers: map[*worker]struct{}{},
-		relays: map[*relay]struct{}{}, ended: make(chan struct{}),
+		relays: map[*relay]struct{}{}, ended: make(chan struct{}), busy: -int64(nap * time.Millisecond),
 	}
 	l.dog.goid = map[uint32][]byte{}
 	l.prune.owner = (*pruner)(l)
@@ -113,6 +114,9 @@ func (l *loop) run() {
 		n := l.poll(events)
 		l.dog.mark(0)
 		l.now = int64(time.Since(l.base))
+		if n > 0 {
+			l.busy = l.now
+		}
 		l.takeTurns() // first: who yields in this turn runs in the next one, after another look at sockets and clock
 		l.takeYielded()
 		for i := range events[:n] {
@@ -175,25 +179,29 @@ func (l *loop) takeYielded() {
 	}
 }
 
-// nap is how many milliseconds a loop waits without telling Go's scheduler. To tell it costs more than a request: its
-// monitor thread wakes every 20 µs as long as threads go to wait and come back. A loop that has something to do a
-// thousand times a second never tells it; others wait a moment longer for its processor, of which there is one more
-// than there are loops. A collection that stops the world interrupts the wait by a signal.
-const nap = 1
+// nap is for how many milliseconds after it last had something to do a loop waits without telling Go's scheduler. To tell
+// it costs more than a request: its monitor thread wakes every 20 µs as long as threads go to wait and come back. A loop
+// that has something to do a few dozen times a second never tells it; others wait a moment longer for its processor, of
+// which there is one more than there are loops. A collection that stops the world interrupts the wait by a signal. A
+// shorter nap costs more: a timer of a few milliseconds is the next one that the core's clock is set to, and setting that
+// costs as much as reading and writing do.
+const nap = 30
 
 // poll returns how many events there are. It waits for some where there is nothing else to do.
 func (l *loop) poll(events []syscall.EpollEvent) int {
 	n, e := l.epollWait(events, 0)
 	if e == 0 && n == 0 && len(l.turns)+len(l.yielded) == 0 {
-		if ms := l.wheel.wait(int64(time.Since(l.base))); ms != 0 {
+		now := int64(time.Since(l.base))
+		if ms := l.wheel.wait(now); ms != 0 {
 			l.inbox.sleeping.Store(true)
-			if !l.inbox.some.Load() {
-				n, e = l.epollWait(events, nap)
-			}
-			if e == 0 && n == 0 && ms != nap && !l.inbox.some.Load() {
-				if ms > nap {
-					ms -= nap
+			switch {
+			case l.inbox.some.Load():
+			case now-l.busy < int64(nap*time.Millisecond):
+				if uint(ms) > nap { // or for ever
+					ms = nap
 				}
+				n, e = l.epollWait(events, ms)
+			default:
 				n, _, e = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
 			}
 			l.inbox.sleeping.Store(false)
