@@ -65,54 +65,68 @@ type Route struct {
 // Deliver posts one event. nil acknowledges it; an error with Drop() true means that it must not come again; any other
 // error, that it should; a target's panic is one of those.
 func (r Route) Deliver(ctx context.Context, e loam.Event, attempt int) (err error) {
-	timeout := r.Timeout
-	if timeout == 0 {
-		timeout = time.Minute
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	path := r.Path
 	if r.Rules != nil {
 		if path, err = r.Rules.Path(&e); err != nil {
 			return err
 		}
 	}
+	status, answer, err := post(ctx, r.Target, r.Timeout, maxVerdict, func(req *loam.Request) []byte {
+		req.Path, req.ID = path, escape(e.ID)
+		body := e.Data
+		if r.Structured {
+			body = Envelope(&e, r.Component)
+			req.Header.Add("Content-Type", cloudevents.ContentType)
+		} else {
+			binary(req, e)
+		}
+		req.Header.Add("X-Request-Id", req.ID)
+		if parent := e.Attributes["traceparent"]; parent != "" {
+			req.Header.Add("Traceparent", escape(parent))
+		}
+		if attempt > 1 {
+			req.Header.Add("Ce-Attempt", strconv.Itoa(attempt))
+		}
+		return body
+	})
+	if err != nil {
+		return err
+	}
+	return verdict(status, answer, r.Structured, path)
+}
+
+const maxVerdict = 64 << 10 // bytes of an answer that are looked at
+
+// post sends a request and reads at most so many bytes of what is answered; fill writes its head and returns its body. A
+// timeout of 0 is a minute. A panic of the target is its error.
+func post(ctx context.Context, to loam.Target, timeout time.Duration, most int64, fill func(req *loam.Request) []byte) (status int, answer []byte, err error) {
+	if timeout == 0 {
+		timeout = time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	req := loam.NewRequest(ctx)
 	defer req.Release()
-	req.Method, req.Scheme, req.Authority, req.Path, req.ID = http.MethodPost, "http", "loam", path, escape(e.ID)
-	body := e.Data
-	if r.Structured {
-		body = Envelope(&e, r.Component)
-		req.Header.Add("Content-Type", cloudevents.ContentType)
-	} else {
-		binary(req, e)
-	}
-	req.Header.Add("X-Request-Id", req.ID)
-	if parent := e.Attributes["traceparent"]; parent != "" {
-		req.Header.Add("Traceparent", escape(parent))
-	}
-	if attempt > 1 {
-		req.Header.Add("Ce-Attempt", strconv.Itoa(attempt))
-	}
+	req.Method, req.Scheme, req.Authority = http.MethodPost, "http", "loam"
+	body := fill(req)
 	req.Length, req.Body = int64(len(body)), io.NopCloser(strings.NewReader(string(body)))
 	defer func() {
 		if p := recover(); p != nil {
 			err = loam.Errorf(loam.Internal, "deliver", "the target panicked: %v\n%s", p, debug.Stack())
 		}
 	}()
-	res, err := r.Target.Serve(req)
+	res, err := to.Serve(req)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
-	var answer []byte
 	if res.Body != nil {
-		answer, err = io.ReadAll(io.LimitReader(res.Body, 64<<10))
+		answer, err = io.ReadAll(io.LimitReader(res.Body, most))
 	}
-	status := res.Status
+	status = res.Status
 	if err := errors.Join(err, res.Close()); err != nil {
-		return loam.Errorf(loam.Unavailable, "deliver", "the answer broke off: %w", err)
+		return 0, nil, loam.Errorf(loam.Unavailable, "deliver", "the answer broke off: %w", err)
 	}
-	return verdict(status, answer, r.Structured, path)
+	return status, answer, nil
 }
 
 // dropped is the error of an event that its target does not want again.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -18,9 +19,13 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
+	"github.com/loam-run/loam/capability/binding"
 	"github.com/loam-run/loam/capability/config"
+	"github.com/loam-run/loam/capability/crypto"
+	"github.com/loam-run/loam/capability/file"
 	"github.com/loam-run/loam/capability/http"
 	"github.com/loam-run/loam/capability/invoke"
+	"github.com/loam-run/loam/capability/jobs"
 	"github.com/loam-run/loam/capability/lock"
 	"github.com/loam-run/loam/capability/pubsub"
 	"github.com/loam-run/loam/capability/secret"
@@ -119,6 +124,10 @@ func newServer(o Options, host *wasm.Host) *server {
 		config.Methods(find[*config.Config](s, "config")),
 		sequence.Methods(find[*sequence.Sequence](s, "sequence")),
 		secret.Methods(find[*secret.Store](s, "secret")),
+		binding.Methods(find[*binding.Binding](s, "binding")),
+		crypto.Methods(find[*crypto.Crypto](s, "crypto")),
+		file.Methods(find[*file.Store](s, "file")),
+		jobs.Methods(find[*jobs.Jobs](s, "jobs")),
 	} {
 		for name, do := range m {
 			s.methods[name] = s.gate.method(name, do)
@@ -377,29 +386,29 @@ func (s *server) digest(path string) (string, error) {
 	return d.sum, nil
 }
 
-// A subscription delivers a topic to a target until it is stopped.
+// A subscription delivers what a component brings to a target until it is stopped: a topic, what a binding reads, jobs.
 type subscription struct {
 	hash   string
-	bus    *pubsub.Bus
+	from   any // the component, as it was opened
 	stop   context.CancelFunc
 	done   chan struct{}
 	failed atomic.Bool
 }
 
-// applySubscriptions starts and stops deliveries. What stops is waited for only where the same group starts anew.
+// A source is a subscription that there shall be.
+type source struct {
+	key        string // of the resource that it fails
+	hash       string
+	capability string
+	component  string
+	run        func(ctx context.Context, log *slog.Logger) error // until ctx ends
+}
+
+// applySubscriptions starts and stops deliveries. What stops is waited for before anything of its name starts anew.
 func (s *server) applySubscriptions(ctx context.Context, plan *snapshot.Plan) {
-	wanted := map[string]snapshot.Subscription{}
-	for _, sub := range plan.Subscriptions {
-		if s.subscriber(sub.Target) != "" {
-			continue // it comes in the words of an API
-		}
-		wanted[sub.Name+"→"+sub.Target.Kind+"/"+sub.Target.Name] = sub
-	}
-	busOf := find[*pubsub.Bus](s, "pubsub")
+	wanted := s.sources(plan)
 	for id, sub := range s.subscriptions {
-		w, ok := wanted[id]
-		bus, _ := busOf(w.Component)
-		if ok && snapshot.Hash(w) == sub.hash && bus != nil && bus.PubsubDriver() == sub.bus.PubsubDriver() && !sub.failed.Load() {
+		if w, ok := wanted[id]; ok && w.hash == sub.hash && s.bare(w.capability, w.component) == sub.from && !sub.failed.Load() {
 			delete(wanted, id)
 			continue
 		}
@@ -408,13 +417,61 @@ func (s *server) applySubscriptions(ctx context.Context, plan *snapshot.Plan) {
 		delete(s.subscriptions, id)
 	}
 	for id, w := range wanted {
-		bus, err := busOf(w.Component)
-		if err != nil {
-			s.failures["Subscription/"+w.Name] = err
+		from := s.bare(w.capability, w.component)
+		if from == nil {
+			_, err := pick[any](s.open.Load(), w.capability, w.component)
+			s.failures[w.key] = err
 			continue
 		}
-		s.subscriptions[id] = s.subscribe(w, bus)
+		life, stop := context.WithCancel(context.Background())
+		sub := &subscription{hash: w.hash, from: from, stop: stop, done: make(chan struct{})}
+		s.subscriptions[id] = sub
+		log := s.o.Log.With("subscription", id)
+		go func() {
+			defer close(sub.done)
+			if err := w.run(life, log); err != nil {
+				sub.failed.Store(true)
+				log.Error("subscription ended", "error", err, "hint", loam.HintOf(err))
+			}
+		}()
 	}
+}
+
+// bare is a component as it was opened, without what is put round it anew with each plan; nil: it is not open.
+func (s *server) bare(capability, name string) any {
+	if f := s.open.Load().by[capability][name]; f != nil {
+		return f.bare
+	}
+	return nil
+}
+
+// sources are the subscriptions of a plan, but for those that come in the words of an API.
+func (s *server) sources(plan *snapshot.Plan) map[string]source {
+	all := map[string]source{}
+	for _, w := range plan.Subscriptions {
+		if s.subscriber(w.Target) == "" {
+			bus, _ := pick[*pubsub.Bus](s.open.Load(), "pubsub", w.Component) // without it nothing begins
+			all[w.Name+"→"+w.Target.Kind+"/"+w.Target.Name] = source{"Subscription/" + w.Name, snapshot.Hash(w), "pubsub", w.Component, s.topic(w, bus)}
+		}
+	}
+	for _, w := range plan.Inputs {
+		if in, err := pick[*binding.Binding](s.open.Load(), "binding", w.Component); err == nil && in.Input() {
+			all["binding "+w.Component+"→"+w.Target.Kind+"/"+w.Target.Name] = source{"Component/" + w.Component, snapshot.Hash(w), "binding", w.Component, s.input(w, in)}
+		}
+	}
+	for _, f := range plan.Functions {
+		to := s.targets[snapshot.TargetRef{Kind: "Function", Name: f.Name}]
+		if to.current.Load() == nil {
+			continue // what is due waits until there is somebody to do it
+		}
+		for _, c := range plan.Components {
+			j, err := pick[*jobs.Jobs](s.open.Load(), "jobs", c.Name)
+			if c.Capability == "jobs" && err == nil && mayReach(&loam.Caller{Grants: f.Grants, Denied: f.Denied}, c) {
+				all["jobs "+c.Name+"→Function/"+f.Name] = source{"Component/" + c.Name, "", "jobs", c.Name, jobsOf(f.Name, j, to)}
+			}
+		}
+	}
+	return all
 }
 
 // subscriber is the API by which a target is brought its events; "": none.
@@ -427,10 +484,8 @@ func (s *server) subscriber(ref snapshot.TargetRef) string {
 	return ""
 }
 
-func (s *server) subscribe(w snapshot.Subscription, bus *pubsub.Bus) *subscription {
-	ctx, stop := context.WithCancel(context.Background())
-	sub := &subscription{hash: snapshot.Hash(w), bus: bus, stop: stop, done: make(chan struct{})}
-	log := s.o.Log.With("subscription", w.Name)
+// topic delivers a topic's events.
+func (s *server) topic(w snapshot.Subscription, bus *pubsub.Bus) func(context.Context, *slog.Logger) error {
 	to := event.Route{Target: s.targets[w.Target], Structured: w.Target.Kind == "App", Path: w.Path, Component: w.Component}
 	if len(w.Rules) > 0 {
 		to.Rules = &event.Subscription{Component: w.Component, Default: w.Path}
@@ -439,18 +494,44 @@ func (s *server) subscribe(w snapshot.Subscription, bus *pubsub.Bus) *subscripti
 		}
 		_ = to.Rules.Compile() // Build let nothing else through
 	}
-	go func() {
-		defer close(sub.done)
-		err := bus.Subscribe(ctx, pubsub.Options{
+	return func(ctx context.Context, log *slog.Logger) error {
+		return bus.Subscribe(ctx, pubsub.Options{
 			Topic: w.Topic, Group: w.Group, InFlight: w.InFlight, DeadLetter: w.DeadLetter, MaxDeliveries: w.Deliveries,
 			RetryMin: w.RetryAfter, Raw: w.Raw, Metadata: w.Metadata, Log: log,
 		}, to.Deliver)
-		if err != nil {
-			sub.failed.Store(true)
-			log.Error("subscription ended", "error", err, "hint", loam.HintOf(err))
-		}
-	}()
-	return sub
+	}
+}
+
+// input brings what a binding reads. As of all deliveries, what has begun when it is stopped goes on to its end.
+func (s *server) input(w snapshot.Input, in *binding.Binding) func(context.Context, *slog.Logger) error {
+	to := event.Input{Target: s.targets[w.Target], Path: w.Path}
+	return func(ctx context.Context, log *slog.Logger) error {
+		return in.Read(ctx, func(ctx context.Context, e binding.Event) ([]byte, error) {
+			answer, err := to.Read(context.WithoutCancel(ctx), e.Data, e.Metadata, e.ContentType)
+			if err != nil && ctx.Err() == nil {
+				log.Warn("what a binding brought was not taken", "target", w.Target.Name, "error", err)
+			}
+			return answer, err
+		})
+	}
+}
+
+// functionJobs is how many jobs of a function run at a time.
+const functionJobs = 16
+
+// jobsOf brings a function its own jobs when they are due.
+func jobsOf(function string, j *jobs.Jobs, to loam.Target) func(context.Context, *slog.Logger) error {
+	run := event.Jobs{Target: to}
+	return func(ctx context.Context, log *slog.Logger) error {
+		j.Run(ctx, function, functionJobs, func(ctx context.Context, job jobs.Job) error {
+			err := run.Run(context.WithoutCancel(ctx), job.Name, job.Type, job.Data)
+			if err != nil && ctx.Err() == nil {
+				log.Warn("a job failed", "job", job.Name, "error", err)
+			}
+			return err
+		})
+		return nil
+	}
 }
 
 // close ends all that runs, in the order that loses nothing: no new requests, then no new deliveries, then the targets,

@@ -83,6 +83,7 @@ func Build(objects []*resource.Object, problems []resource.Problem, prev *Plan, 
 	b.settleAll("Configuration", "Resiliency", "HTTPEndpoint")
 	b.settleAll("Secret", "ConfigMap")
 	b.settleAll("Function", "App")
+	b.inputs()
 	for _, subsets := range []bool{false, true} { // which name the others
 		for _, e := range b.order {
 			if e.kind == "Service" && isSubset(e.object, b.before[e.status.Key]) == subsets {
@@ -551,7 +552,7 @@ func Hash(item any) string {
 // Equal tells whether two plans run the same, whatever their statuses say.
 func (p *Plan) Equal(q *Plan) bool {
 	items := func(p *Plan) string {
-		return Hash([]any{p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, p.Components, p.Subscriptions, p.APIs, p.HTTPEndpoints, p.Resiliency})
+		return Hash([]any{p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, p.Components, p.Subscriptions, p.Inputs, p.APIs, p.HTTPEndpoints, p.Resiliency})
 	}
 	return items(p) == items(q)
 }

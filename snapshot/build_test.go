@@ -48,6 +48,7 @@ func env() snapshot.Env {
 		e.Embedded = append(e.Embedded, snapshot.Component{Name: "default", Capability: capability, Type: typ})
 	}
 	e.Factories = append(e.Factories, loam.Factory{Type: "secret.file", Aliases: []string{"secretstores.local.file"}, Check: func(map[string]string) error { return nil }})
+	e.Factories = append(e.Factories, loam.Factory{Type: "binding.cron", Aliases: []string{"bindings.cron"}, Check: func(map[string]string) error { return nil }})
 	return e
 }
 
@@ -225,10 +226,11 @@ func render(t *testing.T, p *snapshot.Plan) string {
 		Apps          []snapshot.App
 		Components    []snapshot.Component
 		Subscriptions []snapshot.Subscription
+		Inputs        []snapshot.Input
 		APIs          []snapshot.API          `yaml:"apis"`
 		HTTPEndpoints []snapshot.HTTPEndpoint `yaml:"httpEndpoints"`
 		Resiliency    *snapshot.Resiliency
-	}{statuses, p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, nil, p.Subscriptions, p.APIs, p.HTTPEndpoints, nil}
+	}{statuses, p.Listeners, p.Routes, p.Streams, p.Services, p.Policies, p.Functions, p.Apps, nil, p.Subscriptions, p.Inputs, p.APIs, p.HTTPEndpoints, nil}
 	if r := p.Resiliency; len(r.Apps)+len(r.Components)+len(r.Others) > 0 {
 		out.Resiliency = &r
 	}

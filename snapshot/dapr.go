@@ -97,6 +97,9 @@ func (b *builder) component(o *resource.Object, s *resource.Component) {
 		}
 		(*to)[m.Name] = b.fill(o, fmt.Sprintf("spec.metadata[%d].value", i), string(m.Value))
 	}
+	if route := c.Settings["route"]; c.Capability == "binding" && strings.ContainsFunc(route, func(r rune) bool { return r <= ' ' || r > '~' || r == '#' || r == '?' }) {
+		b.fault(invalid, o.Problem("spec.metadata", fmt.Sprintf("route: %q is no path of a request", route), "write a path such as /"+o.Name))
+	}
 	if s.SecretStore != "" {
 		if len(b.env.Embedded) == 0 || s.SecretStore != "default" {
 			b.resolve(o, "auth.secretStore", "secret", s.SecretStore, "")
@@ -232,6 +235,28 @@ func (b *builder) subscription(o *resource.Object, s *resource.Subscription, tol
 		b.subscribed[component+"\x00"+s.Topic+"\x00"+sub.Target.Name] = o.Name
 	}
 	b.plan.Subscriptions = append(b.plan.Subscriptions, subs...)
+}
+
+// inputs are what bindings read for the functions and apps in their scopes: to be named there is to want it.
+func (b *builder) inputs() {
+	for _, c := range b.plan.Components {
+		direction := strings.ToLower(c.Settings["direction"])
+		if c.Capability != "binding" || direction != "" && !strings.Contains(direction, "input") {
+			continue
+		}
+		path := "/" + strings.TrimLeft(cmp.Or(c.Settings["route"], c.Name), "/")
+		for _, name := range c.Scopes {
+			asked := slices.ContainsFunc(b.plan.APIs, func(a API) bool { return a.App == name && a.Target })
+			if ref, ok := b.targets[name]; ok && !asked && b.program(ref) {
+				b.plan.Inputs = append(b.plan.Inputs, Input{c.Name, path, ref})
+			}
+		}
+	}
+}
+
+// program tells whether there is something to send requests to.
+func (b *builder) program(ref TargetRef) bool {
+	return ref.Kind == "Function" || slices.ContainsFunc(b.plan.Apps, func(a App) bool { return a.Name == ref.Name && a.Program() })
 }
 
 func (b *builder) httpEndpoint(o *resource.Object, s *resource.HTTPEndpoint) {

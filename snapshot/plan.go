@@ -22,6 +22,7 @@ type Plan struct {
 	Apps          []App
 	Components    []Component
 	Subscriptions []Subscription
+	Inputs        []Input
 	APIs          []API
 	HTTPEndpoints []HTTPEndpoint
 	Resiliency    Resiliency // of calls that no app's API makes: what has no scopes
@@ -428,6 +429,14 @@ type Subscription struct {
 	BulkWait   time.Duration // for so many to be there
 	Raw        bool          // events come without an envelope
 	Metadata   map[string]string
+}
+
+// An Input brings what a binding reads to a target, by a POST to Path. Apps that an API is served to are brought it in the
+// words of that one.
+type Input struct {
+	Component string
+	Path      string
+	Target    TargetRef
 }
 
 // An EventRule sends events that match to a path.

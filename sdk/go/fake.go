@@ -4,6 +4,7 @@ package loam
 
 import (
 	"bytes"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +24,13 @@ type Fake struct {
 	// Invoke answers what Invoke asks, Fetch what Fetch does; nil: nobody answers.
 	Invoke func(target, path string, o Outgoing) (*Response, error)
 	Fetch  func(url string, o Outgoing) (*Response, error)
+	// Bind answers what Binding.Invoke asks; nil: there is no binding.
+	Bind  func(component, operation string, data []byte, metadata map[string]string) ([]byte, map[string]string, error)
+	Files map[string][]byte // what File has
+	Jobs  map[string]Job    // that were scheduled; RunJob brings one
 
 	state    map[string]Item
+	files    map[string]FileInfo // of Files, what was said of them
 	locks    map[string]string
 	sequence map[string]int64
 	etag     int64
@@ -39,7 +45,10 @@ var current atomic.Pointer[Fake]
 
 // NewFake puts a Fake in Loam's place until the test ends; t is a *testing.T.
 func NewFake(t interface{ Cleanup(func()) }) *Fake {
-	f := &Fake{Config: map[string]string{}, Secrets: map[string]string{}, state: map[string]Item{}, locks: map[string]string{}, sequence: map[string]int64{}}
+	f := &Fake{
+		Config: map[string]string{}, Secrets: map[string]string{}, Files: map[string][]byte{}, Jobs: map[string]Job{},
+		state: map[string]Item{}, files: map[string]FileInfo{}, locks: map[string]string{}, sequence: map[string]int64{},
+	}
 	before := current.Swap(f)
 	t.Cleanup(func() { current.Store(before) })
 	return f
@@ -69,6 +78,17 @@ func (f *Fake) Deliver(path string, e Event) bool {
 		header = append(header, "ce-"+k, v)
 	}
 	status := f.Serve("POST", path, e.Data, header...).Status
+	return status < 300 || status == 404
+}
+
+// RunJob brings the handlers a job that was scheduled, as if it were due. It is true where the run is done with.
+func (f *Fake) RunJob(name string) bool {
+	job := f.Jobs[name]
+	contentType := job.ContentType
+	if contentType == "" {
+		contentType = "application/octet-stream"
+	}
+	status := f.Serve("POST", (&url.URL{Path: "/job/" + name}).EscapedPath(), job.Data, "Content-Type", contentType).Status
 	return status < 300 || status == 404
 }
 
@@ -216,6 +236,22 @@ func (f *Fake) call(method string, in []byte) (message, error) {
 			f.sequence[r.Key] += max(r.Count, 1)
 			return &api.SequenceNextResponse{First: first}, nil
 		})
+	case "binding.Invoke":
+		return handled(in, new(api.BindingInvokeRequest), func(r *api.BindingInvokeRequest) (message, error) {
+			if f.Bind == nil {
+				return nil, Errorf(NotFound, "there is no binding component %q", r.Component)
+			}
+			data, metadata, err := f.Bind(r.Component, r.Operation, r.Data, attributeMap(r.Metadata))
+			return &api.BindingInvokeResponse{Data: data, Metadata: attributes(metadata)}, err
+		})
+	}
+	switch capability, _, _ := strings.Cut(method, "."); capability {
+	case "crypto":
+		return f.crypto(method, in)
+	case "file":
+		return f.file(method, in)
+	case "jobs":
+		return f.job(method, in)
 	}
 	return nil, Errorf(Unimplemented, "no method %s", method)
 }
