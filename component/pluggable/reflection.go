@@ -1,8 +1,9 @@
 package pluggable
 
 import (
-	"encoding/binary"
 	"errors"
+
+	"github.com/loam-run/loam/internal/protowire"
 )
 
 // listServices is a grpc.reflection.v1.ServerReflectionRequest that asks for all services (list_services, field 7).
@@ -24,15 +25,15 @@ func (*serviceList) AppendProto(b []byte) []byte { return b }
 const maxServices = 1000
 
 func (l *serviceList) ParseProto(b []byte) error {
-	return each(b, func(field int, data []byte) error {
-		switch field {
+	return each(b, func(number int, data []byte) error {
+		switch number {
 		case 6:
-			return each(data, func(field int, data []byte) error {
-				if field != 1 {
+			return each(data, func(number int, data []byte) error {
+				if number != 1 {
 					return nil
 				}
-				return each(data, func(field int, data []byte) error {
-					if field == 1 && len(l.names) < maxServices {
+				return each(data, func(number int, data []byte) error {
+					if number == 1 && len(l.names) < maxServices {
 						l.names = append(l.names, string(data))
 					}
 					return nil
@@ -45,42 +46,17 @@ func (l *serviceList) ParseProto(b []byte) error {
 	})
 }
 
-var errWire = errors.New("a reflection response that is no message")
-
 // each tells of a message's fields that have a length.
-func each(b []byte, tell func(field int, data []byte) error) error {
+func each(b []byte, tell func(number int, data []byte) error) error {
 	for len(b) > 0 {
-		tag, n := binary.Uvarint(b)
-		if n <= 0 || tag>>3 == 0 || tag>>3 > 1<<29-1 {
-			return errWire
+		f, rest, err := protowire.Next(b)
+		if err == nil && f.Tag&7 == 2 {
+			err = tell(f.Number(), f.Data)
 		}
-		b = b[n:]
-		size := 0
-		switch tag & 7 {
-		case 0:
-			_, size = binary.Uvarint(b)
-		case 1:
-			size = 8
-		case 5:
-			size = 4
-		case 2:
-			length, n := binary.Uvarint(b)
-			if n <= 0 || length > uint64(len(b)-n) {
-				return errWire
-			}
-			b = b[n:]
-			if err := tell(int(tag>>3), b[:length]); err != nil {
-				return err
-			}
-			size = int(length)
-			if size == 0 {
-				continue
-			}
+		if err != nil {
+			return err
 		}
-		if size <= 0 || size > len(b) {
-			return errWire
-		}
-		b = b[size:]
+		b = rest
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/protowire"
 	"github.com/loam-run/loam/protocol/grpc"
 )
 
@@ -155,7 +156,7 @@ func (f *failure) Unwrap() error {
 		s.Details = append(s.Details, grpc.BadRequest(grpc.Violation{Field: f.field, Description: f.message}))
 	}
 	if f.help {
-		s.Details = append(s.Details, grpc.Detail{Type: "google.rpc.Help", Value: appendField(nil, 1, appendText(appendText(nil, 1, helpText), 2, helpURL))})
+		s.Details = append(s.Details, grpc.Detail{Type: "google.rpc.Help", Value: protowire.AppendField(nil, 1, protowire.AppendText(protowire.AppendText(nil, 1, helpText), 2, helpURL))})
 	}
 	if r := f.resource; r != nil {
 		s.Details = append(s.Details, grpc.ResourceInfo(r.typ, r.name, "", r.description))

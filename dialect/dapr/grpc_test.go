@@ -14,6 +14,7 @@ import (
 	pb "github.com/loam-run/loam/api/dapr"
 	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/dialect"
+	"github.com/loam-run/loam/internal/protowire"
 	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/protocol"
 	"github.com/loam-run/loam/protocol/grpc"
@@ -185,11 +186,11 @@ func TestGRPCErrors(t *testing.T) {
 		reason := ""
 		for _, d := range s.Details {
 			if d.Type == "google.rpc.ErrorInfo" {
-				f, _, err := nextField(d.Value)
+				f, _, err := protowire.Next(d.Value)
 				if err != nil {
 					t.Fatal(err)
 				}
-				reason = string(f.bytes)
+				reason = string(f.Data)
 			}
 		}
 		if reason != c.reason {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/protowire"
 	"github.com/loam-run/loam/protocol"
 	"github.com/loam-run/loam/protocol/grpc"
 	"github.com/loam-run/loam/protocol/http2"
@@ -204,8 +205,8 @@ func (o *outbound) begin(p *peer, req *loam.Request, first []byte, whole bool) {
 // appendHead writes the field of the first message that has the head.
 func (p *peer) appendHead(b []byte, req *loam.Request, h *requestHead, length int64) []byte {
 	a, fromGRPC := p.api, req.Header.Has(fieldGRPC)
-	b, request := open(b, 1)
-	b = appendVarint(b, 1, 1)
+	b, request := protowire.Open(b, 1)
+	b = protowire.AppendNumber(b, 1, 1)
 	b = appendFields(b, 2, req.Header, fromGRPC, func(name string) bool {
 		switch len(name) {
 		case 9:
@@ -249,7 +250,7 @@ func (p *peer) appendHead(b []byte, req *loam.Request, h *requestHead, length in
 	b = appendEntry(b, 2, "dapr-caller-app-id", a.opts.App.ID)
 	b = appendEntry(b, 2, "dapr-callee-app-id", p.id)
 	b = h.appendMessage(b, 3)
-	return shut(b, request)
+	return protowire.Shut(b, request)
 }
 
 // call sends the request and takes the head of the answer.
@@ -693,7 +694,7 @@ func (a *API) admit(r *loam.Request, h *requestHead, from *loam.Request) error {
 		header = append(header, loam.Field{Name: "Content-Type", Value: h.contentType})
 	}
 	if !isQuery(h.query) {
-		return grpc.NewStatus(loam.InvalidArgument, "invalid query string")
+		return grpc.NewStatus(loam.InvalidArgument, errQuery.Error())
 	}
 	header = slices.DeleteFunc(header, func(f loam.Field) bool { return ofConnection(f.Name) })
 	r.Begin(from.Task())
@@ -702,6 +703,8 @@ func (a *API) admit(r *loam.Request, h *requestHead, from *loam.Request) error {
 	r.Header, r.Idle = header, from.Idle
 	return nil
 }
+
+var errQuery = errors.New("invalid query string")
 
 // isQuery tells whether s can stand in a request's first line.
 func isQuery(s string) bool {
@@ -797,8 +800,8 @@ func (in *inbound) begin() error {
 		h.header = append(h.header, loam.Field{Name: "Content-Length", Value: strconv.FormatInt(n, 10)})
 	}
 	b, frame := openFrame(make([]byte, 0, 1<<10+len(data)))
-	b, response := open(b, 1)
-	b = shut(h.append(b, h.code < 100), response)
+	b, response := protowire.Open(b, 1)
+	b = protowire.Shut(h.append(b, h.code < 100), response)
 	if len(data) > 0 {
 		b = appendPayload(b, data, 0)
 		in.sent = 1

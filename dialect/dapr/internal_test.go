@@ -12,17 +12,18 @@ import (
 
 	"github.com/loam-run/loam"
 	pb "github.com/loam-run/loam/api/dapr"
+	"github.com/loam-run/loam/internal/protowire"
 )
 
 // TestInternalMessages: what is written by hand is what the contract's messages read, and the other way round.
 func TestInternalMessages(t *testing.T) {
 	h := requestHead{method: "a/b", verb: 4, query: "q=1", contentType: "text/x", typeURL: "t/x.Y", data: []byte("data")}
 	header := loam.Header{{Name: "x-a", Value: "1"}, {Name: "Skip", Value: "1"}, {Name: "X-A", Value: "2"}, {Name: fieldGRPC, Value: "1"}, {Name: "some-bin", Value: "AQI"}, {Name: "empty", Value: ""}}
-	b, stream := open(nil, 1)
-	b = appendVarint(b, 1, 1)
+	b, stream := protowire.Open(nil, 1)
+	b = protowire.AppendNumber(b, 1, 1)
 	b = appendFields(b, 2, header, false, func(name string) bool { return name == "Skip" })
 	b = appendEntry(b, 2, "Long", strings.Repeat("x", 300), "y")
-	b = shut(h.appendMessage(b, 3), stream)
+	b = protowire.Shut(h.appendMessage(b, 3), stream)
 	b = appendPayload(b, []byte("chunk"), 7)
 	var m pb.InternalInvokeRequestStream
 	if err := m.ParseProto(b); err != nil {
@@ -60,11 +61,11 @@ func TestInternalMessages(t *testing.T) {
 // line of HTTP or pass for one of ours.
 func FuzzInternal(f *testing.F) {
 	h := requestHead{method: "a", verb: 1, data: []byte("x")}
-	b, stream := open(nil, 1)
+	b, stream := protowire.Open(nil, 1)
 	b = appendEntry(b, 2, "a\r\nb", "c")
 	b = appendEntry(b, 2, ":grpc", "c")
 	b = appendEntry(b, 2, "x", "c\r\nd", "e")
-	b = shut(h.appendMessage(b, 3), stream)
+	b = protowire.Shut(h.appendMessage(b, 3), stream)
 	f.Add(appendPayload(b, []byte("chunk"), 1))
 	f.Add((&responseHead{code: 200, header: loam.Header{{Name: "a", Value: "b"}}}).append(nil, false))
 	f.Add([]byte{0x0a, 0x80})

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/protowire"
 )
 
 // The messages of dapr.proto.internals.v1 as they lie on the wire. A head is written from a request's fields and read into
@@ -31,91 +32,18 @@ const (
 // private tells whether a field is one of those.
 func private(name string) bool { return name != "" && name[0] == ':' }
 
-var errWire = errors.New("the bytes are no message")
-
-// wireField is one field of a message.
-type wireField struct {
-	number int
-	value  uint64
-	bytes  []byte
-}
-
-// nextField cuts the first field off b.
-func nextField(b []byte) (f wireField, rest []byte, err error) {
-	tag, n := binary.Uvarint(b)
-	if n <= 0 || tag>>3 == 0 || tag>>3 > 1<<29-1 {
-		return f, nil, errWire
-	}
-	f.number, b = int(tag>>3), b[n:]
-	switch tag & 7 {
-	case 0:
-		if f.value, n = binary.Uvarint(b); n <= 0 {
-			return f, nil, errWire
-		}
-		return f, b[n:], nil
-	case 1:
-		if len(b) < 8 {
-			return f, nil, errWire
-		}
-		return f, b[8:], nil
-	case 2:
-		size, n := binary.Uvarint(b)
-		if n <= 0 || size > uint64(len(b)-n) {
-			return f, nil, errWire
-		}
-		f.bytes = b[n : n+int(size) : n+int(size)]
-		return f, b[n+int(size):], nil
-	case 5:
-		if len(b) < 4 {
-			return f, nil, errWire
-		}
-		return f, b[4:], nil
-	}
-	return f, nil, errWire
-}
-
 // view is b as a string, for as long as nobody writes to b: messages are read into memory of their own.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// open begins a message within a message. What is written from then on is its content, until shut.
-func open(b []byte, number int) (_ []byte, start int) {
-	b = append(binary.AppendUvarint(b, uint64(number)<<3|2), 0)
-	return b, len(b)
-}
-
-// shut writes the length of the content that began at start.
-func shut(b []byte, start int) []byte {
-	size := len(b) - start
-	if size < 0x80 {
-		b[start-1] = byte(size)
-		return b
-	}
-	var head [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(head[:], uint64(size))
-	b = append(b, head[1:n]...) // room
-	copy(b[start+n-1:], b[start:start+size])
-	copy(b[start-1:], head[:n])
-	return b
-}
-
-func appendText(b []byte, number int, s string) []byte {
-	if s == "" {
-		return b
-	}
-	b = binary.AppendUvarint(b, uint64(number)<<3|2)
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
 // appendEntry writes an entry of a map of string to ListStringValue.
 func appendEntry(b []byte, number int, name string, values ...string) []byte {
-	b, entry := open(b, number)
-	b = appendText(b, 1, name)
-	b, list := open(b, 2)
+	b, entry := protowire.Open(b, number)
+	b = protowire.AppendText(b, 1, name)
+	b, list := protowire.Open(b, 2)
 	for _, v := range values {
-		b = binary.AppendUvarint(append(b, 1<<3|2), uint64(len(v)))
-		b = append(b, v...)
+		b = protowire.AppendField(b, 1, v)
 	}
-	return shut(shut(b, list), entry)
+	return protowire.Shut(protowire.Shut(b, list), entry)
 }
 
 // appendFields writes fields as a map: those of one name together, names spelled as Go's servers spell them, which Dapr
@@ -130,13 +58,13 @@ func appendFields(b []byte, number int, h loam.Header, grpc bool, skip func(name
 		if again {
 			continue // it was written with the first of them
 		}
-		b2, entry := open(b, number)
+		b2, entry := protowire.Open(b, number)
 		if grpc {
-			b = appendText(b2, 1, strings.ToLower(name))
+			b = protowire.AppendText(b2, 1, strings.ToLower(name))
 		} else {
-			b = appendText(b2, 1, textproto.CanonicalMIMEHeaderKey(name))
+			b = protowire.AppendText(b2, 1, textproto.CanonicalMIMEHeaderKey(name))
 		}
-		b2, list := open(b, 2)
+		b2, list := protowire.Open(b, 2)
 		b = b2
 		for j := i; j < len(h); j++ {
 			if j == i || len(h[j].Name) == len(name) && strings.EqualFold(h[j].Name, name) {
@@ -144,11 +72,10 @@ func appendFields(b []byte, number int, h loam.Header, grpc bool, skip func(name
 				if grpc && strings.HasSuffix(name, "-bin") {
 					v = standardBinary(v)
 				}
-				b = binary.AppendUvarint(append(b, 1<<3|2), uint64(len(v)))
-				b = append(b, v...)
+				b = protowire.AppendField(b, 1, v)
 			}
 		}
-		b = shut(shut(b, list), entry)
+		b = protowire.Shut(protowire.Shut(b, list), entry)
 	}
 	return b
 }
@@ -158,32 +85,32 @@ func parseEntry(h loam.Header, b []byte) (loam.Header, error) {
 	var name string
 	var values []byte
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
 			return h, err
 		}
 		b = rest
-		switch f.number {
+		switch f.Number() {
 		case 1:
-			name = view(f.bytes)
+			name = view(f.Data)
 		case 2:
-			values = f.bytes
+			values = f.Data
 		}
 	}
 	if !isToken(name) {
 		return h, nil // nothing that a header could hold
 	}
 	for len(values) > 0 {
-		f, rest, err := nextField(values)
+		f, rest, err := protowire.Next(values)
 		if err != nil {
 			return h, err
 		}
 		values = rest
-		if f.number == 1 {
+		if f.Number() == 1 {
 			if len(h) >= maxFields {
 				return h, errTooMany
 			}
-			if v := view(f.bytes); isValue(v) {
+			if v := view(f.Data); isValue(v) {
 				h = append(h, loam.Field{Name: name, Value: v})
 			}
 		}
@@ -241,21 +168,21 @@ type requestHead struct {
 // parse reads an InternalInvokeRequest. It keeps b.
 func (r *requestHead) parse(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
 			return err
 		}
 		b = rest
-		switch f.number {
+		switch f.Number() {
 		case 1:
-			if f.value > 1 {
-				return errors.New("unsupported spec version: " + strconv.FormatUint(f.value, 10))
+			if f.Num > 1 {
+				return errors.New("unsupported spec version: " + strconv.FormatUint(f.Num, 10))
 			}
 		case 2:
-			r.header, err = parseEntry(r.header, f.bytes)
+			r.header, err = parseEntry(r.header, f.Data)
 		case 3:
 			r.message = true
-			err = r.parseMessage(f.bytes)
+			err = r.parseMessage(f.Data)
 		}
 		if err != nil {
 			return err
@@ -267,31 +194,31 @@ func (r *requestHead) parse(b []byte) error {
 // parseMessage reads an InvokeRequest.
 func (r *requestHead) parseMessage(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
 			return err
 		}
 		b = rest
-		switch f.number {
+		switch f.Number() {
 		case 1:
-			r.method = view(f.bytes)
+			r.method = view(f.Data)
 		case 2:
-			r.typeURL, r.data, err = parseAny(f.bytes)
+			r.typeURL, r.data, err = parseAny(f.Data)
 		case 3:
-			r.contentType = view(f.bytes)
+			r.contentType = view(f.Data)
 		case 4:
-			for x := f.bytes; len(x) > 0; {
-				if f, x, err = nextField(x); err != nil {
+			for x := f.Data; len(x) > 0; {
+				if f, x, err = protowire.Next(x); err != nil {
 					return err
 				}
-				switch f.number {
+				switch f.Number() {
 				case 1:
-					if f.value >= uint64(len(verbs)) {
+					if f.Num >= uint64(len(verbs)) {
 						return errors.New("invalid HTTP verb")
 					}
-					r.verb = int(f.value)
+					r.verb = int(f.Num)
 				case 2:
-					r.query = view(f.bytes)
+					r.query = view(f.Data)
 				}
 			}
 		}
@@ -304,16 +231,16 @@ func (r *requestHead) parseMessage(b []byte) error {
 
 func parseAny(b []byte) (typeURL string, value []byte, err error) {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
 			return "", nil, err
 		}
 		b = rest
-		switch f.number {
+		switch f.Number() {
 		case 1:
-			typeURL = view(f.bytes)
+			typeURL = view(f.Data)
 		case 2:
-			value = f.bytes
+			value = f.Data
 		}
 	}
 	return typeURL, value, nil
@@ -323,23 +250,20 @@ func parseAny(b []byte) (typeURL string, value []byte, err error) {
 func (r *requestHead) appendMessage(b []byte, number int) []byte {
 	message := 0
 	if number > 0 {
-		b, message = open(b, number)
+		b, message = protowire.Open(b, number)
 	}
-	b = appendText(b, 1, r.method)
+	b = protowire.AppendText(b, 1, r.method)
 	if r.typeURL != "" || len(r.data) > 0 {
-		b2, data := open(b, 2)
-		b = shut(appendBytes(appendText(b2, 1, r.typeURL), 2, r.data), data)
+		b2, data := protowire.Open(b, 2)
+		b = protowire.Shut(protowire.AppendData(protowire.AppendText(b2, 1, r.typeURL), 2, r.data), data)
 	}
-	b = appendText(b, 3, r.contentType)
+	b = protowire.AppendText(b, 3, r.contentType)
 	if r.verb > 0 || r.query != "" {
-		b2, ext := open(b, 4)
-		if b = b2; r.verb > 0 {
-			b = appendVarint(b, 1, uint64(r.verb))
-		}
-		b = shut(appendText(b, 2, r.query), ext)
+		b2, ext := protowire.Open(b, 4)
+		b = protowire.Shut(protowire.AppendText(protowire.AppendNumber(b2, 1, uint64(r.verb)), 2, r.query), ext)
 	}
 	if number > 0 {
-		b = shut(b, message)
+		b = protowire.Shut(b, message)
 	}
 	return b
 }
@@ -360,21 +284,21 @@ type responseHead struct {
 // parse reads an InternalInvokeResponse. It keeps b.
 func (r *responseHead) parse(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
 			return err
 		}
 		b = rest
-		switch f.number {
+		switch f.Number() {
 		case 1:
 			r.status = true
-			err = r.parseStatus(f.bytes)
+			err = r.parseStatus(f.Data)
 		case 2:
-			r.header, err = parseEntry(r.header, f.bytes)
+			r.header, err = parseEntry(r.header, f.Data)
 		case 3:
-			r.trailer, err = parseEntry(r.trailer, f.bytes)
+			r.trailer, err = parseEntry(r.trailer, f.Data)
 		case 4:
-			err = r.parseMessage(f.bytes)
+			err = r.parseMessage(f.Data)
 		}
 		if err != nil {
 			return err
@@ -385,22 +309,22 @@ func (r *responseHead) parse(b []byte) error {
 
 func (r *responseHead) parseStatus(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
 			return err
 		}
 		b = rest
-		switch f.number {
+		switch f.Number() {
 		case 1:
-			if f.value > 999 {
+			if f.Num > 999 {
 				return errors.New("a status that nobody knows")
 			}
-			r.code = int(f.value)
+			r.code = int(f.Num)
 		case 2:
-			r.words = view(f.bytes)
+			r.words = view(f.Data)
 		case 3:
 			if len(r.details) < 16 {
-				r.details = append(r.details, f.bytes)
+				r.details = append(r.details, f.Data)
 			}
 		}
 	}
@@ -410,18 +334,18 @@ func (r *responseHead) parseStatus(b []byte) error {
 // parseMessage reads an InvokeResponse.
 func (r *responseHead) parseMessage(b []byte) error {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
 			return err
 		}
 		b = rest
-		switch f.number {
+		switch f.Number() {
 		case 1:
-			if r.typeURL, r.data, err = parseAny(f.bytes); err != nil {
+			if r.typeURL, r.data, err = parseAny(f.Data); err != nil {
 				return err
 			}
 		case 2:
-			r.contentType = view(f.bytes)
+			r.contentType = view(f.Data)
 		}
 	}
 	return nil
@@ -429,33 +353,27 @@ func (r *responseHead) parseMessage(b []byte) error {
 
 // append writes an InternalInvokeResponse.
 func (r *responseHead) append(b []byte, grpc bool) []byte {
-	b, status := open(b, 1)
-	if r.code != 0 {
-		b = appendVarint(b, 1, uint64(r.code))
-	}
-	b = appendText(b, 2, r.words)
+	b, status := protowire.Open(b, 1)
+	b = protowire.AppendNumber(b, 1, uint64(r.code))
+	b = protowire.AppendText(b, 2, r.words)
 	for _, d := range r.details {
-		b = appendBytes(b, 3, d)
+		b = protowire.AppendData(b, 3, d)
 	}
-	b = shut(b, status)
+	b = protowire.Shut(b, status)
 	b = appendFields(b, 2, r.header, grpc, func(name string) bool { return false })
 	b = appendFields(b, 3, r.trailer, true, func(name string) bool { return false })
-	b, message := open(b, 4)
+	b, message := protowire.Open(b, 4)
 	if r.typeURL != "" || len(r.data) > 0 {
-		b2, data := open(b, 1)
-		b = shut(appendBytes(appendText(b2, 1, r.typeURL), 2, r.data), data)
+		b2, data := protowire.Open(b, 1)
+		b = protowire.Shut(protowire.AppendData(protowire.AppendText(b2, 1, r.typeURL), 2, r.data), data)
 	}
-	return shut(appendText(b, 2, r.contentType), message)
+	return protowire.Shut(protowire.AppendText(b, 2, r.contentType), message)
 }
 
 // appendPayload writes the field of a stream's message that holds a chunk.
 func appendPayload(b []byte, data []byte, seq uint64) []byte {
-	b, payload := open(b, 2)
-	b = appendBytes(b, 1, data)
-	if seq > 0 {
-		b = appendVarint(b, 2, seq)
-	}
-	return shut(b, payload)
+	b, payload := protowire.Open(b, 2)
+	return protowire.Shut(protowire.AppendNumber(protowire.AppendData(b, 1, data), 2, seq), payload)
 }
 
 // A streamMessage is one message of CallLocalStream, either way.
@@ -469,28 +387,28 @@ type streamMessage struct {
 func (m *streamMessage) parse(b []byte) error {
 	*m = streamMessage{}
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
 			return err
 		}
 		b = rest
-		switch f.number {
+		switch f.Number() {
 		case 1:
-			m.head = f.bytes
+			m.head = f.Data
 			if m.head == nil {
 				m.head = []byte{}
 			}
 		case 2:
 			m.payload = true
-			for x := f.bytes; len(x) > 0; {
-				if f, x, err = nextField(x); err != nil {
+			for x := f.Data; len(x) > 0; {
+				if f, x, err = protowire.Next(x); err != nil {
 					return err
 				}
-				switch f.number {
+				switch f.Number() {
 				case 1:
-					m.data = f.bytes
+					m.data = f.Data
 				case 2:
-					m.seq = f.value
+					m.seq = f.Num
 				}
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/protowire"
 	"github.com/loam-run/loam/protocol/grpc"
 )
 
@@ -36,7 +37,7 @@ func (a *API) invokeService(c *grpc.Call, raw *grpc.Raw) (*grpc.Raw, error) {
 	}
 	method, err := normalize(h.method)
 	if err == nil && !isQuery(h.query) {
-		err = errWire
+		err = errQuery
 	}
 	if err != nil {
 		return nil, statusOf(errInvoke.failure("failed to invoke, id: %s, err: %s", id, grpcWords(loam.InvalidArgument, err)))
@@ -75,16 +76,16 @@ func statusOf(f *failure) *grpc.Status { return grpc.NewStatus(f.code, f.message
 // parseInvokeService reads an InvokeServiceRequest. It keeps b.
 func parseInvokeService(b []byte) (id string, h requestHead, err error) {
 	for len(b) > 0 {
-		f, rest, err := nextField(b)
+		f, rest, err := protowire.Next(b)
 		if err != nil {
 			return "", h, err
 		}
 		b = rest
-		switch f.number {
+		switch f.Number() {
 		case 1:
-			id = view(f.bytes)
+			id = view(f.Data)
 		case 3:
-			if err := h.parseMessage(f.bytes); err != nil {
+			if err := h.parseMessage(f.Data); err != nil {
 				return "", h, err
 			}
 		}
@@ -136,10 +137,10 @@ func (a *API) grpcAnswer(c *grpc.Call, id string, res *loam.Response) (*grpc.Raw
 // appendAnswer writes an InvokeResponse.
 func (r *responseHead) appendAnswer(b []byte) []byte {
 	if r.typeURL != "" || len(r.data) > 0 {
-		b2, data := open(b, 1)
-		b = shut(appendBytes(appendText(b2, 1, r.typeURL), 2, r.data), data)
+		b2, data := protowire.Open(b, 1)
+		b = protowire.Shut(protowire.AppendData(protowire.AppendText(b2, 1, r.typeURL), 2, r.data), data)
 	}
-	return appendText(b, 2, r.contentType)
+	return protowire.AppendText(b, 2, r.contentType)
 }
 
 // failed is gRPC's status, nil where it is OK.
@@ -232,7 +233,7 @@ func (c *channel) onInvoke(req *loam.Request) (*loam.Response, error) {
 		s := grpc.StatusOf(err)
 		answer.code, answer.words = int(s.Code), s.Message
 		for _, d := range s.Details {
-			answer.details = append(answer.details, appendBytes(appendText(nil, 1, "type.googleapis.com/"+d.Type), 2, d.Value))
+			answer.details = append(answer.details, protowire.AppendData(protowire.AppendText(nil, 1, "type.googleapis.com/"+d.Type), 2, d.Value))
 		}
 	} else if err := answer.parseMessage(out); err != nil {
 		return nil, loam.Errorf(loam.Internal, "invoke", "the app's answer: %w", err)

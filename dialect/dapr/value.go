@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam/capability/jobs"
+	"github.com/loam-run/loam/internal/protowire"
 )
 
 // valueType is the type of a job's data that was scheduled by HTTP: any JSON, as google.protobuf.Value has it.
@@ -75,7 +76,7 @@ func appendValue(b []byte, v any, depth int) ([]byte, error) {
 	case float64:
 		return binary.LittleEndian.AppendUint64(append(b, 2<<3|1), math.Float64bits(v)), nil
 	case string:
-		return appendField(b, 3, []byte(v)), nil
+		return protowire.AppendField(b, 3, []byte(v)), nil
 	case bool:
 		if v {
 			return append(b, 4<<3, 1), nil
@@ -88,9 +89,9 @@ func appendValue(b []byte, v any, depth int) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			fields = appendField(fields, 1, appendField(appendField(nil, 1, []byte(k)), 2, value))
+			fields = protowire.AppendField(fields, 1, protowire.AppendField(protowire.AppendField(nil, 1, []byte(k)), 2, value))
 		}
-		return appendField(b, 5, fields), nil
+		return protowire.AppendField(b, 5, fields), nil
 	case []any:
 		var values []byte
 		for _, one := range v {
@@ -98,18 +99,11 @@ func appendValue(b []byte, v any, depth int) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			values = appendField(values, 1, value)
+			values = protowire.AppendField(values, 1, value)
 		}
-		return appendField(b, 6, values), nil
+		return protowire.AppendField(b, 6, values), nil
 	}
 	return nil, errValue
-}
-
-// appendField adds a field of bytes, an empty one too: it is one of several that there may be, or one of a oneof.
-func appendField(b []byte, field int, value []byte) []byte {
-	b = binary.AppendUvarint(b, uint64(field)<<3|2)
-	b = binary.AppendUvarint(b, uint64(len(value)))
-	return append(b, value...)
 }
 
 // appendValueJSON adds an encoded google.protobuf.Value as JSON.
@@ -117,44 +111,43 @@ func appendValueJSON(b, value []byte, depth int) ([]byte, error) {
 	if depth > maxValueDepth {
 		return nil, errDepth
 	}
-	var last wireField
-	var bits uint64
+	var last protowire.Field
 	for len(value) > 0 {
-		f, rest, err := nextField(value)
+		f, rest, err := protowire.Next(value)
 		if err != nil {
 			return nil, err
 		}
-		if size := len(value) - len(rest); f.number == 2 && size == 9 { // a tag and a double
-			bits = binary.LittleEndian.Uint64(value[1:])
-		}
 		last, value = f, rest
 	}
-	switch last.number {
+	switch last.Number() {
 	case 2:
-		f := math.Float64frombits(bits)
+		var f float64
+		if last.Tag == 2<<3|1 {
+			f = math.Float64frombits(binary.LittleEndian.Uint64(last.Data))
+		}
 		if math.IsNaN(f) || math.IsInf(f, 0) {
 			return nil, errValue
 		}
 		text, err := json.Marshal(f)
 		return append(b, text...), err
 	case 3:
-		text, err := json.Marshal(string(last.bytes))
+		text, err := json.Marshal(string(last.Data))
 		return append(b, text...), err
 	case 4:
-		return strconv.AppendBool(b, last.value != 0), nil
+		return strconv.AppendBool(b, last.Num != 0), nil
 	case 5:
-		return appendStructJSON(append(b, '{'), last.bytes, depth)
+		return appendStructJSON(append(b, '{'), last.Data, depth)
 	case 6:
 		b = append(b, '[')
-		for i, rest := 0, last.bytes; len(rest) > 0; i++ {
-			f, more, err := nextField(rest)
+		for i, rest := 0, last.Data; len(rest) > 0; i++ {
+			f, more, err := protowire.Next(rest)
 			if err != nil {
 				return nil, err
 			}
 			if i > 0 {
 				b = append(b, ',')
 			}
-			if b, err = appendValueJSON(b, f.bytes, depth+1); err != nil {
+			if b, err = appendValueJSON(b, f.Data, depth+1); err != nil {
 				return nil, err
 			}
 			rest = more
@@ -166,22 +159,22 @@ func appendValueJSON(b, value []byte, depth int) ([]byte, error) {
 
 func appendStructJSON(b, fields []byte, depth int) ([]byte, error) {
 	for i := 0; len(fields) > 0; i++ {
-		entry, more, err := nextField(fields)
+		entry, more, err := protowire.Next(fields)
 		if err != nil {
 			return nil, err
 		}
 		fields = more
 		var key, value []byte
-		for rest := entry.bytes; len(rest) > 0; {
-			var f wireField
-			if f, rest, err = nextField(rest); err != nil {
+		for rest := entry.Data; len(rest) > 0; {
+			var f protowire.Field
+			if f, rest, err = protowire.Next(rest); err != nil {
 				return nil, err
 			}
-			switch f.number {
+			switch f.Number() {
 			case 1:
-				key = f.bytes
+				key = f.Data
 			case 2:
-				value = f.bytes
+				value = f.Data
 			}
 		}
 		name, err := json.Marshal(string(key))
@@ -213,20 +206,4 @@ func parseDuration(text string) (time.Duration, error) {
 
 func formatDuration(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
-}
-
-// appendBytes adds a field of bytes; an empty one is left out, as proto3 has it.
-func appendBytes(b []byte, field int, value []byte) []byte {
-	if len(value) == 0 {
-		return b
-	}
-	return appendField(b, field, value)
-}
-
-// appendVarint adds a field of a number; 0 is left out.
-func appendVarint(b []byte, field int, value uint64) []byte {
-	if value == 0 {
-		return b
-	}
-	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(field)<<3), value)
 }

@@ -1,13 +1,16 @@
 package grpc
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/protowire"
 )
 
 // A Status is how a call failed, in the words that go over the wire: an error that a handler returns to say just that, and
@@ -66,20 +69,20 @@ const typePrefix = "type.googleapis.com/"
 
 // ErrorInfo is a google.rpc.ErrorInfo: why, in a word of the domain's.
 func ErrorInfo(reason, domain string, metadata map[string]string) Detail {
-	b := appendText(nil, 1, reason)
-	b = appendText(b, 2, domain)
-	for _, name := range sortedKeys(metadata) {
-		b = appendBytes(b, 3, appendText(appendText(nil, 1, name), 2, metadata[name]))
+	b := protowire.AppendText(nil, 1, reason)
+	b = protowire.AppendText(b, 2, domain)
+	for _, name := range slices.Sorted(maps.Keys(metadata)) {
+		b = protowire.AppendField(b, 3, protowire.AppendText(protowire.AppendText(nil, 1, name), 2, metadata[name]))
 	}
 	return Detail{"google.rpc.ErrorInfo", b}
 }
 
 // ResourceInfo is a google.rpc.ResourceInfo: what was not to be had.
 func ResourceInfo(kind, name, owner, description string) Detail {
-	b := appendText(nil, 1, kind)
-	b = appendText(b, 2, name)
-	b = appendText(b, 3, owner)
-	return Detail{"google.rpc.ResourceInfo", appendText(b, 4, description)}
+	b := protowire.AppendText(nil, 1, kind)
+	b = protowire.AppendText(b, 2, name)
+	b = protowire.AppendText(b, 3, owner)
+	return Detail{"google.rpc.ResourceInfo", protowire.AppendText(b, 4, description)}
 }
 
 // A Violation is a field of a request that is no good.
@@ -89,7 +92,7 @@ type Violation struct{ Field, Description string }
 func BadRequest(violations ...Violation) Detail {
 	var b []byte
 	for _, v := range violations {
-		b = appendBytes(b, 1, appendText(appendText(nil, 1, v.Field), 2, v.Description))
+		b = protowire.AppendField(b, 1, protowire.AppendText(protowire.AppendText(nil, 1, v.Field), 2, v.Description))
 	}
 	return Detail{"google.rpc.BadRequest", b}
 }
@@ -99,39 +102,53 @@ func (s *Status) AppendProto(b []byte) []byte {
 	if s.Code != 0 {
 		b = append(b, 1<<3, byte(s.Code))
 	}
-	b = appendText(b, 2, s.Message)
+	b = protowire.AppendText(b, 2, s.Message)
 	for _, d := range s.Details {
-		b = appendBytes(b, 3, appendBytes(appendText(nil, 1, typePrefix+d.Type), 2, d.Value))
+		b = protowire.AppendField(b, 3, protowire.AppendField(protowire.AppendText(nil, 1, typePrefix+d.Type), 2, d.Value))
 	}
 	return b
 }
 
 // ParseProto reads a google.rpc.Status, whose strings are its own.
 func (s *Status) ParseProto(b []byte) error {
-	return fields(b, func(number int, num uint64, data []byte) error {
-		switch number {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.Number() {
 		case 1:
-			s.Code = code(num)
+			s.Code = code(f.Num)
 		case 2:
-			s.Message = string(data)
+			s.Message = string(f.Data)
 		case 3:
 			var d Detail
-			err := fields(data, func(number int, _ uint64, data []byte) error {
-				switch number {
-				case 1:
-					d.Type = string(data[strings.LastIndexByte(string(data), '/')+1:])
-				case 2:
-					d.Value = slices.Clone(data)
-				}
-				return nil
-			})
-			if err != nil {
+			if err := d.parse(f.Data); err != nil {
 				return err
 			}
 			s.Details = append(s.Details, d)
 		}
-		return nil
-	})
+	}
+	return nil
+}
+
+// parse reads a google.protobuf.Any.
+func (d *Detail) parse(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.Number() {
+		case 1:
+			d.Type = string(f.Data[bytes.LastIndexByte(f.Data, '/')+1:])
+		case 2:
+			d.Value = bytes.Clone(f.Data)
+		}
+	}
+	return nil
 }
 
 func code(n uint64) loam.Code {

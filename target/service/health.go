@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/internal/protowire"
 )
 
 // watch begins to ask an endpoint how it is. It is called with mu held.
@@ -123,10 +124,7 @@ const maxAnswer = 64 << 10
 // CheckGRPC asks by the protocol grpc.health.v1.Health for a service; "": for the server as a whole. via must speak gRPC.
 func CheckGRPC(name, host string) Check {
 	message := make([]byte, 5, 5+3+len(name)) // uncompressed, and its length in four bytes
-	if name != "" {
-		message = appendVarint(append(message, 1<<3|2), uint64(len(name))) // field 1, length-delimited
-		message = append(message, name...)
-	}
+	message = protowire.AppendText(message, 1, name)
 	n := len(message) - 5
 	message[1], message[2], message[3], message[4] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
 	return func(ctx context.Context, address string, via loam.Target) error {
@@ -175,27 +173,12 @@ func serving(b []byte) error {
 	}
 	var status uint64 // the last one counts; none: 0, UNKNOWN
 	for len(b) > 0 {
-		tag, rest, ok := varint(b)
-		if !ok {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
 			return bad
 		}
-		b = rest
-		var v uint64
-		switch tag & 7 {
-		case 0:
-			if v, b, ok = varint(b); !ok {
-				return bad
-			}
-			if tag>>3 == 1 {
-				status = v
-			}
-		case 2:
-			if v, b, ok = varint(b); !ok || v > uint64(len(b)) {
-				return bad
-			}
-			b = b[v:]
-		default:
-			return bad
+		if b = rest; f.Tag == 1<<3 {
+			status = f.Num
 		}
 	}
 	if status == 1 {
@@ -205,21 +188,4 @@ func serving(b []byte) error {
 		return errors.New("the service says it is " + names[status])
 	}
 	return fmt.Errorf("the service says it is %d", status)
-}
-
-func appendVarint(b []byte, v uint64) []byte {
-	for ; v >= 0x80; v >>= 7 {
-		b = append(b, byte(v)|0x80)
-	}
-	return append(b, byte(v))
-}
-
-func varint(b []byte) (v uint64, rest []byte, ok bool) {
-	for i := 0; i < len(b) && i < 10; i++ {
-		v |= uint64(b[i]&0x7f) << (7 * i)
-		if b[i] < 0x80 {
-			return v, b[i+1:], true
-		}
-	}
-	return 0, nil, false
 }
