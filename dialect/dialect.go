@@ -58,8 +58,8 @@ type Callback interface {
 	// Subscriptions asks the program what it subscribes to by itself.
 	Subscriptions(ctx context.Context) ([]event.Subscription, error)
 	// Deliver brings one event. nil acknowledges it; an error with Drop() true means that it must not come again; any other
-	// error, that it should.
-	Deliver(ctx context.Context, to *event.Subscription, e loam.Event, attempt int) error
+	// error, that it should. It waits in t; nil: it may block the goroutine that calls.
+	Deliver(ctx context.Context, t loam.Task, to *event.Subscription, e loam.Event, attempt int) error
 	// DeliverBulk brings several at once and answers for each.
 	DeliverBulk(ctx context.Context, to *event.Subscription, events []loam.Event) []error
 	// Binding asks whether the program wants what an input binding reads.

@@ -288,8 +288,8 @@ func (b *rounds) wanted(w *wishes) (all []wanted) {
 						return b.callback.DeliverBulk(ctx, &sub, events)
 					})
 				}
-				return bus.Subscribe(ctx, o, func(ctx context.Context, e loam.Event, attempt int) error {
-					return guard.do(ctx, func(ctx context.Context) error { return b.callback.Deliver(ctx, &sub, e, attempt) })
+				return bus.SubscribeIn(ctx, o, b.s.engine.Go, func(ctx context.Context, t loam.Task, e loam.Event, attempt int) error {
+					return guard.in(ctx, t, func(ctx context.Context) error { return b.callback.Deliver(ctx, t, &sub, e, attempt) })
 				})
 			},
 		})

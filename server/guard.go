@@ -45,11 +45,19 @@ var done = loam.Response{Status: http.StatusOK}
 
 // do does something, where it may block.
 func (g *guard) do(ctx context.Context, fn func(ctx context.Context) error) error {
+	return g.in(ctx, nil, fn)
+}
+
+// in does something in a task; nil: where it may block.
+func (g *guard) in(ctx context.Context, t loam.Task, fn func(ctx context.Context) error) error {
 	if g == nil {
 		return fn(ctx)
 	}
 	req := loam.NewRequest(ctx)
 	defer req.Release()
+	if t != nil {
+		req.SetTask(t)
+	}
 	req.Method, req.Scheme, req.Authority, req.Path = http.MethodGet, "http", "component", "/"
 	var permanent error
 	_, err := g.policy(loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {

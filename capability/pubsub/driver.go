@@ -36,6 +36,11 @@ type Subscription struct {
 	// Raw asks for messages as they lie in the broker, with Event.Raw set: a driver that keeps envelopes does not open them.
 	Raw      bool
 	Metadata map[string]string // of the subscription, for drivers that know some
+
+	// Begin has a delivery handled in a task of its own, which calls done with what becomes of it; it does not wait. A driver
+	// that has its events at hand calls it in the place of its Handler, so that no thread is woken for an event. nil: there
+	// are no tasks.
+	Begin func(d Delivery, done func(Verdict))
 }
 
 // A Handler takes one delivery and says what becomes of it. Its ctx outlives the subscription's by the time a drain

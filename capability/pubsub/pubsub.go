@@ -287,15 +287,35 @@ func (o *Options) setDefaults() {
 // With Options.Raw an event is a message as FromRaw has it. Without, a message that has no envelope comes as an event with
 // Raw set: who delivers it to an app written for Dapr hands on its data as it is where that is a JSON object.
 func (b *Bus) Subscribe(ctx context.Context, o Options, handle func(ctx context.Context, e loam.Event, attempt int) error) error {
+	return b.SubscribeIn(ctx, o, nil, func(ctx context.Context, _ loam.Task, e loam.Event, attempt int) error {
+		return handle(ctx, e, attempt)
+	})
+}
+
+// SubscribeIn is Subscribe with handle in tasks that start begins, where the driver publishes into memory; elsewhere the
+// task is nil, and handle may block.
+func (b *Bus) SubscribeIn(ctx context.Context, o Options, start func(fn func(loam.Task)), handle func(ctx context.Context, t loam.Task, e loam.Event, attempt int) error) error {
 	if err := b.begin(&o); err != nil {
 		return err
 	}
-	return b.driver.Subscribe(ctx, o.subscription(), func(ctx context.Context, d Delivery) Verdict {
+	deliver := func(ctx context.Context, t loam.Task, d Delivery) Verdict {
 		if v, ended := b.receive(ctx, &o, &d); ended {
 			return v
 		}
-		return b.verdict(ctx, &o, d, handle(ctx, d.Event, d.Attempt))
-	})
+		return b.verdict(ctx, &o, d, handle(ctx, t, d.Event, d.Attempt))
+	}
+	sub := o.subscription()
+	if start != nil && b.Instant() {
+		lasting := context.WithoutCancel(ctx)
+		sub.Begin = func(d Delivery, done func(Verdict)) {
+			start(func(t loam.Task) {
+				v := Verdict{Retry: true, After: o.RetryMin} // where handle panics
+				defer func() { done(v) }()
+				v = deliver(lasting, t, d)
+			})
+		}
+	}
+	return b.driver.Subscribe(ctx, sub, func(ctx context.Context, d Delivery) Verdict { return deliver(ctx, nil, d) })
 }
 
 // Bulk says how many events come together: Max of them, or as many as came within Wait of the first.

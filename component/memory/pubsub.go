@@ -40,14 +40,22 @@ type topic struct {
 	first  int // the number of the event that is log's first
 	size   int // bytes of log
 	groups map[string]*group
-	news   chan struct{} // closed when there is something new to take
 }
 
 // A group is where a consumer group stands: next is the first event it was not handed.
 type group struct {
 	next        int
-	subscribers int
-	retries     []retry // the earliest first
+	subscribers int           // there are, those included that only wait for their last deliveries
+	ready       []*subscriber // that take events; the first of them with room takes the next one
+	retries     []retry       // the earliest first
+	timer       *time.Timer   // for the first of them
+}
+
+// A subscriber takes events as long as it handles fewer than it may.
+type subscriber struct {
+	room     int
+	begin    func(d pubsub.Delivery, done func(pubsub.Verdict))
+	handlers sync.WaitGroup
 }
 
 type retry struct {
@@ -59,16 +67,10 @@ type retry struct {
 func (p *Pubsub) topic(name string) *topic {
 	t := p.topics[name]
 	if t == nil {
-		t = &topic{groups: map[string]*group{}, news: make(chan struct{})}
+		t = &topic{groups: map[string]*group{}}
 		p.topics[strings.Clone(name)] = t
 	}
 	return t
-}
-
-// tell wakes who waits; the lock is held.
-func (t *topic) tell() {
-	close(t.news)
-	t.news = make(chan struct{})
 }
 
 // Instant tells that nothing is waited for.
@@ -100,7 +102,9 @@ func (p *Pubsub) append(events []loam.Event) error {
 		t.size += sizeOf(&e)
 		p.held += sizeOf(&e)
 		p.trim(t)
-		t.tell()
+		for _, g := range t.groups {
+			p.deliver(t, g)
+		}
 	}
 	return nil
 }
@@ -170,6 +174,13 @@ func cloneStrings(m map[string]string) map[string]string {
 
 // Subscribe delivers a topic to a group.
 func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle pubsub.Handler) error {
+	s := &subscriber{room: max(1, sub.InFlight), begin: sub.Begin}
+	if s.begin == nil {
+		lasting := context.WithoutCancel(ctx)
+		s.begin = func(d pubsub.Delivery, done func(pubsub.Verdict)) {
+			go func() { done(handle(lasting, d)) }()
+		}
+	}
 	p.m.mu.Lock()
 	t := p.topic(sub.Topic)
 	g := t.groups[sub.Group]
@@ -179,80 +190,68 @@ func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle 
 	}
 	g.next = max(g.next, t.first)
 	g.subscribers++
+	g.ready = append(g.ready, s)
+	p.deliver(t, g)
 	p.m.mu.Unlock()
-	defer func() {
-		p.m.mu.Lock()
-		defer p.m.mu.Unlock()
-		if g.subscribers--; g.subscribers == 0 {
-			p.trim(t)
-		}
-	}()
 
-	var handlers sync.WaitGroup
-	defer handlers.Wait()
-	slots := make(chan struct{}, max(1, sub.InFlight))
-	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
-		d, ok := p.take(ctx, t, g)
-		if !ok {
-			return nil
-		}
-		handlers.Go(func() {
-			v := handle(context.WithoutCancel(ctx), d)
-			<-slots
-			if !v.Retry {
-				return
-			}
-			p.m.mu.Lock()
-			defer p.m.mu.Unlock()
-			r := retry{pubsub.Delivery{Event: d.Event, Attempt: d.Attempt + 1}, p.m.now().Add(v.After)}
-			i, _ := slices.BinarySearchFunc(g.retries, r, func(a, b retry) int { return a.due.Compare(b.due) })
-			g.retries = slices.Insert(g.retries, i, r)
-			t.tell()
-		})
-	}
-}
+	<-ctx.Done()
+	p.m.mu.Lock()
+	g.ready = slices.DeleteFunc(g.ready, func(other *subscriber) bool { return other == s })
+	g.wait(0, nil)
+	p.deliver(t, g)
+	p.m.mu.Unlock()
+	s.handlers.Wait()
 
-// take waits for the next event of a group.
-func (p *Pubsub) take(ctx context.Context, t *topic, g *group) (pubsub.Delivery, bool) {
-	for {
-		if ctx.Err() != nil {
-			return pubsub.Delivery{}, false
-		}
-		d, news, wait := p.pick(t, g)
-		if d.Attempt > 0 {
-			return d, true
-		}
-		var due <-chan time.Time
-		var timer *time.Timer
-		if wait > 0 {
-			timer = time.NewTimer(wait)
-			due = timer.C
-		}
-		select {
-		case <-ctx.Done():
-		case <-news:
-		case <-due:
-		}
-		if timer != nil {
-			timer.Stop()
-		}
-	}
-}
-
-// pick is the next event of a group; where its Attempt is 0 there is none before news is closed, or wait has passed.
-func (p *Pubsub) pick(t *topic, g *group) (d pubsub.Delivery, news <-chan struct{}, wait time.Duration) {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
-	if len(g.retries) > 0 {
-		if wait = g.retries[0].due.Sub(p.m.now()); wait <= 0 {
+	if g.subscribers--; g.subscribers == 0 {
+		p.trim(t)
+	}
+	return nil
+}
+
+// deliver hands a group what is there for it, as far as its subscribers have room; the lock is held.
+func (p *Pubsub) deliver(t *topic, g *group) {
+	for {
+		i := slices.IndexFunc(g.ready, func(s *subscriber) bool { return s.room > 0 })
+		if i < 0 {
+			return
+		}
+		d, ok := p.pick(t, g)
+		if !ok {
+			return
+		}
+		s := g.ready[i]
+		g.ready = append(slices.Delete(g.ready, i, i+1), s) // the others come first next time
+		s.room--
+		s.handlers.Add(1)
+		s.begin(d, func(v pubsub.Verdict) { p.done(t, g, s, d, v) })
+	}
+}
+
+// done notes what became of a delivery.
+func (p *Pubsub) done(t *topic, g *group, s *subscriber, d pubsub.Delivery, v pubsub.Verdict) {
+	defer s.handlers.Done()
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	s.room++
+	if v.Retry {
+		r := retry{pubsub.Delivery{Event: d.Event, Attempt: d.Attempt + 1}, p.m.now().Add(v.After)}
+		i, _ := slices.BinarySearchFunc(g.retries, r, func(a, b retry) int { return a.due.Compare(b.due) })
+		g.retries = slices.Insert(g.retries, i, r)
+	}
+	p.deliver(t, g)
+}
+
+// pick is the next event of a group, if there is one now; the lock is held.
+func (p *Pubsub) pick(t *topic, g *group) (d pubsub.Delivery, ok bool) {
+	again := len(g.retries) > 0
+	var after time.Duration
+	if again {
+		if after = g.retries[0].due.Sub(p.m.now()); after <= 0 {
 			d = g.retries[0].Delivery
 			g.retries = slices.Delete(g.retries, 0, 1)
-			return d, nil, 0
+			return d, true
 		}
 	}
 	if g.next < t.first+len(t.log) {
@@ -261,9 +260,27 @@ func (p *Pubsub) pick(t *topic, g *group) (d pubsub.Delivery, news <-chan struct
 		if len(t.log) > retainEvents || t.size > retainBytes {
 			p.trim(t)
 		}
-		return d, nil, 0
+		return d, true
 	}
-	return d, t.news, wait
+	if again {
+		g.wait(after, func() {
+			p.m.mu.Lock()
+			defer p.m.mu.Unlock()
+			p.deliver(t, g)
+		})
+	}
+	return d, false
+}
+
+// wait sets the timer of the group's first retry; nil: there is no need of one. The lock is held.
+func (g *group) wait(after time.Duration, then func()) {
+	if g.timer != nil {
+		g.timer.Stop()
+		g.timer = nil
+	}
+	if then != nil {
+		g.timer = time.AfterFunc(after, then)
+	}
 }
 
 // Close forgets nothing and frees nothing: the memory goes with the value.

@@ -190,15 +190,15 @@ func (c *channel) path(to *event.Subscription, e *loam.Event) (string, error) {
 }
 
 // Deliver brings one event.
-func (c *channel) Deliver(ctx context.Context, to *event.Subscription, e loam.Event, _ int) error {
+func (c *channel) Deliver(ctx context.Context, t loam.Task, to *event.Subscription, e loam.Event, _ int) error {
 	path, err := c.path(to, &e)
 	if err != nil {
 		return err
 	}
 	if c.opts.App.GRPC {
-		return c.deliverGRPC(ctx, to, path, &e)
+		return c.deliverGRPC(ctx, t, to, path, &e)
 	}
-	return c.deliverHTTP(ctx, to, path, &e)
+	return c.deliverHTTP(ctx, t, to, path, &e)
 }
 
 // DeliverBulk brings several events, those for one path of the program together.

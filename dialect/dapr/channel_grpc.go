@@ -18,15 +18,23 @@ import (
 
 // callGRPC calls a method of the program's services. header is metadata.
 func (c *channel) callGRPC(ctx context.Context, method string, in, out grpc.Message, header loam.Header) error {
+	return c.callIn(ctx, nil, method, in, out, header)
+}
+
+// callIn is callGRPC that waits in a task.
+func (c *channel) callIn(ctx context.Context, t loam.Task, method string, in, out grpc.Message, header loam.Header) error {
 	if err := c.ready(); err != nil {
 		return err
 	}
-	return c.callOn(ctx, c.grpc, method, in, out, header)
+	return c.callOn(ctx, t, c.grpc, method, in, out, header)
 }
 
-func (c *channel) callOn(ctx context.Context, client *grpc.Client, method string, in, out grpc.Message, header loam.Header) error {
+func (c *channel) callOn(ctx context.Context, t loam.Task, client *grpc.Client, method string, in, out grpc.Message, header loam.Header) error {
 	req := loam.NewRequest(ctx)
 	defer req.Release()
+	if t != nil {
+		req.SetTask(t)
+	}
 	req.ID = randomID()
 	req.Header = append(req.Header, header...)
 	if token := c.opts.App.AppToken; token != "" {
@@ -129,14 +137,14 @@ func extensions(e *loam.Event, component string) *pb.Struct {
 	return s
 }
 
-func (c *channel) deliverGRPC(ctx context.Context, to *event.Subscription, path string, given *loam.Event) error {
+func (c *channel) deliverGRPC(ctx context.Context, t loam.Task, to *event.Subscription, path string, given *loam.Event) error {
 	e := enveloped(given)
 	in := pb.TopicEventRequest{
 		Id: e.ID, Source: e.Source, Type: e.Type, SpecVersion: "1.0", DataContentType: e.ContentType, Data: e.Data,
 		Topic: to.Topic, PubsubName: to.Component, Path: path, Extensions: extensions(&e, to.Component),
 	}
 	var out pb.TopicEventResponse
-	err := c.callGRPC(ctx, pb.MethodAppCallbackOnTopicEvent, &in, &out, callbackMetadata(cloudEventHeader(to, given)))
+	err := c.callIn(ctx, t, pb.MethodAppCallbackOnTopicEvent, &in, &out, callbackMetadata(cloudEventHeader(to, given)))
 	switch {
 	case err == nil:
 		return outcomeOf(out.Status)
@@ -263,5 +271,5 @@ func (c *channel) jobGRPC(ctx context.Context, job jobs.Job) error {
 }
 
 func (c *channel) healthyGRPC(ctx context.Context) error {
-	return c.callOn(ctx, &grpc.Client{Target: c.direct, Authority: c.authority}, pb.MethodAppCallbackHealthCheckHealthCheck, &pb.Empty{}, &pb.Empty{}, nil)
+	return c.callOn(ctx, nil, &grpc.Client{Target: c.direct, Authority: c.authority}, pb.MethodAppCallbackHealthCheckHealthCheck, &pb.Empty{}, &pb.Empty{}, nil)
 }

@@ -27,13 +27,18 @@ func randomID() string {
 
 // post posts to a path of the program and reads what it answers.
 func (c *channel) post(ctx context.Context, path, contentType string, body []byte, header loam.Header) (status int, answer []byte, err error) {
+	return c.postIn(ctx, nil, path, contentType, body, header)
+}
+
+// postIn is post that waits in a task.
+func (c *channel) postIn(ctx context.Context, t loam.Task, path, contentType string, body []byte, header loam.Header) (status int, answer []byte, err error) {
 	if body == nil {
 		body = []byte{}
 	}
 	if err := c.ready(); err != nil {
 		return 0, nil, err
 	}
-	return c.ask(ctx, c.target, http.MethodPost, path, contentType, body, header)
+	return c.ask(ctx, t, c.target, http.MethodPost, path, contentType, body, header)
 }
 
 // get sends the program a request without a body and reads what it answers.
@@ -41,13 +46,16 @@ func (c *channel) get(ctx context.Context, method, path string, header loam.Head
 	if err := c.ready(); err != nil {
 		return 0, nil, err
 	}
-	return c.ask(ctx, c.target, method, path, "", nil, header)
+	return c.ask(ctx, nil, c.target, method, path, "", nil, header)
 }
 
-// ask sends a request and reads what is answered. A nil body is none.
-func (c *channel) ask(ctx context.Context, target loam.Target, method, path, contentType string, body []byte, header loam.Header) (int, []byte, error) {
+// ask sends a request and reads what is answered. A nil body is none. It waits in t; nil: in the goroutine that calls.
+func (c *channel) ask(ctx context.Context, t loam.Task, target loam.Target, method, path, contentType string, body []byte, header loam.Header) (int, []byte, error) {
 	req := loam.NewRequest(ctx)
 	defer req.Release()
+	if t != nil {
+		req.SetTask(t)
+	}
 	path, query, _ := strings.Cut(strings.TrimPrefix(path, "/"), "?")
 	req.Method, req.Path, req.RawQuery, req.ID = method, (&url.URL{Path: "/" + path}).EscapedPath(), query, randomID()
 	if !isQuery(query) {
@@ -158,13 +166,13 @@ func appendMetadata(h loam.Header, metadata map[string]string) loam.Header {
 	return h
 }
 
-func (c *channel) deliverHTTP(ctx context.Context, to *event.Subscription, path string, e *loam.Event) error {
+func (c *channel) deliverHTTP(ctx context.Context, t loam.Task, to *event.Subscription, path string, e *loam.Event) error {
 	full := enveloped(e)
 	body := cloudevents.Append(nil, &full, to.Component)
 	if full.Raw = e.Raw; e.Raw {
 		body = event.Envelope(&full, to.Component) // an object without an envelope is handed on as it is
 	}
-	status, answer, err := c.post(ctx, path, cloudevents.ContentType, body, cloudEventHeader(to, e))
+	status, answer, err := c.postIn(ctx, t, path, cloudevents.ContentType, body, cloudEventHeader(to, e))
 	if err != nil {
 		return err
 	}
@@ -336,7 +344,7 @@ func (c *channel) healthyHTTP(ctx context.Context) error {
 	if c.settings.Health != nil && c.settings.Health.Path != "" {
 		path = c.settings.Health.Path
 	}
-	status, _, err := c.ask(ctx, c.direct, http.MethodGet, path, "", nil, nil)
+	status, _, err := c.ask(ctx, nil, c.direct, http.MethodGet, path, "", nil, nil)
 	if err == nil && (status < 200 || status > 299) {
 		err = loam.Errorf(loam.Unavailable, "health", "the app answered %d", status)
 	}

@@ -137,7 +137,7 @@ func TestDeliverHTTP(t *testing.T) {
 	c := callbackOf(t, s, func(o *dialect.Options, _ *Settings) { o.App.AppToken = "secret" })
 	to := &event.Subscription{Component: "bus", Topic: "orders", Default: "/on/order?x=1"}
 	s.on("POST /on/order", 200, "")
-	if err := c.Deliver(t.Context(), to, order, 1); err != nil {
+	if err := c.Deliver(t.Context(), nil, to, order, 1); err != nil {
 		t.Fatal(err)
 	}
 	got := s.last()
@@ -157,7 +157,7 @@ func TestDeliverHTTP(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	raw := loam.Event{Topic: "orders", Data: []byte("\xff\x00"), Raw: true}
-	if err := c.Deliver(t.Context(), to, raw, 1); err != nil {
+	if err := c.Deliver(t.Context(), nil, to, raw, 1); err != nil {
 		t.Fatal(err)
 	}
 	envelope = nil
@@ -175,7 +175,7 @@ func TestDeliverHTTP(t *testing.T) {
 		{500, "", retry}, {400, `{"status":"DROP"}`, retry}, {302, "", retry}, {200, strings.Repeat("x", maxAnswer+1), retry},
 	} {
 		s.on("POST /on/order", c2.status, c2.body)
-		err := c.Deliver(t.Context(), to, order, 1)
+		err := c.Deliver(t.Context(), nil, to, order, 1)
 		is := retry
 		switch {
 		case err == nil:
@@ -192,12 +192,12 @@ func TestDeliverHTTP(t *testing.T) {
 	}
 	rules := &event.Subscription{Component: "bus", Topic: "orders", Rules: []event.Rule{{Match: `event.type == "OrderCreated"`, Path: "/created"}}}
 	s.on("POST /created", 200, "")
-	if err := c.Deliver(t.Context(), rules, order, 1); err != nil || s.last().Path != "/created" {
+	if err := c.Deliver(t.Context(), nil, rules, order, 1); err != nil || s.last().Path != "/created" {
 		t.Errorf("%v, %s", err, s.last().Path)
 	}
 	other := order
 	other.Type = "Else"
-	if err := c.Deliver(t.Context(), rules, other, 1); !isDrop(err) {
+	if err := c.Deliver(t.Context(), nil, rules, other, 1); !isDrop(err) {
 		t.Error(err)
 	}
 }
@@ -394,14 +394,14 @@ func TestHostileApps(t *testing.T) {
 			cancel()
 			ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 		}
-		err := c.Deliver(ctx, &event.Subscription{Default: path}, order, 1)
+		err := c.Deliver(ctx, nil, &event.Subscription{Default: path}, order, 1)
 		cancel()
 		if is := loam.CodeOf(err); is != code && (path != "/slow" || is != loam.Unavailable) || isDrop(err) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
 	gone := newFleet(t).start("gone", "127.0.0.1:1", nil).Callback()
-	if err := gone.Deliver(t.Context(), &event.Subscription{Default: "/x"}, order, 1); loam.CodeOf(err) != loam.Unavailable {
+	if err := gone.Deliver(t.Context(), nil, &event.Subscription{Default: "/x"}, order, 1); loam.CodeOf(err) != loam.Unavailable {
 		t.Error(err)
 	}
 	if _, err := gone.Subscriptions(t.Context()); loam.CodeOf(err) != loam.Unavailable {
@@ -574,7 +574,7 @@ func TestCallbacksGRPC(t *testing.T) {
 	if err != nil || len(subs) != 2 || subs[1].Default != "/d" || !subs[1].Raw || subs[1].Bulk == nil || subs[1].Bulk.Max != bulkMax || subs[1].DeadLetter != "dead" || len(subs[1].Rules) != 1 {
 		t.Fatalf("%+v, %v", subs, err)
 	}
-	if err := c.Deliver(t.Context(), &subs[0], order, 1); err != nil {
+	if err := c.Deliver(t.Context(), nil, &subs[0], order, 1); err != nil {
 		t.Fatal(err)
 	}
 	mu.Lock()
@@ -590,7 +590,7 @@ func TestCallbacksGRPC(t *testing.T) {
 		mu.Lock()
 		status = s
 		mu.Unlock()
-		err := c.Deliver(t.Context(), &subs[1], order, 1)
+		err := c.Deliver(t.Context(), nil, &subs[1], order, 1)
 		if err == nil || isDrop(err) != (want == "drop") {
 			t.Errorf("%d: %v", s, err)
 		}
@@ -634,7 +634,7 @@ func TestCallbacksGRPC(t *testing.T) {
 	if ok, err := bare.Binding(t.Context(), "in"); ok || err != nil {
 		t.Error(ok, err)
 	}
-	if err := bare.Deliver(t.Context(), &event.Subscription{}, order, 1); !isDrop(err) {
+	if err := bare.Deliver(t.Context(), nil, &event.Subscription{}, order, 1); !isDrop(err) {
 		t.Error(err)
 	}
 	if err := bare.Job(t.Context(), jobs.Job{Name: "x"}); loam.CodeOf(err) != loam.Unimplemented {

@@ -25,8 +25,8 @@ func (a *API) Callback() dialect.Callback { return callback{a} }
 
 type callback struct{ *API }
 
-// invoke calls a method of the program.
-func (a callback) invoke(ctx context.Context, method string, in, out grpc.Message) error {
+// invoke calls a method of the program. It waits in t; nil: in the goroutine that calls.
+func (a callback) invoke(ctx context.Context, t loam.Task, method string, in, out grpc.Message) error {
 	if a.client == nil {
 		return &loam.Error{
 			Code: loam.FailedPrecondition, Op: "call app " + a.app, Err: errNoPort,
@@ -35,6 +35,9 @@ func (a callback) invoke(ctx context.Context, method string, in, out grpc.Messag
 	}
 	req := loam.NewRequest(ctx)
 	defer req.Release()
+	if t != nil {
+		req.SetTask(t)
+	}
 	return a.client.Call(req, method, in, out, nil)
 }
 
@@ -46,7 +49,7 @@ func (a callback) Subscriptions(ctx context.Context) ([]event.Subscription, erro
 		return nil, nil
 	}
 	var out pb.ListTopicSubscriptionsResponse
-	if err := a.invoke(ctx, pb.MethodAppCallbackListTopicSubscriptions, &pb.Empty{}, &out); err != nil {
+	if err := a.invoke(ctx, nil, pb.MethodAppCallbackListTopicSubscriptions, &pb.Empty{}, &out); err != nil {
 		if loam.CodeOf(err) == loam.Unimplemented {
 			return nil, nil
 		}
@@ -77,9 +80,9 @@ func (a callback) saidFor(component string) string {
 }
 
 // Deliver brings one event by OnTopicEvent. A program that does not know the method wants none.
-func (a callback) Deliver(ctx context.Context, to *event.Subscription, e loam.Event, _ int) error {
+func (a callback) Deliver(ctx context.Context, t loam.Task, to *event.Subscription, e loam.Event, _ int) error {
 	var out pb.TopicEventResponse
-	err := a.invoke(ctx, pb.MethodAppCallbackOnTopicEvent, topicEvent(&e, a.saidFor(to.Component)), &out)
+	err := a.invoke(ctx, t, pb.MethodAppCallbackOnTopicEvent, topicEvent(&e, a.saidFor(to.Component)), &out)
 	if loam.CodeOf(err) == loam.Unimplemented {
 		return dropped{err}
 	}
@@ -93,7 +96,7 @@ func (a callback) Deliver(ctx context.Context, to *event.Subscription, e loam.Ev
 func (a callback) DeliverBulk(ctx context.Context, to *event.Subscription, events []loam.Event) []error {
 	errs := make([]error, len(events))
 	for i, e := range events {
-		errs[i] = a.Deliver(ctx, to, e, 1)
+		errs[i] = a.Deliver(ctx, nil, to, e, 1)
 	}
 	return errs
 }
@@ -117,7 +120,7 @@ func (a callback) Healthy(ctx context.Context) error {
 		return nil
 	}
 	var out pb.ListTopicSubscriptionsResponse
-	err := a.invoke(ctx, pb.MethodAppCallbackListTopicSubscriptions, &pb.Empty{}, &out)
+	err := a.invoke(ctx, nil, pb.MethodAppCallbackListTopicSubscriptions, &pb.Empty{}, &out)
 	if loam.CodeOf(err) == loam.Unimplemented {
 		return nil
 	}

@@ -293,7 +293,7 @@ func TestCallback(t *testing.T) {
 			a.answers(func(*pb.TopicEventRequest) (pb.TopicEventResponse_TopicEventResponseStatus, error) {
 				return try.status, try.err
 			})
-			err := c.Deliver(ctx, to, e, 1)
+			err := c.Deliver(ctx, nil, to, e, 1)
 			var d drop
 			if (err != nil) != try.fails || errors.As(err, &d) && d.Drop() != try.drops || !errors.As(err, &d) && try.drops {
 				t.Errorf("status %d, %v: it is %v", try.status, try.err, err)
@@ -330,7 +330,7 @@ func TestCallbackWithoutPort(t *testing.T) {
 	if subs != nil || err != nil {
 		t.Error(subs, err)
 	}
-	err = c.Deliver(t.Context(), &event.Subscription{}, loam.Event{}, 1)
+	err = c.Deliver(t.Context(), nil, &event.Subscription{}, loam.Event{}, 1)
 	fails(t, err, loam.FailedPrecondition, "no port for gRPC")
 	if err := c.Healthy(t.Context()); err != nil {
 		t.Error(err)
