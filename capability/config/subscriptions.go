@@ -34,9 +34,13 @@ type subscription struct {
 	component string
 	caller    *loam.Caller
 	keys      []string
-	told      map[string]string // versions by key, as the program knows them
+	told      map[string]said // by key, what the program knows
 	end       context.CancelFunc
 }
+
+// said is what a program was told of a key. A version alone does not do: who writes into a store by other means may leave it
+// as it was.
+type said struct{ version, value string }
 
 // NewSubscriptions makes a program's subscriptions, of components that find finds.
 func NewSubscriptions(find func(component string) (*Config, error), log *slog.Logger) *Subscriptions {
@@ -55,9 +59,9 @@ func (s *Subscriptions) Add(ctx context.Context, component string, caller *loam.
 	if err != nil {
 		return "", err
 	}
-	sub := &subscription{component: component, caller: caller, keys: slices.Clone(keys), told: map[string]string{}}
+	sub := &subscription{component: component, caller: caller, keys: slices.Clone(keys), told: map[string]said{}}
 	for _, it := range items {
-		sub.told[it.Key] = it.Version
+		sub.told[it.Key] = said{it.Version, it.Value}
 	}
 	id = rand.Text()
 	s.mu.Lock()
@@ -139,12 +143,12 @@ func (sub *subscription) watch(ctx context.Context, c *Config, changed func([]It
 			}
 		}
 		for _, it := range items {
-			if sub.told[it.Key] != it.Version {
+			if sub.told[it.Key] != (said{it.Version, it.Value}) {
 				news = append(news, it)
 			}
 		}
 		for _, it := range news {
-			if sub.told[it.Key] = it.Version; it.Version == "" {
+			if sub.told[it.Key] = (said{it.Version, it.Value}); it.Version == "" {
 				delete(sub.told, it.Key)
 			}
 		}

@@ -57,7 +57,9 @@ func (s *settings) Set(_ context.Context, items []config.Item) error {
 	defer s.mu.Unlock()
 	for _, it := range items {
 		s.version++
-		it.Version = fmt.Sprint(s.version)
+		if it.Version == "" {
+			it.Version = fmt.Sprint(s.version)
+		}
 		s.items[it.Key] = it
 		for w := range s.watchers {
 			w.Changed([]config.Item{it})
@@ -198,6 +200,26 @@ func TestSubscriptions(t *testing.T) {
 		if _, err := w.subs.Add(t.Context(), "c", reader, nil, nil); loam.CodeOf(err) != loam.Unavailable {
 			t.Errorf("after the end: %v", err)
 		}
+	})
+}
+
+// Who writes by other means than this may leave the version as it was.
+func TestSameVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.subs.Close()
+		set := func(value string) {
+			if err := w.d.Set(t.Context(), []config.Item{{Key: "a", Value: value, Version: "1"}}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		set("1")
+		w.add("a")
+		set("2")
+		set("2")
+		set("3")
+		w.want("a=2", "a=3")
 	})
 }
 
