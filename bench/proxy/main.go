@@ -201,7 +201,7 @@ func measure(loam string, rounds int, length time.Duration, only, who string) er
 		verdicts = append(verdicts, lines...)
 	}
 	if pattern.MatchString("two hops") && (who == "" || strings.Contains(who, "loam")) {
-		lines, err := hops(loam, self, dir, newPlace, up)
+		lines, err := hops(loam, self, dir, newPlace, up, rounds)
 		if err != nil {
 			return err
 		}
@@ -370,18 +370,20 @@ func idle(c *contender, address string, n int, secure *tls.Config) (float64, err
 	return (after - before) / float64(n), err
 }
 
-// hops sends 1,000 requests a second through two proxies, one behind the other, and tells what they add.
-func hops(loam, self, dir string, newPlace func() place, up string) (verdicts []string, err error) {
-	fmt.Printf("\n%-36s%14s%14s%14s\n", "paced at 1,000 requests a second", "p50, µs", "p99, µs", "")
-	direct50, direct99, err := paced(up)
-	if err != nil {
-		return nil, err
+// hops sends 1,000 requests a second through one proxy, and through two of them one behind the other, and tells what they
+// add. It goes several times, the chains in turns, and takes the middle one of each: another tenant's burst is not ours.
+func hops(loam, self, dir string, newPlace func() place, up string, rounds int) (verdicts []string, err error) {
+	type chain struct {
+		name         string
+		address      string
+		pids         []int
+		p50, p99, us []float64
 	}
-	fmt.Printf("%-36s%14.0f%14.0f\n", "none between", direct50, direct99)
+	chains := []*chain{{name: "none between", address: up}}
 	for _, name := range []string{"loam", "nginx"} {
 		address := up
-		var chain []*contender
-		for i := range 2 {
+		var pids []int
+		for i, count := range []string{"one of ", "two of "} {
 			cs := contenders(loam, self)
 			c := cs[slices.IndexFunc(cs, func(c *contender) bool { return c.name == name })]
 			p := newPlace()
@@ -393,78 +395,90 @@ func hops(loam, self, dir string, newPlace func() place, up string) (verdicts []
 			if err := c.start(home, p, 0); err != nil {
 				return nil, err
 			}
-			chain = append(chain, c)
-			address = p.H1
+			defer c.stop()
+			address, pids = p.H1, slices.Concat(pids, c.pids)
+			chains = append(chains, &chain{name: count + name, address: address, pids: pids})
 		}
-		p50, p99, err := paced(address)
-		for _, c := range chain {
-			c.stop()
+	}
+	for range rounds {
+		for _, c := range chains {
+			before, err := cpu(c.pids)
+			if err != nil {
+				return nil, err
+			}
+			p50, p99, n, err := paced(c.address)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			after, err := cpu(c.pids)
+			if err != nil {
+				return nil, err
+			}
+			c.p50, c.p99, c.us = append(c.p50, p50), append(c.p99, p99), append(c.us, float64((after-before).Microseconds())/float64(n))
 		}
-		if err != nil {
-			return nil, err
-		}
-		fmt.Printf("%-36s%14.0f%14.0f   adds %.0f and %.0f\n", "two of "+name, p50, p99, p50-direct50, p99-direct99)
-		if name == "loam" {
-			verdicts = append(verdicts, goal("two paced hops, added p50", p50-direct50, "µs", 200), goal("two paced hops, added p99", p99-direct99, "µs", 1000))
+	}
+	fmt.Printf("\n%-36s%14s%14s%14s%14s%14s\n", "paced at 1,000 requests a second", "p50, µs", "p99, µs", "adds", "adds", "µs of CPU each")
+	direct := chains[0]
+	for _, c := range chains {
+		add50, add99 := median(c.p50)-median(direct.p50), median(c.p99)-median(direct.p99)
+		fmt.Printf("%-36s%14.0f%14.0f%14.0f%14.0f%14.0f\n", c.name, median(c.p50), median(c.p99), add50, add99, median(c.us))
+		if c.name == "two of loam" {
+			verdicts = append(verdicts, goal("two paced hops, added p50", add50, "µs", 200), goal("two paced hops, added p99", add99, "µs", 1000))
 		}
 	}
 	return verdicts, nil
 }
 
-// paced sends requests over 16 connections at 1,000 a second, each at its time whether the one before was answered or
-// not, and tells the latencies in µs. It goes three times and takes the middle one: another tenant's burst is not ours.
-func paced(address string) (p50, p99 float64, err error) {
-	var all50, all99 []float64
-	for range 3 {
-		const conns, rate, seconds = 16, 1000, 4
-		var mu sync.Mutex
-		var took []float64
-		var wg sync.WaitGroup
-		errs := make(chan error, conns)
-		start := time.Now().Add(50 * time.Millisecond)
-		for i := range conns {
-			c, err := net.Dial("tcp", address)
-			if err != nil {
-				return 0, 0, err
-			}
-			wg.Go(func() {
-				defer c.Close()
-				r := bufio.NewReader(c)
-				for n := i; n < rate*seconds; n += conns {
-					due := start.Add(time.Duration(n) * time.Second / rate)
-					time.Sleep(time.Until(due))
-					sent := time.Now()
-					if _, err := io.WriteString(c, "GET /128 HTTP/1.1\r\nHost: bench\r\n\r\n"); err != nil {
-						errs <- err
-						return
-					}
-					res, err := http.ReadResponse(r, nil)
-					if err != nil {
-						errs <- err
-						return
-					}
-					if _, err := io.Copy(io.Discard, res.Body); err != nil {
-						errs <- err
-						return
-					}
-					if n > rate/2 {
-						mu.Lock()
-						took = append(took, float64(time.Since(sent).Nanoseconds())/1000)
-						mu.Unlock()
-					}
+// paced sends n requests over 16 connections at 1,000 a second, each at its time whether the one before was answered or
+// not, and tells the latencies in µs.
+func paced(address string) (p50, p99 float64, n int, err error) {
+	const conns, rate, seconds = 16, 1000, 3
+	var mu sync.Mutex
+	var took []float64
+	var wg sync.WaitGroup
+	errs := make(chan error, conns)
+	start := time.Now().Add(50 * time.Millisecond)
+	for i := range conns {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		wg.Go(func() {
+			defer c.Close()
+			r := bufio.NewReader(c)
+			for n := i; n < rate*seconds; n += conns {
+				due := start.Add(time.Duration(n) * time.Second / rate)
+				time.Sleep(time.Until(due))
+				sent := time.Now()
+				if _, err := io.WriteString(c, "GET /128 HTTP/1.1\r\nHost: bench\r\n\r\n"); err != nil {
+					errs <- err
+					return
 				}
-			})
-		}
-		wg.Wait()
-		select {
-		case err := <-errs:
-			return 0, 0, err
-		default:
-		}
-		slices.Sort(took)
-		all50, all99 = append(all50, took[len(took)/2]), append(all99, took[len(took)*99/100])
+				res, err := http.ReadResponse(r, nil)
+				if err != nil {
+					errs <- err
+					return
+				}
+				if _, err := io.Copy(io.Discard, res.Body); err != nil {
+					errs <- err
+					return
+				}
+				if n > rate/2 {
+					mu.Lock()
+					took = append(took, float64(time.Since(sent).Nanoseconds())/1000)
+					mu.Unlock()
+				}
+			}
+		})
 	}
-	return median(all50), median(all99), nil
+	wg.Wait()
+	select {
+	case err := <-errs:
+		return 0, 0, 0, err
+	default:
+	}
+	slices.Sort(took)
+	return took[len(took)/2], took[len(took)*99/100], rate * seconds, nil
 }
 
 // free is an address that nobody listens at.
