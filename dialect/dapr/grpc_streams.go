@@ -1,10 +1,7 @@
 package dapr
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -14,6 +11,7 @@ import (
 	pb "github.com/loam-run/loam/api/dapr"
 	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/capability/pubsub"
+	"github.com/loam-run/loam/dialect"
 	"github.com/loam-run/loam/event"
 	"github.com/loam-run/loam/protocol/grpc"
 )
@@ -149,14 +147,11 @@ func (a *API) grpcUnsubscribeConfiguration(_ *grpc.Call, in *pb.UnsubscribeConfi
 	return &pb.UnsubscribeConfigurationResponse{Ok: true}, nil
 }
 
-// maxUnanswered is how many events a stream brings before the program has answered one.
-const maxUnanswered = 64
-
 // grpcSubscribeTopicEvents brings a topic's events for as long as the program keeps the stream open.
 func (a *API) grpcSubscribeTopicEvents(st *grpc.Stream) error {
 	var first pb.SubscribeTopicEventsRequestAlpha1
 	if err := st.Recv(&first); err != nil {
-		return endOf(err)
+		return dialect.EndOf(err)
 	}
 	in := first.InitialRequest
 	switch {
@@ -179,7 +174,7 @@ func (a *API) grpcSubscribeTopicEvents(st *grpc.Stream) error {
 		return err
 	}
 	o := pubsub.Options{
-		Topic: in.Topic, Group: a.opts.App.ID, Caller: a.opts.App.Caller, InFlight: maxUnanswered, DeadLetter: value(in.DeadLetterTopic),
+		Topic: in.Topic, Group: a.opts.App.ID, Caller: a.opts.App.Caller, InFlight: dialect.MaxUnanswered, DeadLetter: value(in.DeadLetterTopic),
 		MaxDeliveries: 1, // of which Dapr makes no more where there is a dead letter topic
 		Raw:           raw, Metadata: in.Metadata, Log: a.log,
 	}
@@ -190,38 +185,39 @@ func (a *API) grpcSubscribeTopicEvents(st *grpc.Stream) error {
 		Component: in.PubsubName, Topic: in.Topic, Group: o.Group, Default: "/", DeadLetter: o.DeadLetter, Metadata: in.Metadata,
 	}, Type: "STREAMING"})
 	defer done()
-	ctx, stop := context.WithCancel(st.Context())
-	defer stop()
-	s := &eventStream{out: st, component: in.PubsubName, topic: in.Topic, unanswered: map[string][]chan error{}}
-	over := make(chan error, 1)
-	task := st.Task()
-	go func() {
-		err := p.bus.Subscribe(ctx, o, func(ctx context.Context, e loam.Event, _ int) error { return s.deliver(ctx, &e) })
-		if ctx.Err() == nil { // it ended by itself, and the program waits in vain
-			over <- p.failed(cmp.Or(err, error(errEnded)))
-			task.Cancel()
-		}
-		close(over)
-	}()
-	err = s.answers()
-	stop()
-	s.end()
-	task.Await(func() { // events that the program has not answered are the subscription's again by now
-		if ended := <-over; ended != nil {
-			err = ended
-		}
-	})
-	return err
+	s := dialect.NewEventStream(st)
+	return s.Run(func(ctx context.Context) error {
+		return p.bus.Subscribe(ctx, o, func(ctx context.Context, e loam.Event, _ int) error {
+			full := enveloped(&e)
+			return s.Deliver(ctx, full.ID, eventMessage(&full, in))
+		})
+	}, p.failed, func() error { return eventAnswers(st, s) })
 }
 
-var errEnded = loam.Errorf(loam.Unavailable, "subscription", "it is over")
+// eventMessage is an event as the program is told of it by a stream.
+func eventMessage(e *loam.Event, to *pb.SubscribeTopicEventsRequestInitialAlpha1) *pb.SubscribeTopicEventsResponseAlpha1 {
+	return &pb.SubscribeTopicEventsResponseAlpha1{EventMessage: &pb.TopicEventRequest{
+		Id: e.ID, Source: e.Source, Type: e.Type, SpecVersion: "1.0", DataContentType: e.ContentType, Data: e.Data,
+		Topic: to.Topic, PubsubName: to.PubsubName, Path: "/", Extensions: extensions(e, to.PubsubName),
+	}}
+}
 
-// endOf is what a call ends with whose client sent all it had.
-func endOf(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
+// eventAnswers takes what the program says of events until it says no more.
+func eventAnswers(st *grpc.Stream, s *dialect.EventStream) error {
+	for {
+		var m pb.SubscribeTopicEventsRequestAlpha1
+		if err := st.Recv(&m); err != nil {
+			return dialect.EndOf(err)
+		}
+		if m.EventProcessed == nil {
+			return errBadRequest.failure("duplicate initial request received")
+		}
+		status := pb.TopicEventResponse_SUCCESS // as an empty message says in proto3
+		if m.EventProcessed.Status != nil {
+			status = m.EventProcessed.Status.Status
+		}
+		s.Answer(m.EventProcessed.Id, outcomeOf(status))
 	}
-	return err
 }
 
 // streams are the subscriptions by stream, as metadata tells them.
@@ -257,106 +253,4 @@ func (s *streams) list() []Subscription {
 		all = append(all, s.by[i])
 	}
 	return all
-}
-
-// An eventStream is a subscription whose events come by a stream, and whose answers go by it.
-type eventStream struct {
-	out       *grpc.Stream
-	component string
-	topic     string
-
-	mu         sync.Mutex
-	unanswered map[string][]chan error // by the event's ID, which is no event's alone: they are answered in turn
-	ended      bool
-}
-
-var errStreamEnded = loam.Errorf(loam.Unavailable, "subscription", "the stream that subscribed is over")
-
-// deliver sends an event and waits for what becomes of it.
-func (s *eventStream) deliver(ctx context.Context, e *loam.Event) error {
-	full := enveloped(e)
-	answer := make(chan error, 1)
-	s.mu.Lock()
-	if s.ended {
-		s.mu.Unlock()
-		return errStreamEnded
-	}
-	s.unanswered[full.ID] = append(s.unanswered[full.ID], answer)
-	s.mu.Unlock()
-	if err := s.out.Post(s.message(&full)); err != nil {
-		s.forget(full.ID, answer)
-		return err
-	}
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		s.forget(full.ID, answer)
-		return ctx.Err()
-	}
-}
-
-// message is an event as the program is told of it.
-func (s *eventStream) message(e *loam.Event) *pb.SubscribeTopicEventsResponseAlpha1 {
-	return &pb.SubscribeTopicEventsResponseAlpha1{EventMessage: &pb.TopicEventRequest{
-		Id: e.ID, Source: e.Source, Type: e.Type, SpecVersion: "1.0", DataContentType: e.ContentType, Data: e.Data,
-		Topic: s.topic, PubsubName: s.component, Path: "/", Extensions: extensions(e, s.component),
-	}}
-}
-
-func (s *eventStream) forget(id string, answer chan error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	waiting := s.unanswered[id]
-	for i, w := range waiting {
-		if w == answer {
-			s.set(id, append(waiting[:i:i], waiting[i+1:]...))
-			return
-		}
-	}
-}
-
-// set is called with mu held.
-func (s *eventStream) set(id string, waiting []chan error) {
-	if len(waiting) == 0 {
-		delete(s.unanswered, id)
-	} else {
-		s.unanswered[id] = waiting
-	}
-}
-
-// answers takes what the program says of events until it says no more.
-func (s *eventStream) answers() error {
-	for {
-		var m pb.SubscribeTopicEventsRequestAlpha1
-		if err := s.out.Recv(&m); err != nil {
-			return endOf(err)
-		}
-		if m.EventProcessed == nil {
-			return errBadRequest.failure("duplicate initial request received")
-		}
-		status := pb.TopicEventResponse_SUCCESS // as an empty message says in proto3
-		if m.EventProcessed.Status != nil {
-			status = m.EventProcessed.Status.Status
-		}
-		s.mu.Lock()
-		if waiting := s.unanswered[m.EventProcessed.Id]; len(waiting) > 0 {
-			s.set(m.EventProcessed.Id, waiting[1:])
-			waiting[0] <- outcomeOf(status)
-		} // else nobody waits for it: it was late, or never sent
-		s.mu.Unlock()
-	}
-}
-
-// end answers all that is left.
-func (s *eventStream) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = true
-	for _, waiting := range s.unanswered {
-		for _, answer := range waiting {
-			answer <- errStreamEnded
-		}
-	}
-	clear(s.unanswered)
 }

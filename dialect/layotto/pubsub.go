@@ -1,15 +1,13 @@
 package layotto
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"io"
-	"sync"
 
 	"github.com/loam-run/loam"
 	pb "github.com/loam-run/loam/api/layotto"
 	"github.com/loam-run/loam/capability/pubsub"
+	"github.com/loam-run/loam/dialect"
 	"github.com/loam-run/loam/protocol/grpc"
 )
 
@@ -88,14 +86,11 @@ func verdict(status pb.TopicEventResponse_TopicEventResponseStatus) error {
 	return loam.Errorf(loam.Unavailable, "layotto", "the app answered status %d, which nobody knows", status)
 }
 
-// maxUnanswered is how many events a stream brings before the program has answered one.
-const maxUnanswered = 64
-
 // subscribeTopicEvents brings a topic's events for as long as the program keeps the stream open.
 func (a *API) subscribeTopicEvents(st *grpc.Stream) error {
 	var first pb.SubscribeTopicEventsRequest
 	if err := st.Recv(&first); err != nil {
-		return endOf(err)
+		return dialect.EndOf(err)
 	}
 	in := first.InitialRequest
 	switch {
@@ -110,7 +105,7 @@ func (a *API) subscribeTopicEvents(st *grpc.Stream) error {
 	if err != nil {
 		return err
 	}
-	o := pubsub.Options{Topic: in.Topic, Group: a.app, InFlight: maxUnanswered, Metadata: in.Metadata, Caller: a.caller, Log: a.log}
+	o := pubsub.Options{Topic: in.Topic, Group: a.app, InFlight: dialect.MaxUnanswered, Metadata: in.Metadata, Caller: a.caller, Log: a.log}
 	if in.DeadLetterTopic != nil {
 		o.DeadLetter = *in.DeadLetterTopic
 	}
@@ -120,101 +115,22 @@ func (a *API) subscribeTopicEvents(st *grpc.Stream) error {
 	if err := st.Send(&pb.SubscribeTopicEventsResponse{InitialResponse: &pb.SubscribeTopicEventsResponseInitial{}}); err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(st.Context())
-	defer stop()
-	s := &eventStream{out: st, component: in.PubsubName, unanswered: map[string][]chan error{}}
-	over := make(chan error, 1)
-	go func() {
-		err := b.Subscribe(ctx, o, func(ctx context.Context, e loam.Event, _ int) error { return s.deliver(ctx, &e) })
-		if ctx.Err() == nil { // it ended by itself, and the program waits in vain
-			over <- because(cmp.Or(err, error(errEnded)), "subscription to topic %s in pubsub %s: ", in.Topic, in.PubsubName)
-			st.Task().Cancel()
-		}
-		close(over)
-	}()
-	err = s.answers()
-	stop()
-	s.end()
-	st.Task().Await(func() { // events that the program has not answered are the subscription's again by now
-		if ended := <-over; ended != nil {
-			err = ended
-		}
-	})
-	return err
+	s := dialect.NewEventStream(st)
+	return s.Run(func(ctx context.Context) error {
+		return b.Subscribe(ctx, o, func(ctx context.Context, e loam.Event, _ int) error {
+			return s.Deliver(ctx, e.ID, &pb.SubscribeTopicEventsResponse{EventMessage: topicEvent(&e, in.PubsubName)})
+		})
+	}, func(err error) error {
+		return because(err, "subscription to topic %s in pubsub %s: ", in.Topic, in.PubsubName)
+	}, func() error { return eventAnswers(st, s) })
 }
 
-var errEnded = loam.Errorf(loam.Unavailable, "layotto", "it is over")
-
-// endOf is what a call ends with whose client sent all it had.
-func endOf(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
-}
-
-// An eventStream is a subscription whose events come by a stream, and whose answers go by it.
-type eventStream struct {
-	out       *grpc.Stream
-	component string
-
-	mu         sync.Mutex
-	unanswered map[string][]chan error // by the event's ID, which is no event's alone: they are answered in turn
-	ended      bool
-}
-
-var errStreamEnded = loam.Errorf(loam.Unavailable, "layotto", "the stream that subscribed is over")
-
-// deliver sends an event and waits for what becomes of it.
-func (s *eventStream) deliver(ctx context.Context, e *loam.Event) error {
-	answer := make(chan error, 1)
-	s.mu.Lock()
-	if s.ended {
-		s.mu.Unlock()
-		return errStreamEnded
-	}
-	s.unanswered[e.ID] = append(s.unanswered[e.ID], answer)
-	s.mu.Unlock()
-	if err := s.out.Post(&pb.SubscribeTopicEventsResponse{EventMessage: topicEvent(e, s.component)}); err != nil {
-		s.forget(e.ID, answer)
-		return err
-	}
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		s.forget(e.ID, answer)
-		return ctx.Err()
-	}
-}
-
-func (s *eventStream) forget(id string, answer chan error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	waiting := s.unanswered[id]
-	for i, w := range waiting {
-		if w == answer {
-			s.set(id, append(waiting[:i:i], waiting[i+1:]...))
-			return
-		}
-	}
-}
-
-// set is called with mu held.
-func (s *eventStream) set(id string, waiting []chan error) {
-	if len(waiting) == 0 {
-		delete(s.unanswered, id)
-	} else {
-		s.unanswered[id] = waiting
-	}
-}
-
-// answers takes what the program says of events until it says no more.
-func (s *eventStream) answers() error {
+// eventAnswers takes what the program says of events until it says no more.
+func eventAnswers(st *grpc.Stream, s *dialect.EventStream) error {
 	for {
 		var m pb.SubscribeTopicEventsRequest
-		if err := s.out.Recv(&m); err != nil {
-			return endOf(err)
+		if err := st.Recv(&m); err != nil {
+			return dialect.EndOf(err)
 		}
 		if m.EventProcessed == nil {
 			return invalid("duplicate initial request received")
@@ -223,24 +139,6 @@ func (s *eventStream) answers() error {
 		if m.EventProcessed.Status != nil {
 			status = m.EventProcessed.Status.Status
 		}
-		s.mu.Lock()
-		if waiting := s.unanswered[m.EventProcessed.Id]; len(waiting) > 0 {
-			s.set(m.EventProcessed.Id, waiting[1:])
-			waiting[0] <- verdict(status)
-		} // else nobody waits for it: it was late, or never sent
-		s.mu.Unlock()
+		s.Answer(m.EventProcessed.Id, verdict(status))
 	}
-}
-
-// end answers all that is left.
-func (s *eventStream) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = true
-	for _, waiting := range s.unanswered {
-		for _, answer := range waiting {
-			answer <- errStreamEnded
-		}
-	}
-	clear(s.unanswered)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/loam-run/loam"
 	pb "github.com/loam-run/loam/api/layotto"
 	"github.com/loam-run/loam/capability/config"
+	"github.com/loam-run/loam/dialect"
 	"github.com/loam-run/loam/protocol/grpc"
 )
 
@@ -28,7 +29,7 @@ func (a *API) subscribeConfiguration(st *grpc.Stream) (err error) {
 	for n := 0; ; n++ {
 		var in pb.SubscribeConfigurationRequest
 		if err := st.Recv(&in); err != nil {
-			return endOf(err)
+			return dialect.EndOf(err)
 		}
 		if n == maxWatches {
 			return fail(loam.ResourceExhausted, "a stream asks for configuration at most %d times: open another", maxWatches)
