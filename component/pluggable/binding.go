@@ -7,6 +7,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api/dapr/components"
 	"github.com/loam-run/loam/capability/binding"
+	"github.com/loam-run/loam/component"
 	"github.com/loam-run/loam/protocol/grpc"
 )
 
@@ -87,7 +88,7 @@ func (b *Input) Read(ctx context.Context, handle binding.Handler) error {
 		if loam.CodeOf(err) == loam.Unimplemented || errors.Is(err, errClosed) {
 			return b.fail("binding.Read", err)
 		}
-		pause(ctx, again)
+		component.Pause(ctx, again)
 	}
 	return nil
 }

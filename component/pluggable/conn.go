@@ -9,6 +9,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api/dapr/components"
+	"github.com/loam-run/loam/component"
 	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/protocol/grpc"
 )
@@ -36,7 +37,7 @@ func (c *conn) init(ctx context.Context, service string, in grpc.Message) error 
 		if err == nil || loam.CodeOf(err) == loam.Unimplemented {
 			break
 		}
-		if loam.CodeOf(err) != loam.Unavailable || !pause(ctx, 50*time.Millisecond) {
+		if loam.CodeOf(err) != loam.Unavailable || !component.Pause(ctx, 50*time.Millisecond) {
 			return c.fail(service+".Ping", err)
 		}
 	}
@@ -77,18 +78,6 @@ type ignored struct{}
 
 func (ignored) AppendProto(b []byte) []byte { return b }
 func (ignored) ParseProto([]byte) error     { return nil }
-
-// pause waits, and is false when ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
 
 // talk is a call whose messages go both ways: after the first of ours, the program's are handled, each beside the others once
 // it has a slot, which handle gives back, and answered. When ctx ends no more are handled: those that come are answered by

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/component"
 	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/protocol/grpc"
 	"github.com/loam-run/loam/protocol/http2"
@@ -120,14 +121,7 @@ func (s *Sockets) Watch(ctx context.Context, changed func()) {
 		return b.String()
 	}
 	before := look()
-	for {
-		t := time.NewTimer(time.Second)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return
-		case <-t.C:
-		}
+	for component.Pause(ctx, time.Second) {
 		if now := look(); now != before {
 			before = now
 			changed()

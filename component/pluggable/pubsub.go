@@ -10,6 +10,7 @@ import (
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api/dapr/components"
 	"github.com/loam-run/loam/capability/pubsub"
+	"github.com/loam-run/loam/component"
 	"github.com/loam-run/loam/protocol/cloudevents"
 	"github.com/loam-run/loam/protocol/grpc"
 )
@@ -108,7 +109,7 @@ func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle 
 		if loam.CodeOf(err) == loam.Unimplemented || errors.Is(err, errClosed) {
 			return p.fail("pubsub.Subscribe "+strconv.Quote(sub.Topic), err)
 		}
-		pause(ctx, again)
+		component.Pause(ctx, again)
 	}
 	return nil
 }
@@ -143,7 +144,7 @@ func (p *Pubsub) deliver(ctx context.Context, sub pubsub.Subscription, handle pu
 		default:
 			return errTooMany
 		}
-		late := pause(ctx, v.After)
+		late := component.Pause(ctx, v.After)
 		<-waiting
 		if !late {
 			return errEnded

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/component"
 )
 
 // Bounds of what is sent together. A second batch may be under way while one waits for its answers; more would only be
@@ -158,7 +159,7 @@ func (c *client) send(ctx context.Context, batch []*call) {
 			return
 		}
 		if batch = again; wait {
-			pause(ctx, c.backoff(attempt))
+			component.Pause(ctx, c.backoff(attempt))
 		}
 		for _, x := range batch {
 			x.err = nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/config"
+	"github.com/loam-run/loam/component"
 )
 
 // ConfigConfig is the metadata of a config component.
@@ -178,24 +179,12 @@ func (s *Config) Watch(ctx context.Context, keys []string, changed func([]config
 		}
 		if refused {
 			w.look(ctx)
-			pause(ctx, poll)
+			component.Pause(ctx, poll)
 			continue
 		}
-		pause(ctx, again)
+		component.Pause(ctx, again)
 	}
 	return nil
-}
-
-// pause waits, and is false when ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 // notify has Redis tell of changed keys, beside what else it tells of.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/pubsub"
+	"github.com/loam-run/loam/component"
 )
 
 // A message that was handed to a consumer stays in its group's list of pending entries until it is acknowledged, with the
@@ -180,7 +181,7 @@ func (s *subscription) settle(ctx context.Context, cmd redis.Cmder) {
 		if err == nil && loam.CodeOf(s.p.c.fail("", cmd.Err())) != loam.Unavailable || errors.Is(err, redis.ErrClosed) {
 			return // what Redis does not want to hear, it will not want to hear later
 		}
-		if !pause(last, again) {
+		if !component.Pause(last, again) {
 			return
 		}
 		cmd = redis.NewCmd(last, cmd.Args()...)
@@ -246,7 +247,7 @@ func (s *subscription) read(ctx context.Context) error {
 		}
 		switch err := s.p.c.fail("pubsub.Subscribe "+strconv.Quote(s.topic), err); loam.CodeOf(err) {
 		case loam.Unavailable, loam.DeadlineExceeded, loam.Canceled, loam.Unknown, loam.ResourceExhausted:
-			pause(ctx, again)
+			component.Pause(ctx, again)
 		default:
 			if ctx.Err() == nil {
 				return err
@@ -343,7 +344,7 @@ func (s *subscription) unblock(ctx context.Context, db *redis.Client, id int64) 
 		case <-over.Done():
 			return
 		}
-		for db.ClientUnblock(over, id).Err() == nil && pause(over, 20*time.Millisecond) { // it may not have been waiting yet
+		for db.ClientUnblock(over, id).Err() == nil && component.Pause(over, 20*time.Millisecond) { // it may not have been waiting yet
 		}
 	})
 	return func() {
@@ -389,7 +390,7 @@ func (s *subscription) reclaim(ctx context.Context) {
 
 // keep says now and then, until ctx ends, that what is held is being worked at.
 func (s *subscription) keep(ctx context.Context) {
-	for pause(ctx, max(s.p.config.ProcessingTimeout/3, 5*time.Millisecond)) {
+	for component.Pause(ctx, max(s.p.config.ProcessingTimeout/3, 5*time.Millisecond)) {
 		s.timing.Lock()
 		s.mu.Lock()
 		ids := make([]string, 0, len(s.held))
