@@ -75,11 +75,20 @@ func TestConsumerReopens(t *testing.T) {
 	p := openBus(t, path)
 	publish(t, p, 0, 10)
 	consume(t, p, 1, 10, func(d pubsub.Delivery) pubsub.Verdict {
-		return pubsub.Verdict{Retry: d.Event.ID == "3" || d.Event.ID == "7", After: time.Millisecond}
+		return pubsub.Verdict{Retry: d.Event.ID == "3" || d.Event.ID == "7", After: time.Minute}
 	})
 	closeBus(t, p)
 
-	p = openBus(t, path)
+	later := func(d time.Duration) *Pubsub {
+		c := New()
+		c.now = func() time.Time { return time.Now().Add(d) }
+		p, err := c.OpenPubsub(t.Context(), "p", Config{Path: path, Retention: 24 * time.Hour, Sweep: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p = later(2 * time.Minute)
 	publish(t, p, 10, 12)
 	var got []string
 	consume(t, p, 1, 4, func(d pubsub.Delivery) pubsub.Verdict {
@@ -92,12 +101,7 @@ func TestConsumerReopens(t *testing.T) {
 	}
 	closeBus(t, p)
 
-	f := New()
-	f.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
-	p, err := f.OpenPubsub(t.Context(), "p", Config{Path: path, Retention: 24 * time.Hour, Sweep: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p = later(2 * time.Hour)
 	defer closeBus(t, p)
 	consume(t, p, 4, 1, func(d pubsub.Delivery) pubsub.Verdict {
 		if d.Event.ID != "7" || d.Attempt != 3 {
