@@ -69,6 +69,7 @@ type Service struct {
 	Plain  bool        // requests may come without TLS
 	TLS    func(serverName string) *tls.Config
 	Stream func(serverName string) loam.Target // of a connection of TLS that is passed on undecrypted; nil, or answers nil: it is decrypted
+	Within func(serverName string) loam.Target // of what a connection of TLS carries, which is passed on decrypted; nil, or answers nil: it carries requests
 	TCP    loam.Target                         // of every connection, whatever it speaks; nil: they are looked into
 }
 

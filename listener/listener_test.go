@@ -195,6 +195,64 @@ func TestOnePortForAll(t *testing.T) {
 	})
 }
 
+// What TLS carried is passed on decrypted, though the upstream speaks first, and the end of either direction with it.
+func TestWithin(t *testing.T) {
+	engines(t, func(t *testing.T, e loop.Engine) {
+		pair, pool := certificate(t, "db.example")
+		up, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer up.Close()
+		go func() {
+			for {
+				c, err := up.Accept()
+				if err != nil {
+					return
+				}
+				go func() { _, _ = io.WriteString(c, "220 ready\r\n"); _, _ = io.Copy(c, c); c.Close() }()
+			}
+		}()
+		l := listen(t, e, Limits{}, Service{
+			TLS: func(string) *tls.Config { return &tls.Config{Certificates: []tls.Certificate{pair}} },
+			Within: func(name string) loam.Target {
+				return loam.TargetFunc(func(r *loam.Request) (*loam.Response, error) {
+					if r.Method != "CONNECT" || r.Authority != name || r.Peer == nil || r.Peer.ServerName != name {
+						return nil, errors.New("not told what for")
+					}
+					c, err := loop.Dial(r.Task(), "tcp", up.Addr().String(), time.Time{})
+					return &loam.Response{Tunnel: c}, err
+				})
+			},
+		})
+		c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{ServerName: "db.example", RootCAs: pool, NextProtos: []string{"postgresql"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		long := strings.Repeat("0123456789abcdef", 1<<16)
+		go func() {
+			_, _ = io.WriteString(c, long)
+			_ = c.CloseWrite()
+		}()
+		b, err := io.ReadAll(c)
+		if err != nil || string(b) != "220 ready\r\n"+long {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+		n, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		_ = n.SetDeadline(time.Now().Add(time.Minute))
+		_, _ = io.WriteString(n, "GET / HTTP/1.1\r\n\r\n")
+		if b, _ := io.ReadAll(n); len(b) > 0 {
+			t.Errorf("who speaks no TLS is told %q, though no requests are taken here", b)
+		}
+	})
+}
+
 func TestTCP(t *testing.T) {
 	engines(t, func(t *testing.T, e loop.Engine) {
 		up, err := net.Listen("tcp", "127.0.0.1:0")

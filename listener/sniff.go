@@ -51,7 +51,7 @@ func (n *newcomer) Serve(t loam.Task, c loop.Conn) loop.Verdict {
 	}
 	s := n.l.service.Load()
 	if s.TCP != nil {
-		return n.connect(t, c, s.TCP, "", nil)
+		return n.connect(t, c, s.TCP, nil, nil)
 	}
 	if c.SetReadDeadline(t.Now().Add(n.l.c.HeadTimeout)) != nil {
 		return loop.Close
@@ -64,6 +64,9 @@ func (n *newcomer) Serve(t loam.Task, c loop.Conn) loop.Verdict {
 		return n.secure(t, c, s, first)
 	}
 	if !s.Plain {
+		if s.HTTP == nil {
+			return loop.Close
+		}
 		return n.refusePlain(c)
 	}
 	// The client of HTTP/2 says so by 24 bytes, of which the first differ from every request's but one of method PRI.
@@ -105,7 +108,7 @@ func (n *newcomer) secure(t loam.Task, c loop.Conn, s *Service, first []byte) lo
 		}
 		read = all
 		if to := s.Stream(hello.ServerName); to != nil {
-			return n.connect(t, c, to, hello.ServerName, read)
+			return n.connect(t, c, to, &loam.Peer{ServerName: hello.ServerName}, read)
 		}
 	}
 	secure := loop.TLSServer(c, read, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -126,6 +129,11 @@ func (n *newcomer) secure(t loam.Task, c loop.Conn, s *Service, first []byte) lo
 	if len(state.VerifiedChains) > 0 {
 		peer.Chain = state.VerifiedChains[0]
 	}
+	if s.Within != nil {
+		if to := s.Within(state.ServerName); to != nil {
+			return n.connect(t, secure, to, peer, nil)
+		}
+	}
 	if state.NegotiatedProtocol == "h2" {
 		n.next = n.l.http2.Session(secure, secure, peer, nil)
 	} else {
@@ -135,15 +143,18 @@ func (n *newcomer) secure(t loam.Task, c loop.Conn, s *Service, first []byte) lo
 }
 
 // connect passes a connection on, with what was read of it. The connection is a request to the target, which answers
-// with the upstream's end, and ends when both do.
-func (n *newcomer) connect(t loam.Task, c loop.Conn, to loam.Target, name string, read []byte) loop.Verdict {
+// with the upstream's end, and ends when both do. peer is nil where it is none of TLS.
+func (n *newcomer) connect(t loam.Task, c loop.Conn, to loam.Target, peer *loam.Peer, read []byte) loop.Verdict {
 	if c.SetDeadline(time.Time{}) != nil {
 		return loop.Close
 	}
 	start := t.Now()
 	req := new(loam.Request)
 	req.Begin(t)
-	req.Method, req.Scheme, req.Path, req.Authority, req.Remote = "CONNECT", "tcp", "/", name, c.RemoteAddr().String()
+	req.Method, req.Scheme, req.Path, req.Remote, req.Peer = "CONNECT", "tcp", "/", c.RemoteAddr().String(), peer
+	if peer != nil {
+		req.Authority = peer.ServerName
+	}
 	req.ID = string(n.l.ids.Append(nil))
 	res, err := protocol.Serve(to, req, n.l.c.Log)
 	if err != nil || res.Tunnel == nil {

@@ -41,23 +41,136 @@ spec:
 `, spec, path)
 }
 
+// certificate makes one for names, which vouches for itself, and the files of it and its key.
+func certificate(t *testing.T, names ...string) (pair tls.Certificate, cert, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: names, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: k}, cert, key
+}
+
+// A listener whose TLS ends here passes on what it carried: to the TLSRoute of the name that was asked for, or else to
+// the TCPRoute, and to nobody where there is neither. HTTPS has the same port.
+func TestTerminatedStreams(t *testing.T) {
+	pair, cert, key := certificate(t, "db.example.com", "cache.example.com", "lost.example.com", "any.example.org", "shop.example.com")
+	says := func(what string) string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() { _, _ = io.WriteString(c, what+" "); _, _ = io.Copy(c, c); c.Close() }()
+			}
+		}()
+		return l.Addr().String()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	ends := fmt.Sprintf("port: %d, tls: {mode: Terminate, options: {loam.dev/cert-file: %s, loam.dev/key-file: %s}}", l.Addr().(*net.TCPAddr).Port, cert, key)
+	yaml := fmt.Sprintf(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: g}
+spec:
+  gatewayClassName: loam
+  addresses: [{type: IPAddress, value: 127.0.0.1}]
+  listeners:
+    - {name: shop, protocol: HTTPS, hostname: shop.example.com, %[1]s}
+    - {name: named, protocol: TLS, hostname: '*.example.com', %[1]s}
+    - {name: any, protocol: TLS, hostname: '*.example.org', %[1]s}
+---
+{apiVersion: loam.dev/v1alpha1, kind: App, metadata: {name: shop}, spec: {address: %[2]q}}
+`, ends, upstream(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "shop") }))
+	route := func(kind, name, more string) {
+		yaml += fmt.Sprintf(`---
+apiVersion: gateway.networking.k8s.io/v1
+kind: %s
+metadata: {name: %[2]s}
+spec: {%[3]s, rules: [{backendRefs: [{kind: Service, name: %[2]s}]}]}
+---
+{apiVersion: loam.dev/v1alpha1, kind: Service, metadata: {name: %[2]s}, spec: {protocol: tcp, endpoints: [{address: %[4]q}]}}
+`, kind, name, more, says(name))
+	}
+	route("TLSRoute", "db", "parentRefs: [{name: g, sectionName: named}], hostnames: [db.example.com]")
+	route("TLSRoute", "cache", "parentRefs: [{name: g, sectionName: named}], hostnames: [cache.example.com]")
+	route("TCPRoute", "any", "parentRefs: [{name: g, sectionName: any}]")
+	yaml += "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: shop}, spec: {rules: [{backendRefs: [{kind: App, name: shop}]}]}}\n"
+	start(t, yaml)
+
+	pool := x509.NewCertPool()
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.AddCert(leaf)
+	for name, want := range map[string]string{"db": "db ping", "cache": "cache ping", "lost": "", "any": "any ping"} {
+		host := name + ".example.com"
+		if name == "any" {
+			host = "any.example.org"
+		}
+		c, err := tls.Dial("tcp", address, &tls.Config{ServerName: host, RootCAs: pool, NextProtos: []string{"some/protocol"}})
+		if err != nil {
+			t.Fatalf("%s: %v", host, err)
+		}
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		_, _ = io.WriteString(c, "ping") // to lost it may fail
+		_ = c.CloseWrite()
+		b, _ := io.ReadAll(c) // likewise
+		if string(b) != want {
+			t.Errorf("%s: %q, and not %q", host, b, want)
+		}
+		c.Close()
+	}
+	tr := &http.Transport{TLSClientConfig: &tls.Config{ServerName: "shop.example.com", RootCAs: pool}}
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+address+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "shop.example.com"
+	res, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); err != nil || string(b) != "shop" {
+		t.Errorf("%d %q %v", res.StatusCode, b, err)
+	}
+}
+
 // A service found by name proves by its certificate that it has that name; an address is in few certificates.
 func TestServiceByNameWithTLS(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	pair, ca, _ := certificate(t, "localhost")
 	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.TLS.ServerName) }))
-	up.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	up.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	up.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	up.StartTLS()
 	t.Cleanup(up.Close)

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -112,8 +111,8 @@ func limits(c snapshot.Connections) listener.Limits {
 // service is what a listener's connections are for, by its sections.
 func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]snapshot.Stream) (listener.Service, error) {
 	var out listener.Service
-	var names route.Hosts[*site] // the section of the most specific hostname has a connection, whichever way it goes
-	secure := false
+	var names route.Hosts[*site]                // the section of the most specific hostname has a connection, whichever way it goes
+	secure, ends, passes := false, false, false // there is TLS; that ends here, for streams; that passes through
 	for _, section := range l.Sections {
 		switch section.Protocol {
 		case "HTTP":
@@ -127,13 +126,16 @@ func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]
 			secure = true
 			names.Set(section.Hostname, &site{config: config})
 		case "TLS":
+			n := &site{raw: true}
 			if !section.TLS.Passthrough {
-				s.failures["Gateway/"+l.Gateway] = &loam.Error{Code: loam.Unimplemented, Op: "listener " + section.Name,
-					Err: errors.New("TLS that ends here for a TLSRoute or TCPRoute is not supported yet"), Hint: "write mode: Passthrough"}
-				continue
+				config, err := s.serverTLS(section)
+				if err != nil {
+					return out, err
+				}
+				config.NextProtos = nil // what is spoken within is the backend's
+				n.config = config
 			}
-			secure = true
-			n := &site{}
+			secure, ends, passes = true, ends || n.config != nil, passes || n.config == nil
 			names.Set(section.Hostname, n)
 			for _, st := range streams[section.Name] {
 				target := s.stream(st)
@@ -144,14 +146,6 @@ func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]
 				for _, host := range hosts {
 					n.streams.Set(host, target)
 				}
-			}
-			out.Stream = func(name string) loam.Target {
-				n, _ := names.Find(name)
-				if n == nil {
-					return nil
-				}
-				t, _ := n.streams.Find(name)
-				return t
 			}
 		case "TCP":
 			out.TCP = refused
@@ -169,18 +163,40 @@ func (s *server) service(now *socket, l snapshot.Listener, streams map[string][]
 			return n.config
 		}
 	}
+	if passes {
+		out.Stream = func(name string) loam.Target {
+			if n, _ := names.Find(name); n != nil && n.raw && n.config == nil {
+				t, _ := n.streams.Find(name)
+				return t
+			}
+			return nil
+		}
+	}
+	if ends {
+		out.Within = func(name string) loam.Target {
+			n, _ := names.Find(name)
+			if n == nil || !n.raw {
+				return nil
+			}
+			if t, _ := n.streams.Find(name); t != nil {
+				return t
+			}
+			return refused
+		}
+	}
 	return out, nil
 }
 
 // site is what a section does with connections that ask for its hostname by TLS.
 type site struct {
 	config  *tls.Config              // to decrypt them; nil: none are
+	raw     bool                     // what they carry is passed on, and not taken for requests
 	streams route.Hosts[loam.Target] // to pass them on to
 }
 
 // refused is where the connections of a section go that no route is for.
 var refused = loam.TargetFunc(func(*loam.Request) (*loam.Response, error) {
-	return nil, loam.Errorf(loam.NotFound, "route", "no TCPRoute is for this listener")
+	return nil, loam.Errorf(loam.NotFound, "route", "no TCPRoute or TLSRoute is for this connection")
 })
 
 // rule is what a route comes to: a target for each backend, behind the policies of both.
