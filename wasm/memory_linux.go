@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/wasm/dirty"
 	"github.com/tetratelabs/wazero/experimental"
 	"golang.org/x/sys/unix"
 )
@@ -37,13 +38,15 @@ type mapper struct {
 	regions sync.Pool // of *[maxRegions]region
 	noFiles error     // why images are no files; nil: they are
 	noHuge  bool      // the kernel would make the first page that a guest grows by one of 2 MiB
+	watch   int       // after so many resets an instance's writes are watched; 0: never
 }
 
-const mapsEach = 2 // the image and what is behind it
+// watchAfter is a number of resets that were dearer by what it costs to begin watching.
+const watchAfter = 16
 
 // newMapper finds out what the kernel can do.
 func newMapper() *mapper {
-	m := &mapper{pagemap: -1, how: "madvise: the kernel has no PAGEMAP_SCAN (Linux 6.7 has)", maxMaps: 65530}
+	m := &mapper{pagemap: -1, how: "madvise: the kernel has no PAGEMAP_SCAN (Linux 6.7 has)", maxMaps: 65530, watch: watchAfter}
 	m.regions.New = func() any { return new([maxRegions]region) }
 	if b, err := os.ReadFile("/proc/sys/vm/max_map_count"); err == nil {
 		if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil {
@@ -55,7 +58,7 @@ func newMapper() *mapper {
 		m.noHuge = strings.Contains(string(b), "[always]")
 	}
 	if unix.Getpagesize() != pageSize {
-		m.how = fmt.Sprintf("madvise: the kernel's pages are %d bytes", unix.Getpagesize())
+		m.how, m.watch = fmt.Sprintf("madvise: the kernel's pages are %d bytes", unix.Getpagesize()), 0
 		return m
 	}
 	fd, err := unix.Open("/proc/self/pagemap", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -138,9 +141,16 @@ type mappedMemory struct {
 	image    *image
 	file     *imageFile
 	buf      []byte // all that was reserved
+	maps     int64  // mappings that it is made of, as they are counted
 	size     int
+	grown    bool // there is memory behind the image
 	shrink   bool
 	measured bool // all pages that are private now were written since the last reset
+
+	written *dirty.Memory // the image's part, once it is watched
+	pieces  int64         // mappings that watching has made more
+	resets  int           // since it was watched last, or never
+	watch   int           // resets after which it will be watched; 0: never
 }
 
 // fork makes a memory of the image that can grow to limit bytes.
@@ -149,16 +159,16 @@ func (im *image) fork(limit uint64) (memory, error) {
 		return &sliceMemory{image: im, limit: limit}, nil
 	}
 	f := im.file
-	if f.mapper.maps.Add(mapsEach) > f.mapper.maxMaps {
-		f.mapper.maps.Add(-mapsEach)
+	if f.mapper.maps.Add(1) > f.mapper.maxMaps {
+		f.mapper.maps.Add(-1)
 		return nil, &loam.Error{
 			Code: loam.Unavailable, Op: "fork a guest", Err: errors.New("this process has as many memory mappings as the kernel lets it have"),
 			Hint: "raise vm.max_map_count, or keep fewer instances",
 		}
 	}
-	m := &mappedMemory{image: im, file: f, measured: true}
+	m := &mappedMemory{image: im, file: f, maps: 1, measured: true, watch: f.mapper.watch}
 	if err := m.reserve(max(limit, uint64(len(im.bytes)))); err != nil {
-		f.mapper.maps.Add(-mapsEach)
+		f.mapper.maps.Add(-1)
 		return nil, &loam.Error{
 			Code: loam.Unavailable, Op: "fork a guest", Err: fmt.Errorf("map its memory: %w", err),
 			Hint: "the process's address space is limited (ulimit -v), or memory may not be overcommitted (vm.overcommit_memory)",
@@ -167,26 +177,48 @@ func (im *image) fork(limit uint64) (memory, error) {
 	return m, nil
 }
 
+const (
+	memoryProt  = unix.PROT_READ | unix.PROT_WRITE
+	memoryFlags = unix.MAP_PRIVATE | unix.MAP_NORESERVE
+)
+
+// reserve maps the image, and addresses to grow into: they are behind the end of the file until there is memory, see grow.
 func (m *mappedMemory) reserve(size uint64) error {
-	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_NORESERVE
-	p, err := unix.MmapPtr(-1, 0, nil, uintptr(size), prot, flags|unix.MAP_ANON)
+	p, err := unix.MmapPtr(m.file.fd, 0, nil, uintptr(size), memoryProt, memoryFlags)
 	if err != nil {
 		return err
 	}
-	if _, err := unix.MmapPtr(m.file.fd, 0, p, uintptr(len(m.image.bytes)), prot, flags|unix.MAP_FIXED); err != nil {
-		_ = unix.MunmapPtr(p, uintptr(size))
+	m.buf, m.size = unsafe.Slice((*byte)(p), size), len(m.image.bytes)
+	return nil
+}
+
+// grow puts zeros behind the image, as far as the memory can ever grow.
+func (m *mappedMemory) grow() error {
+	behind := m.buf[len(m.image.bytes):]
+	p := unsafe.Pointer(unsafe.SliceData(behind))
+	if _, err := unix.MmapPtr(-1, 0, p, uintptr(len(behind)), memoryProt, memoryFlags|unix.MAP_ANON|unix.MAP_FIXED); err != nil {
 		return err
 	}
-	m.buf, m.size = unsafe.Slice((*byte)(p), size), len(m.image.bytes)
-	if behind := m.buf[m.size:]; m.file.mapper.noHuge && len(behind) > 0 {
+	if m.file.mapper.noHuge {
 		_ = unix.Madvise(behind, unix.MADV_NOHUGEPAGE) // a kernel without huge pages refuses, and need not be told
 	}
+	m.count(1)
+	m.grown = true
 	return nil
+}
+
+// count counts mappings more.
+func (m *mappedMemory) count(n int64) {
+	m.maps += n
+	m.file.mapper.maps.Add(n)
 }
 
 func (m *mappedMemory) Reallocate(size uint64) []byte {
 	home := len(m.image.bytes)
 	if size > uint64(len(m.buf)) {
+		return nil
+	}
+	if size > uint64(home) && !m.grown && m.grow() != nil {
 		return nil
 	}
 	m.size = max(int(size), home)
@@ -203,9 +235,12 @@ func (m *mappedMemory) Free() {
 	if m.buf == nil {
 		return
 	}
+	if m.written != nil {
+		m.written.Forget()
+	}
 	_ = unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(m.buf)), uintptr(len(m.buf)))
 	m.buf = nil
-	m.file.mapper.maps.Add(-mapsEach)
+	m.count(-m.maps)
 }
 
 // A plainMemory is a mapping of zeros with room to grow, for instances that are not of an image. The Go heap would copy
@@ -256,9 +291,61 @@ func (m *mappedMemory) reset() (resized bool) {
 	if resized = m.size != home; resized {
 		m.drop(m.buf[home:m.size])
 	}
+	if m.written != nil {
+		if m.undo() {
+			return resized
+		}
+		m.unwatch()
+	}
+	m.restore(home)
+	if m.resets++; m.resets == m.watch {
+		m.beginWatching()
+	}
+	return resized
+}
+
+// undo copies the pages back that were written, if it is known which and they are not too many.
+func (m *mappedMemory) undo() bool {
+	pages, all := m.written.Pages()
+	if !all || len(pages) > fewPages+farMore*int(m.file.typical.Load()) {
+		return false
+	}
+	for _, p := range pages {
+		at := int(p) * pageSize
+		copy(m.buf[at:at+pageSize], m.image.bytes[at:])
+	}
+	if n := int64(2*len(pages)) - m.pieces; n > 0 {
+		m.pieces += n
+		m.count(n)
+	}
+	return true
+}
+
+// beginWatching has the pages noted that are written from now on, so that nobody needs to be asked for them. It is for
+// instances that are used again and again: each page's first write takes ten times as long.
+func (m *mappedMemory) beginWatching() {
+	mapper := m.file.mapper
+	if mapper.maps.Load() > mapper.maxMaps/2 {
+		m.resets = 0 // some time later
+		return
+	}
+	// Where it cannot be done, the reset is as it was.
+	m.written, _ = dirty.Watch(m.buf[:len(m.image.bytes)])
+}
+
+// unwatch goes back to asking. What has once written much is watched again after twice as many calls.
+func (m *mappedMemory) unwatch() {
+	m.written.Stop()
+	m.written = nil
+	m.count(-m.pieces)
+	m.pieces, m.resets, m.watch = 0, 0, min(2*m.watch, 1<<20)
+}
+
+// restore has the kernel tell which pages were written, or forget all of them.
+func (m *mappedMemory) restore(home int) {
 	if m.file.mapper.pagemap < 0 {
 		m.drop(m.buf[:home])
-		return resized
+		return
 	}
 	pages := int64(0)
 	err := m.file.mapper.scan(m.buf[:home], func(from, to int) {
@@ -268,7 +355,7 @@ func (m *mappedMemory) reset() (resized bool) {
 	if err != nil { // it worked before; but the guest must be clean
 		m.drop(m.buf[:home])
 		m.measured = true
-		return resized
+		return
 	}
 	typical := m.file.typical.Load()
 	if m.measured { // a mean of what single calls write, the last eight counting most
@@ -282,7 +369,6 @@ func (m *mappedMemory) reset() (resized bool) {
 		m.drop(m.buf[:home])
 		m.measured = true
 	}
-	return resized
 }
 
 // drop forgets what was written: the image's pages show again, and behind it there are zeros.

@@ -15,20 +15,25 @@ import (
 	"github.com/loam-run/loam"
 )
 
-// otherWays are hosts that reset as older kernels make them.
+// otherWays are hosts that reset as older kernels make them, or as they do once an instance has served for a while.
 func otherWays(t *testing.T) map[string]*Host {
 	old := newHost(t, Options{})
 	_ = unix.Close(old.mapper.pagemap)
 	old.mapper.pagemap, old.mapper.how, old.mapper.noHuge = -1, "madvise: it is a test", true
 	none := newHost(t, Options{})
 	none.mapper.noFiles = errors.New("it is a test")
-	return map[string]*Host{"madvise": old, "copy": none}
+	watched := newHost(t, Options{})
+	watched.mapper.watch = 1
+	return map[string]*Host{"madvise": old, "copy": none, "watched": watched}
 }
 
 // allMemory is all that an instance can ever have seen, its end and behind it.
 func allMemory(i *instance) []byte {
 	switch m := i.memory.(type) {
 	case *mappedMemory:
+		if !m.grown {
+			return m.buf[:len(m.image.bytes)]
+		}
 		return m.buf
 	case *sliceMemory:
 		return m.buf[:cap(m.buf)]
@@ -108,6 +113,75 @@ func TestDirtyPagesAreDropped(t *testing.T) {
 	}
 }
 
+// An instance that has been used for a while is made clean without asking the kernel, until a call writes much.
+func TestWatchedWrites(t *testing.T) {
+	h := newHost(t, Options{})
+	if h.mapper.watch = 3; runtime.GOARCH != "amd64" {
+		t.Log("only on amd64")
+		return
+	}
+	before := h.mapper.used()
+	m, err := tryCompile(t, h, handmade{serve: serves, pages: 64, data: []byte("image")}.bytes(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := m.program.fork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mapped := i.memory.(*mappedMemory)
+	home := mapped.buf[:len(mapped.image.bytes)]
+	call := func(pages int) {
+		t.Helper()
+		view, _ := i.module.Memory().Read(0, i.module.Memory().Size())
+		for p := range pages {
+			view[p*3*pageSize+p] = 1
+		}
+		if !i.reset() {
+			t.Fatal("not reset")
+		}
+		if string(home) != string(mapped.image.bytes) {
+			t.Fatal("not all is as it was")
+		}
+	}
+	watched := func(want bool) {
+		t.Helper()
+		if mapped.written != nil != want {
+			t.Fatalf("watched: %t, after %d resets", !want, mapped.resets)
+		}
+	}
+	for range 3 {
+		watched(false)
+		call(5)
+	}
+	for _, pages := range []int{5, 0, 7, 1, 5} {
+		watched(true)
+		call(pages)
+	}
+	if pages, _ := mapped.written.Pages(); len(pages) != 7 {
+		t.Errorf("%d pages are copied back, want the 7 that were ever written", len(pages))
+	}
+	// A mapping is the image, one is each page that was written, and one what is between.
+	if n := h.mapper.used() - before; n < 2+2*7 {
+		t.Errorf("%d mappings are counted", n)
+	}
+	i.module.Memory().Grow(2)
+	call(5)
+	watched(true)
+	call(300) // more than can be noted
+	for range 5 { // it was the first of the six
+		watched(false)
+		call(50)
+	}
+	watched(true)
+	call(5)
+	i.close()
+	m.program.pool.trim()
+	if n := h.mapper.used() - before; n != 1 {
+		t.Errorf("%d mappings are counted, want the image's", n)
+	}
+}
+
 // Where the kernel has no more mappings to give, a request is refused and the others go on.
 func TestMappingsAreCounted(t *testing.T) {
 	h := newHost(t, Options{})
@@ -116,7 +190,7 @@ func TestMappingsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := h.mapper.maps.Load()
-	h.mapper.maxMaps = before + 2*mapsEach
+	h.mapper.maxMaps = before + 2
 	var all []*instance
 	for range 2 {
 		i, err := m.program.fork()

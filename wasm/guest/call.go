@@ -72,7 +72,7 @@ type Call struct {
 	// What WASI gives the guest.
 	Began     time.Time // from which its monotonic clock counts; the same for all that share an image
 	Args, Env []string
-	Stdin     io.Reader // nil: it is at its end
+	Stdin     io.Reader // nil: it is at its end. It is read into the guest's memory, so not by a system call: see [View]
 	Stdout    io.Writer // nil: what is written there is dropped
 	Stderr    io.Writer
 	Random    io.Reader

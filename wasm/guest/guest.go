@@ -59,7 +59,8 @@ func Misuse(format string, args ...any) error {
 }
 
 // View is a range of the guest's memory; what is named is for the trap where it lies outside. It is valid until the
-// guest runs again.
+// guest runs again. What is written to it has to be written by code of this process: a system call told to write there
+// fails, as the memory may be one whose writes are watched.
 func View(m wasmapi.Memory, name string, ptr, size uint64) []byte {
 	b, ok := m.Read(uint32(ptr), uint32(size))
 	if !ok {

@@ -262,11 +262,14 @@ func randomGet(c *guest.Call, m wasmapi.Memory, p []uint64) errno {
 	if !ok {
 		return fault
 	}
+	// A source may have the kernel write, which it cannot do to a guest's memory whose writes are watched.
+	drawn := make([]byte, min(len(b), 4096))
 	for len(b) > 0 {
-		n, err := io.ReadFull(c.Random, b[:min(len(b), 4096)])
-		if err != nil {
+		drawn = drawn[:min(len(b), len(drawn))]
+		if _, err := io.ReadFull(c.Random, drawn); err != nil {
 			return ioError
 		}
+		n := copy(b, drawn)
 		b = b[n:]
 		c.Owner.Worked(int64(n) * 8)
 	}
