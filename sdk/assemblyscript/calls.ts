@@ -1,9 +1,10 @@
-// The smaller capabilities: locks, configuration, sequences, secrets, other functions, hosts outside.
+// The smaller capabilities: locks, configuration, sequences, secrets, bindings, other functions, hosts outside.
 
 import * as api from "./api";
 import * as host from "./host";
 import { Code, Failure, Result } from "./errors";
-import { Header, Outgoing, Response } from "./http";
+import { attributes } from "./file";
+import { Field, Header, Outgoing, Response } from "./http";
 import { clock_time_get } from "./wasi";
 
 /** A component of the lock capability: leases with an owner and an end. */
@@ -106,6 +107,24 @@ export function secret(name: string, component: string = ""): Result<Uint8Array>
   const r = host.call<api.SecretGetResponse>("secret.Get", q);
   if (!r.ok) return Result.failed<Uint8Array>(r.failure!);
   return Result.of<Uint8Array>(r.value.value);
+}
+
+/**
+ * Asks a binding for an operation of the system behind it. What data and metadata mean, the component says. What a binding
+ * brings by itself, if it is an input, comes to the function as a POST to its route: handle("POST /nightly", …).
+ */
+export function bind(
+  operation: string,
+  data: Uint8Array,
+  metadata: Field[] = [],
+  component: string = "",
+): Result<api.BindingInvokeResponse> {
+  const q = new api.BindingInvokeRequest();
+  q.component = component;
+  q.operation = operation;
+  q.data = data;
+  q.metadata = attributes(metadata);
+  return host.call<api.BindingInvokeResponse>("binding.Invoke", q);
 }
 
 /**

@@ -18,11 +18,15 @@ import * as host from "./host";
 import * as log from "./log";
 import { Code, Failure, codeName, codeStatus } from "./errors";
 import { Field, Request, Response, jsonString } from "./http";
-import { EventHandler, Handler, Route, add, routes } from "./routes";
+import { EventHandler, Handler, JobHandler, Route, add, routes } from "./routes";
 
-export { ConfigStore, LockStore, SequenceStore, config, fetch, invoke, lock, now, secret, sequence } from "./calls";
+export { Job } from "./api";
+export { ConfigStore, LockStore, SequenceStore, bind, config, fetch, invoke, lock, now, secret, sequence } from "./calls";
+export { Cipher, Ciphertext, CryptoStore, crypto } from "./crypto";
 export { Code, Failure, Result, codeName, codeStatus } from "./errors";
+export { File, FileInfo, FileQuery, FileStore, file } from "./file";
 export { Event, Field, Header, Outgoing, Request, Response, jsonString } from "./http";
+export { JobStore, jobs } from "./jobs";
 export { NewEvent, publish } from "./pubsub";
 export { Item, StateStore, Tx, Write, state } from "./state";
 export { bytesOf, textOf } from "./wire";
@@ -49,14 +53,33 @@ export function handleEvent(path: string, handler: EventHandler): void {
   add(route);
 }
 
+/**
+ * Registers a handler for the function's own jobs of a name, which may be a pattern: report, mail/{id}, {name...} for all
+ * that no other handler is for. With null the run is done; with a failure it is tried again as the job says, unless that is
+ * Failure.dropEvent. A run may come more than once.
+ */
+export function handleJob(name: string, handler: JobHandler): void {
+  const route = new Route("POST /job/" + name);
+  route.jobHandler = handler;
+  add(route);
+}
+
 function run(route: Route, r: Request): Response {
   const handler = route.handler;
   if (handler) return handler(r);
-  const e = r.event();
-  if (!e.ok) return e.response();
-  const f = route.eventHandler!(r, e.value);
+  let f: Failure | null = null;
+  const job = route.jobHandler;
+  if (job) {
+    const data = r.body();
+    if (!data.ok) return data.response();
+    f = job(r, data.value);
+  } else {
+    const e = r.event();
+    if (!e.ok) return e.response();
+    f = route.eventHandler!(r, e.value);
+  }
   if (!f) return Response.noContent();
-  if (f.code == Code.NotFound && !f.dropped) f.code = Code.Internal; // something else was not there; 404 would drop the event
+  if (f.code == Code.NotFound && !f.dropped) f.code = Code.Internal; // something else was not there; 404 would drop what came
   return f.response();
 }
 

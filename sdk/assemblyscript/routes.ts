@@ -5,6 +5,7 @@ import { Failure } from "./errors";
 
 export type Handler = (r: Request) => Response;
 export type EventHandler = (r: Request, e: Event) => Failure | null;
+export type JobHandler = (r: Request, data: Uint8Array) => Failure | null;
 
 // In order of precedence; a rest takes all that follows.
 enum Kind {
@@ -25,6 +26,7 @@ export class Route {
   method: string; // "": any
   handler: Handler | null = null;
   eventHandler: EventHandler | null = null;
+  jobHandler: JobHandler | null = null;
   private segments: Segment[] = [];
   private prefix: string = ""; // what a path without escapes begins with
 

@@ -895,6 +895,7 @@ typedef struct {
 
 typedef loam_code (*loam_handler)(loam_request *r, loam_response *w);
 typedef loam_code (*loam_event_handler)(loam_request *r, const loam_event *e);
+typedef loam_code (*loam_job_handler)(loam_request *r, loam_bytes data);
 
 /* Yours to define. */
 void loam_init(void);
@@ -911,6 +912,13 @@ void loam_handle(const char *pattern, loam_handler handler);
  * it is delivered again later, unless that is LOAM_DROP_EVENT. Events may come more than once: their id tells.
  */
 void loam_handle_event(const char *path, loam_event_handler handler);
+
+/*
+ * Registers a handler for the function's own jobs of a name, which may be a pattern: report, mail/{id}, {name...} for all
+ * that no other handler is for. With LOAM_OK the run is done; with a failure it is tried again as the job says, unless that
+ * is LOAM_DROP_EVENT. A run may come more than once.
+ */
+void loam_handle_job(const char *name, loam_job_handler handler);
 
 /* The first value of a header, "" where there is none. Names compare without regard to case. */
 const char *loam_request_header(const loam_request *r, const char *name);
@@ -994,6 +1002,85 @@ loam_code loam_sequence_next(const char *component, const char *key, int64_t cou
 
 /* The secret of that name, or LOAM_NOT_FOUND. A zero byte stands behind it. */
 loam_code loam_secret(const char *component, const char *name, loam_bytes *value);
+
+/*
+ * Asks a binding for an operation of the system behind it. What data and metadata mean, the component says; metadata may be
+ * NULL. What a binding brings by itself, if it is an input, comes as a POST to its route: loam_handle("POST /nightly", …).
+ */
+loam_code loam_bind(const char *component, const char *operation, loam_bytes data, const loam_attribute *metadata,
+		    size_t metadata_len, loam_binding_invoke_response *answer);
+
+/* Cryptography with keys that stay with Loam. Keys are named as the component names them, algorithms as in JWA (RFC 7518). */
+
+/*
+ * Encrypts a message in the form dapr.io/enc/v1, which names the key that opens it. algorithm is how that key wraps the
+ * message's own: AES (A256KW) or RSA (RSA-OAEP-256).
+ */
+loam_code loam_seal(const char *component, const char *key, const char *algorithm, loam_bytes message, loam_bytes *sealed);
+
+/*
+ * Opens what loam_seal sealed. An empty key is the one that the message names; a function that takes messages of strangers
+ * names it itself. LOAM_INVALID_ARGUMENT: it was changed, or is of another key.
+ */
+loam_code loam_open(const char *component, const char *key, loam_bytes sealed, loam_bytes *message);
+
+/* One operation of a key: {.key = "k", .algorithm = "A256GCM", .nonce = …, .data = …}; loam_seal does without nonces. */
+loam_code loam_encrypt(loam_crypto_encrypt_request request, loam_crypto_encrypt_response *answer);
+loam_code loam_decrypt(loam_crypto_decrypt_request request, loam_bytes *data);
+
+/* The same for what is a key itself, with a key that is for that. */
+loam_code loam_wrap(loam_crypto_wrap_request request, loam_crypto_wrap_response *answer);
+loam_code loam_unwrap(loam_crypto_unwrap_request request, loam_bytes *key);
+
+/* Signs a digest that was made with the algorithm's hash, with EdDSA the message itself; tells whether a signature is good. */
+loam_code loam_sign(const char *component, const char *key, const char *algorithm, loam_bytes digest, loam_bytes *signature);
+loam_code loam_verify(const char *component, const char *key, const char *algorithm, loam_bytes digest, loam_bytes signature,
+		      bool *valid);
+
+/* The public half of a key, in PEM or as a JSON Web Key. LOAM_NOT_FOUND: there is none, or it is symmetric. */
+loam_code loam_public_key(const char *component, const char *key, bool jwk, const char **text);
+
+/* Files: objects under names such as reports/2026/11.pdf. */
+
+/*
+ * Stores an object whole or not at all: {.name = "a.txt", .content_type = "text/plain", .data = …}. A call takes up to
+ * 16 MiB: what is larger is appended piece by piece. kept may be NULL.
+ */
+loam_code loam_file_put(loam_file_put_request request, loam_file_put_response *kept);
+
+/*
+ * Adds to the end of an object, which must be at offset, and says where the end is then; offset 0 makes a new one.
+ * LOAM_FAILED_PRECONDITION: the end is elsewhere.
+ */
+loam_code loam_file_append(loam_file_append_request request, int64_t *end);
+
+/*
+ * length bytes of an object from offset on, or fewer where it ends before; a length of 0 means to its end, up to 16 MiB.
+ * LOAM_NOT_FOUND: there is none; LOAM_OUT_OF_RANGE: offset is past its end.
+ */
+loam_code loam_file_get(const char *component, const char *name, int64_t offset, int64_t length, loam_file_get_response *file);
+
+/* What an object is, or LOAM_NOT_FOUND. */
+loam_code loam_file_stat(const char *component, const char *name, loam_file_stat_response *file);
+
+/* What there is under names: {.prefix = "reports/", .delimiter = "/"}. It needs a grant for all that begins with the prefix. */
+loam_code loam_file_list(loam_file_list_request query, loam_file_list_response *list);
+
+/* Removes an object. LOAM_NOT_FOUND: there is none. */
+loam_code loam_file_delete(const char *component, const char *name);
+
+/*
+ * Jobs: requests that come back to the function when they are due, to the handler that loam_handle_job registered:
+ * {.name = "report", .due = "90s", .data = …}; one of schedule and due must be there. LOAM_ALREADY_EXISTS: there is one of
+ * that name, and replace is false.
+ */
+loam_code loam_job_schedule(const char *component, loam_job job, bool replace);
+
+/* A job as it was scheduled. LOAM_NOT_FOUND: there is none of that name, or it is done. */
+loam_code loam_job_get(const char *component, const char *name, loam_job *job);
+
+/* Forgets a job. LOAM_NOT_FOUND: there is none of that name. */
+loam_code loam_job_delete(const char *component, const char *name);
 
 /* A request that a function makes; all may be left out. */
 typedef struct {
@@ -4022,6 +4109,162 @@ loam_code loam_secret(const char *component, const char *name, loam_bytes *value
 	return code;
 }
 
+loam_code loam_bind(const char *component, const char *operation, loam_bytes data, const loam_attribute *metadata,
+		    size_t metadata_len, loam_binding_invoke_response *answer)
+{
+	loam_binding_invoke_request request = {
+		.component = component, .operation = operation, .data = data, .metadata = (loam_attribute *)metadata,
+		.metadata_len = metadata_len,
+	};
+	*answer = (loam_binding_invoke_response){0};
+	return loam_do("binding.Invoke", loam_binding_invoke_request, &request, loam_binding_invoke_response, answer);
+}
+
+loam_code loam_seal(const char *component, const char *key, const char *algorithm, loam_bytes message, loam_bytes *sealed)
+{
+	loam_crypto_seal_request request = {.component = component, .key = key, .algorithm = algorithm, .data = message};
+	loam_crypto_seal_response answer = {0};
+	loam_code code = loam_do("crypto.Seal", loam_crypto_seal_request, &request, loam_crypto_seal_response, &answer);
+	*sealed = answer.data;
+	return code;
+}
+
+loam_code loam_open(const char *component, const char *key, loam_bytes sealed, loam_bytes *message)
+{
+	loam_crypto_open_request request = {.component = component, .key = key, .data = sealed};
+	loam_crypto_open_response answer = {0};
+	loam_code code = loam_do("crypto.Open", loam_crypto_open_request, &request, loam_crypto_open_response, &answer);
+	*message = answer.data;
+	return code;
+}
+
+loam_code loam_encrypt(loam_crypto_encrypt_request request, loam_crypto_encrypt_response *answer)
+{
+	*answer = (loam_crypto_encrypt_response){0};
+	return loam_do("crypto.Encrypt", loam_crypto_encrypt_request, &request, loam_crypto_encrypt_response, answer);
+}
+
+loam_code loam_decrypt(loam_crypto_decrypt_request request, loam_bytes *data)
+{
+	loam_crypto_decrypt_response answer = {0};
+	loam_code code = loam_do("crypto.Decrypt", loam_crypto_decrypt_request, &request, loam_crypto_decrypt_response, &answer);
+	*data = answer.data;
+	return code;
+}
+
+loam_code loam_wrap(loam_crypto_wrap_request request, loam_crypto_wrap_response *answer)
+{
+	*answer = (loam_crypto_wrap_response){0};
+	return loam_do("crypto.Wrap", loam_crypto_wrap_request, &request, loam_crypto_wrap_response, answer);
+}
+
+loam_code loam_unwrap(loam_crypto_unwrap_request request, loam_bytes *key)
+{
+	loam_crypto_unwrap_response answer = {0};
+	loam_code code = loam_do("crypto.Unwrap", loam_crypto_unwrap_request, &request, loam_crypto_unwrap_response, &answer);
+	*key = answer.data;
+	return code;
+}
+
+loam_code loam_sign(const char *component, const char *key, const char *algorithm, loam_bytes digest, loam_bytes *signature)
+{
+	loam_crypto_sign_request request = {.component = component, .key = key, .algorithm = algorithm, .digest = digest};
+	loam_crypto_sign_response answer = {0};
+	loam_code code = loam_do("crypto.Sign", loam_crypto_sign_request, &request, loam_crypto_sign_response, &answer);
+	*signature = answer.signature;
+	return code;
+}
+
+loam_code loam_verify(const char *component, const char *key, const char *algorithm, loam_bytes digest, loam_bytes signature,
+		      bool *valid)
+{
+	loam_crypto_verify_request request = {
+		.component = component, .key = key, .algorithm = algorithm, .digest = digest, .signature = signature,
+	};
+	loam_crypto_verify_response answer = {0};
+	loam_code code = loam_do("crypto.Verify", loam_crypto_verify_request, &request, loam_crypto_verify_response, &answer);
+	*valid = answer.valid;
+	return code;
+}
+
+loam_code loam_public_key(const char *component, const char *key, bool jwk, const char **text)
+{
+	loam_crypto_public_key_request request = {.component = component, .key = key, .jwk = jwk};
+	loam_crypto_public_key_response answer = {.text = ""};
+	loam_code code = loam_do("crypto.PublicKey", loam_crypto_public_key_request, &request, loam_crypto_public_key_response, &answer);
+	*text = answer.text;
+	return code;
+}
+
+loam_code loam_file_put(loam_file_put_request request, loam_file_put_response *kept)
+{
+	loam_file_put_response answer = {.etag = ""};
+	loam_code code = loam_do("file.Put", loam_file_put_request, &request, loam_file_put_response, &answer);
+	if (kept)
+		*kept = answer;
+	return code;
+}
+
+loam_code loam_file_append(loam_file_append_request request, int64_t *end)
+{
+	loam_file_append_response answer = {0};
+	loam_code code = loam_do("file.Append", loam_file_append_request, &request, loam_file_append_response, &answer);
+	*end = answer.size;
+	return code;
+}
+
+loam_code loam_file_get(const char *component, const char *name, int64_t offset, int64_t length, loam_file_get_response *file)
+{
+	loam_file_get_request request = {.component = component, .name = name, .offset = offset, .length = length};
+	*file = (loam_file_get_response){.etag = "", .content_type = ""};
+	return loam_do("file.Get", loam_file_get_request, &request, loam_file_get_response, file);
+}
+
+loam_code loam_file_stat(const char *component, const char *name, loam_file_stat_response *file)
+{
+	loam_file_stat_request request = {.component = component, .name = name};
+	*file = (loam_file_stat_response){.etag = "", .content_type = ""};
+	return loam_do("file.Stat", loam_file_stat_request, &request, loam_file_stat_response, file);
+}
+
+loam_code loam_file_list(loam_file_list_request query, loam_file_list_response *list)
+{
+	*list = (loam_file_list_response){.next = ""};
+	return loam_do("file.List", loam_file_list_request, &query, loam_file_list_response, list);
+}
+
+loam_code loam_file_delete(const char *component, const char *name)
+{
+	loam_file_delete_request request = {.component = component, .name = name};
+	loam_empty answer;
+	return loam_do("file.Delete", loam_file_delete_request, &request, loam_empty, &answer);
+}
+
+loam_code loam_job_schedule(const char *component, loam_job job, bool replace)
+{
+	loam_jobs_schedule_request request = {.component = component, .jobs = &job, .jobs_len = 1, .overwrite = replace};
+	loam_empty answer;
+	return loam_do("jobs.Schedule", loam_jobs_schedule_request, &request, loam_empty, &answer);
+}
+
+loam_code loam_job_get(const char *component, const char *name, loam_job *job)
+{
+	loam_jobs_get_request request = {.component = component, .names = &name, .names_len = 1};
+	loam_jobs_get_response answer = {0};
+	loam_code code = loam_do("jobs.Get", loam_jobs_get_request, &request, loam_jobs_get_response, &answer);
+	*job = answer.jobs_len ? answer.jobs[0] : (loam_job){0};
+	if (!code && !answer.jobs_len)
+		return loam_fail(LOAM_NOT_FOUND, "job %s is not there", loam_json_string(name));
+	return code;
+}
+
+loam_code loam_job_delete(const char *component, const char *name)
+{
+	loam_jobs_delete_request request = {.component = component, .name = name};
+	loam_empty answer;
+	return loam_do("jobs.Delete", loam_jobs_delete_request, &request, loam_empty, &answer);
+}
+
 loam_code loam_invoke(const char *target, const char *path, const loam_outgoing *request, loam_response *answer)
 {
 	loam_outgoing o = request ? *request : (loam_outgoing){0};
@@ -4212,6 +4455,7 @@ typedef struct {
 	size_t segments_len;
 	loam_handler handler;
 	loam_event_handler event_handler;
+	loam_job_handler job_handler;
 } loam_route;
 
 static loam_route *loam_routes; /* kept for good, so not of loam_alloc */
@@ -4314,6 +4558,15 @@ void loam_handle_event(const char *path, loam_event_handler handler)
 	loam_add_route("POST", path, (loam_route){.pattern = path, .event_handler = handler});
 }
 
+void loam_handle_job(const char *name, loam_job_handler handler)
+{
+	size_t len = strlen(name);
+	char *path = loam_keep(NULL, len + sizeof "/job/");
+	memcpy(path, "/job/", 5);
+	memcpy(path + 5, name, len + 1);
+	loam_add_route("POST", path, (loam_route){.pattern = path, .job_handler = handler});
+}
+
 /* Whether the route's path matches, and what its wildcards stand for. */
 static bool loam_match_path(const loam_route *route, const char *path, const char **values)
 {
@@ -4388,14 +4641,15 @@ static loam_code loam_event_of(loam_request *r, loam_event *e)
 static loam_code loam_run(const loam_route *route, loam_request *r, loam_response *w)
 {
 	loam_event e;
+	loam_bytes data;
 	if (route->handler)
 		return route->handler(r, w);
-	loam_code code = loam_event_of(r, &e);
+	loam_code code = route->job_handler ? loam_body(r, &data) : loam_event_of(r, &e);
 	if (code)
 		return code;
-	code = route->event_handler(r, &e);
+	code = route->job_handler ? route->job_handler(r, data) : route->event_handler(r, &e);
 	if (code == LOAM_NOT_FOUND)
-		return LOAM_INTERNAL; /* something else was not there; 404 would drop the event */
+		return LOAM_INTERNAL; /* something else was not there; 404 would drop what came */
 	return code ? code : loam_no_content(w);
 }
 

@@ -1,6 +1,11 @@
 package loam
 
-import "github.com/loam-run/loam/sdk/go/internal/api"
+import (
+	"maps"
+	"slices"
+
+	"github.com/loam-run/loam/sdk/go/internal/api"
+)
 
 // A Binding is a component of the binding capability: a system outside with operations of its own. What it brings by itself,
 // if it is an input, comes to the function as a POST to its route: Handle("POST /nightly", …).
@@ -18,8 +23,8 @@ func (b Binding) Invoke(operation string, data []byte, metadata map[string]strin
 
 func attributes(m map[string]string) []api.Attribute {
 	var all []api.Attribute
-	for name, value := range m {
-		all = append(all, api.Attribute{Name: name, Value: value})
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		all = append(all, api.Attribute{Name: name, Value: m[name]})
 	}
 	return all
 }

@@ -1,4 +1,4 @@
-//! The smaller capabilities: locks, configuration, sequences, secrets, other functions, hosts outside.
+//! The smaller capabilities: locks, configuration, sequences, secrets, bindings, other functions, hosts outside.
 
 use std::time::Duration;
 
@@ -115,6 +115,32 @@ impl SequenceStore {
 pub fn secret(component: &str, name: &str) -> Result<Vec<u8>> {
     let request = api::SecretGetRequest { component: component.to_string(), name: name.to_string() };
     host::invoke::<api::SecretGetResponse>("secret.Get", &request).map(|r| r.value)
+}
+
+/// Asks a binding for an operation of the system behind it; "" is the default component. What data and metadata mean, the
+/// component says. What a binding brings by itself, if it is an input, comes to the function as a POST to its route:
+/// handle("POST /nightly", …).
+pub fn bind(
+    component: &str,
+    operation: &str,
+    data: impl Into<Vec<u8>>,
+    metadata: &[(&str, &str)],
+) -> Result<(Vec<u8>, Vec<(String, String)>)> {
+    let request = api::BindingInvokeRequest {
+        component: component.to_string(),
+        operation: operation.to_string(),
+        data: data.into(),
+        metadata: attributes(metadata),
+    };
+    host::invoke::<api::BindingInvokeResponse>("binding.Invoke", &request).map(|r| (r.data, pairs(r.metadata)))
+}
+
+pub(super) fn attributes(all: &[(&str, &str)]) -> Vec<api::Attribute> {
+    all.iter().map(|(name, value)| api::Attribute { name: name.to_string(), value: value.to_string() }).collect()
+}
+
+pub(super) fn pairs(all: Vec<api::Attribute>) -> Vec<(String, String)> {
+    all.into_iter().map(|a| (a.name, a.value)).collect()
 }
 
 /// Asks another function, or the app, by name; path may have a query. Whatever it answers is Ok, a 500 too: an error is

@@ -26,9 +26,12 @@
 
 mod api;
 mod calls;
+mod crypto;
 mod error;
+mod file;
 mod host;
 mod http;
+mod jobs;
 mod json;
 pub mod log;
 mod pubsub;
@@ -37,10 +40,13 @@ mod state;
 mod wire;
 
 pub use calls::{
-    config, fetch, invoke, lock, secret, sequence, ConfigItem, ConfigStore, LockStore, SequenceStore,
+    bind, config, fetch, invoke, lock, secret, sequence, ConfigItem, ConfigStore, LockStore, SequenceStore,
 };
+pub use crypto::{crypto, Cipher, CryptoStore};
 pub use error::{Code, Error, Result};
+pub use file::{file, FileInfo, FileList, FileQuery, FileStore};
 pub use http::{Event, Header, Outgoing, Request, Response};
+pub use jobs::{jobs, Job, JobStore};
 pub use json::Json;
 pub use pubsub::{publish, NewEvent};
 pub use state::{state, If, Item, StateStore, Tx};
@@ -68,13 +74,27 @@ pub fn handle_event(path: &str, handler: impl Fn(&Request, Event) -> Result<()> 
         let event = r.event().ok_or_else(|| {
             Error::new(Code::InvalidArgument, "no event: CloudEvents headers are missing")
         })?;
-        match handler(r, event) {
-            Ok(()) => Ok(Response::no_content()),
-            // Something else was not there; 404 would drop the event.
-            Err(e) if e.is_not_found() && !e.dropped => Err(Error { code: Code::Internal, ..e }),
-            Err(e) => Err(e),
-        }
+        done(handler(r, event))
     });
+}
+
+/// Registers a handler for the function's own jobs of a name, which may be a pattern: report, mail/{id}, {name...} for all
+/// that no other handler is for. With Ok the run is done; with an error it is tried again as the job says, unless that is
+/// Error::drop_event. A run may come more than once.
+pub fn handle_job(name: &str, handler: impl Fn(&Request, Vec<u8>) -> Result<()> + Send + 'static) {
+    handle(&format!("POST /job/{name}"), move |r| {
+        let data = r.body()?;
+        done(handler(r, data))
+    });
+}
+
+fn done(result: Result<()>) -> Result<Response> {
+    match result {
+        Ok(()) => Ok(Response::no_content()),
+        // Something else was not there; 404 would drop what came.
+        Err(e) if e.is_not_found() && !e.dropped => Err(Error { code: Code::Internal, ..e }),
+        Err(e) => Err(e),
+    }
 }
 
 fn answer(request: &mut Request) -> Response {

@@ -196,6 +196,228 @@ static loam_code fetch(loam_request *r, loam_response *w)
 	return code ? code : loam_text(w, 200, loam_format("%d %s", answer.status, answer.body.len ? answer.body.data : ""));
 }
 
+static loam_code put_file(loam_request *r, loam_response *w)
+{
+	loam_attribute by = {"By", "tour"};
+	loam_file_put_request file = {
+		.name = loam_path_value(r, "name"), .content_type = loam_request_header(r, "content-type"), .metadata = &by,
+		.metadata_len = 1,
+	};
+	loam_file_put_response kept;
+	loam_code code = loam_body(r, &file.data);
+	if (!code)
+		code = loam_file_put(file, &kept);
+	return code ? code : loam_text(w, 201, loam_format("%s\n", kept.etag));
+}
+
+/* Adds to the end of a file, wherever that is. */
+static loam_code append_file(loam_request *r, loam_response *w)
+{
+	int64_t end;
+	loam_file_stat_response info;
+	loam_file_append_request piece = {.name = loam_path_value(r, "name")};
+	loam_code code = loam_body(r, &piece.data);
+	if (code)
+		return code;
+	code = loam_file_stat("", piece.name, &info);
+	if (code && code != LOAM_NOT_FOUND)
+		return code;
+	piece.offset = info.size;
+	code = loam_file_append(piece, &end);
+	return code ? code : loam_text(w, 200, loam_format("%lld bytes\n", (long long)end));
+}
+
+static long long number(loam_request *r, const char *name)
+{
+	const char *text = loam_query(r, name);
+	return text ? strtoll(text, NULL, 10) : 0; /* from its begin where nothing is said */
+}
+
+static loam_code get_file(loam_request *r, loam_response *w)
+{
+	loam_file_get_response file;
+	loam_code code = loam_file_get("", loam_path_value(r, "name"), number(r, "from"), number(r, "length"), &file);
+	if (code)
+		return code;
+	const char *by = "";
+	for (size_t i = 0; i < file.metadata_len; i++)
+		if (!strcmp(file.metadata[i].name, "by"))
+			by = file.metadata[i].value;
+	loam_answer(w, 200, file.content_type, file.data);
+	loam_add_header(w, "X-File", loam_format("%lld %s by %s", (long long)file.size, file.etag, by));
+	return LOAM_OK;
+}
+
+static loam_code delete_file(loam_request *r, loam_response *w)
+{
+	loam_code code = loam_file_delete("", loam_path_value(r, "name"));
+	return code ? code : loam_no_content(w);
+}
+
+static loam_code folder(loam_request *r, loam_response *w)
+{
+	const char *page = "";
+	loam_file_list_response list;
+	loam_file_list_request query = {.prefix = loam_query(r, "prefix"), .delimiter = "/", .after = loam_query(r, "after"), .limit = 2};
+	loam_code code = loam_file_list(query, &list);
+	if (code)
+		return code;
+	for (size_t i = 0; i < list.prefixes_len; i++)
+		page = loam_format("%s%s\n", page, list.prefixes[i]);
+	for (size_t i = 0; i < list.items_len; i++)
+		page = loam_format("%s%s: %lld\n", page, list.items[i].name, (long long)list.items[i].size);
+	return loam_text(w, 200, loam_format("%snext: %s\n", page, list.next));
+}
+
+/* The same bytes with one bit of the byte at i turned round. */
+static loam_bytes changed(loam_bytes b, size_t i)
+{
+	if (i >= b.len)
+		return b;
+	char *copy = memcpy(loam_alloc(b.len), b.data, b.len);
+	copy[i] ^= 1;
+	return (loam_bytes){copy, b.len};
+}
+
+/* Encrypts what it is sent, and answers what opens again; with ?broken=yes it is changed on the way. */
+static loam_code seal(loam_request *r, loam_response *w)
+{
+	const char *broken = loam_query(r, "broken");
+	loam_bytes b;
+	loam_code code = loam_body(r, &b);
+	if (!code)
+		code = loam_seal("", loam_path_value(r, "key"), "AES", b, &b);
+	if (!code && broken && *broken)
+		b = changed(b, b.len - 1);
+	if (!code)
+		code = loam_open("", "", b, &b);
+	return code ? code : loam_answer(w, 200, "application/octet-stream", b);
+}
+
+/* Does the single operations with a key, there and back. Only an example repeats a nonce. */
+static loam_code cipher(loam_request *r, loam_response *w)
+{
+	const char *name = loam_path_value(r, "key");
+	loam_bytes body, plain, key, nonce = loam_bytes_of("twelve bytes"), tour = loam_bytes_of("tour");
+	loam_crypto_encrypt_response secret;
+	loam_crypto_wrap_response wrapped;
+	loam_code code = loam_body(r, &body);
+	if (!code)
+		code = loam_encrypt((loam_crypto_encrypt_request){
+			.key = name, .algorithm = "A256GCM", .nonce = nonce, .associated = tour, .data = body,
+		}, &secret);
+	if (!code)
+		code = loam_decrypt((loam_crypto_decrypt_request){
+			.key = name, .algorithm = "A256GCM", .nonce = nonce, .associated = tour, .data = secret.data, .tag = secret.tag,
+		}, &plain);
+	if (!code)
+		code = loam_wrap((loam_crypto_wrap_request){
+			.key = name, .algorithm = "A256KW", .data = loam_bytes_of("a key of 16 byte"),
+		}, &wrapped);
+	if (!code)
+		code = loam_unwrap((loam_crypto_unwrap_request){.key = name, .algorithm = "A256KW", .data = wrapped.data}, &key);
+	if (code)
+		return code;
+	return loam_text(w, 200, loam_format("%zu, %zu: %.*s; %zu: %.*s\n", secret.data.len, secret.tag.len, (int)plain.len, plain.data,
+					     wrapped.data.len, (int)key.len, key.data));
+}
+
+/* Signs what it is sent, and looks whether that can be told from another signature. */
+static loam_code sign(loam_request *r, loam_response *w)
+{
+	const char *key = loam_path_value(r, "key");
+	bool good, bad;
+	loam_bytes body, signature;
+	loam_code code = loam_body(r, &body);
+	if (!code)
+		code = loam_sign("", key, "EdDSA", body, &signature);
+	if (!code)
+		code = loam_verify("", key, "EdDSA", body, signature, &good);
+	if (!code)
+		code = loam_verify("", key, "EdDSA", body, changed(signature, 0), &bad);
+	if (code)
+		return code;
+	return loam_text(w, 200, loam_format("%zu bytes, %s, %s\n", signature.len, good ? "true" : "false", bad ? "true" : "false"));
+}
+
+static loam_code public_key(loam_request *r, loam_response *w)
+{
+	const char *text;
+	loam_code code = loam_public_key("", loam_path_value(r, "key"), false, &text);
+	return code ? code : loam_text(w, 200, text);
+}
+
+/* Asks the binding for something of the file that the query names. */
+static loam_code bind_file(loam_request *r, loam_response *w)
+{
+	const char *file = loam_query(r, "file");
+	loam_attribute name = {"fileName", file ? file : ""};
+	loam_binding_invoke_response answer;
+	loam_bytes body;
+	loam_code code = loam_body(r, &body);
+	if (!code)
+		code = loam_bind("", loam_path_value(r, "operation"), body, &name, 1, &answer);
+	return code ? code : loam_answer(w, 200, "application/octet-stream", answer.data);
+}
+
+/* Has what it is sent brought back by work: when the query says, and in place of a job of that name if it says so. */
+static loam_code schedule(loam_request *r, loam_response *w)
+{
+	const char *replace = loam_query(r, "replace");
+	loam_job job = {
+		.name = loam_path_value(r, "name"), .due = loam_query(r, "due"), .schedule = loam_query(r, "schedule"),
+		.content_type = "text/plain", .retry_after_ms = 50, .retries = 5,
+	};
+	job.repeats = job.schedule && *job.schedule ? 2 : 1;
+	loam_code code = loam_body(r, &job.data);
+	if (!code)
+		code = loam_job_schedule("", job, replace && *replace);
+	return code ? code : loam_no_content(w);
+}
+
+static loam_code get_job(loam_request *r, loam_response *w)
+{
+	loam_job j;
+	loam_code code = loam_job_get("", loam_path_value(r, "name"), &j);
+	if (code)
+		return code;
+	return loam_text(w, 200, loam_format("%s %s %s %u %s %lld %.*s\n", j.name, j.schedule, j.due, (unsigned)j.repeats, j.content_type,
+					     (long long)j.retries, (int)j.data.len, j.data.data));
+}
+
+static loam_code delete_job(loam_request *r, loam_response *w)
+{
+	loam_code code = loam_job_delete("", loam_path_value(r, "name"));
+	return code ? code : loam_no_content(w);
+}
+
+/* Remembers what a job brought, and refuses the same jobs as noted does events. */
+static loam_code work(loam_request *r, loam_bytes data)
+{
+	loam_state_item item;
+	const char *text = loam_format("%.*s", (int)data.len, data.data);
+	if (!strcmp(text, "nonsense"))
+		return loam_fail(LOAM_DROP_EVENT, "it is nonsense");
+	if (!strcmp(text, "later"))
+		return loam_fail(LOAM_UNAVAILABLE, "not now");
+	if (!strcmp(text, "missing"))
+		return loam_state_get("", "notes/missing", &item);
+	const char *line = loam_format("%s %s", loam_request_header(r, "content-type"), text);
+	return loam_state_put("", loam_format("notes/job-%s", loam_path_value(r, "name")), loam_bytes_of(line), LOAM_ANY, 0);
+}
+
+/* Remembers what an input binding brought, and answers it. */
+static loam_code tick(loam_request *r, loam_response *w)
+{
+	loam_bytes body;
+	loam_code code = loam_body(r, &body);
+	if (code)
+		return code;
+	const char *line = loam_format("%s %.*s", loam_request_header(r, "timeZone"), (int)body.len, body.data);
+	code = loam_state_put("", "notes/tick", loam_bytes_of(line), LOAM_ANY, 0);
+	return code ? code : loam_text(w, 200, "ticked\n");
+}
+
 /* Says what came. */
 static loam_code echo(loam_request *r, loam_response *w)
 {
@@ -251,6 +473,21 @@ void loam_init(void)
 	loam_handle("GET /secrets/{name}", secret);
 	loam_handle("POST /ask/{target}/{path...}", ask);
 	loam_handle("GET /fetch", fetch);
+	loam_handle("PUT /files/{name...}", put_file);
+	loam_handle("POST /files/{name...}", append_file);
+	loam_handle("GET /files/{name...}", get_file);
+	loam_handle("DELETE /files/{name...}", delete_file);
+	loam_handle("GET /folder", folder);
+	loam_handle("POST /seal/{key}", seal);
+	loam_handle("POST /cipher/{key}", cipher);
+	loam_handle("POST /sign/{key}", sign);
+	loam_handle("GET /keys/{key}", public_key);
+	loam_handle("POST /bind/{operation}", bind_file);
+	loam_handle("POST /jobs/{name}", schedule);
+	loam_handle("GET /jobs/{name}", get_job);
+	loam_handle("DELETE /jobs/{name}", delete_job);
+	loam_handle_job("{name}", work);
+	loam_handle("POST /tick", tick);
 	loam_handle("/echo/", echo);
 	loam_handle("GET /random", random_number);
 	loam_handle("GET /broken", broken);
