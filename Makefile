@@ -14,7 +14,7 @@ ifneq ($(shell command -v gcc || command -v clang),)
 RACE := -race
 endif
 
-.PHONY: all build run redis test sdk test-sdk test-peers race lint bench bench-proxy bench-api cross fresh soak-store soak-shop soak-upgrade soak-reload soak-upstreams soak-ledger soak-redis fuzz clean help
+.PHONY: all build run redis test sdk test-sdk test-peers race lint bench bench-proxy bench-api cross fresh soak-store soak-shop soak-upgrade soak-reload soak-upstreams soak-ledger soak-redis soak-api fuzz clean help
 
 # The daprd to measure beside, which bench/daprd pins, and where it is kept.
 DAPRD ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loam/daprd@1.18.3/daprd
@@ -129,6 +129,9 @@ soak-redis: build redis ## kill -9 redis-server again and again under load: erro
 
 soak-hostile: build ## Guests that do their worst for ten minutes beside neighbours (make sdk)
 	@$(GO) run ./test/soak/hostile
+
+soak-api: build ## Hostile clients at Dapr's and Layotto's API: clear errors, bounded memory, nothing reached outside its scope
+	@$(GO) run ./test/soak/api
 
 soak-chain: build ## 2,000,000 requests through functions that call each other, every body verified (make sdk)
 	@$(GO) run ./test/soak/chain

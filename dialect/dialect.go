@@ -26,13 +26,13 @@ type App struct {
 	MaxBody  int64        // bytes of a message either way
 }
 
-// Budget is what the program's large messages may hold at once, of whatever MaxBody lets each be: 256 MiB, or four of them.
+// Budget is what the program's large messages may hold at once, of whatever MaxBody lets each be: 128 MiB, or four of them.
 // Where a message has no bound, all have none.
 func (a App) Budget() *protocol.Budget {
 	if a.MaxBody <= 0 {
 		return nil
 	}
-	return protocol.NewBudget(max(256<<20, 4*a.MaxBody))
+	return protocol.NewBudget(max(128<<20, 4*a.MaxBody))
 }
 
 // Options are what a dialect is made of.

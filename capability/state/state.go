@@ -24,7 +24,7 @@ const (
 	MaxKey   = 1024     // bytes
 	MaxValue = 4 << 20  // bytes
 	MaxOps   = 1000     // keys, ops or events in a call
-	MaxRead  = 64 << 20 // bytes of values that one reads
+	MaxRead  = 32 << 20 // bytes of values that one reads
 )
 
 // Options are what a Store is made with beside its driver.

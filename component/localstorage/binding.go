@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/loam-run/loam"
@@ -48,6 +49,9 @@ func (o output) Invoke(ctx context.Context, r binding.Request) (binding.Response
 		name = rand.Text()
 	}
 	name = cmp.Or(name, ".")
+	if strings.ContainsRune(name, 0) {
+		return binding.Response{}, loam.Errorf(loam.InvalidArgument, "", "no name of a file holds NUL")
+	}
 	if name == own || len(name) > len(own) && name[:len(own)+1] == own+"/" {
 		return binding.Response{}, loam.Errorf(loam.InvalidArgument, "", "%s is not for files", own)
 	}

@@ -227,6 +227,9 @@ func (a *API) grpcGetState(c *grpc.Call, in *pb.GetStateRequest) (*pb.GetStateRe
 	return out, nil
 }
 
+// perItem is what an item of an answer has beside its key and value, or more.
+const perItem = 128
+
 func (a *API) grpcGetBulkState(c *grpc.Call, in *pb.GetBulkStateRequest) (*pb.GetBulkStateResponse, error) {
 	s, err := a.grpcStore(in.StoreName)
 	if err != nil {
@@ -240,6 +243,14 @@ func (a *API) grpcGetBulkState(c *grpc.Call, in *pb.GetBulkStateRequest) (*pb.Ge
 	if err != nil {
 		return nil, err
 	}
+	size := 0
+	for i := range results {
+		size += len(results[i].Item.Value) + len(results[i].Item.Key) + perItem
+	}
+	if err := c.Expect(size); err != nil {
+		return nil, err
+	}
+	out.Items = make([]pb.BulkStateItem, 0, len(results))
 	for i := range results {
 		r := &results[i]
 		item := pb.BulkStateItem{Key: r.Item.Key}

@@ -118,7 +118,9 @@ func (c *call) body(status int, body []byte) {
 	if len(body) > protocol.Free {
 		if err := c.api.budget.Resize(0, len(body)); err != nil {
 			c.answer.Header = c.answer.Header[:0]
-			c.fail(err)
+			f := failureOf(err)
+			f.status = http.StatusTooManyRequests
+			c.fail(f)
 			return
 		}
 		c.answer.budget = c.api.budget
@@ -127,15 +129,21 @@ func (c *call) body(status int, body []byte) {
 	c.answer.Status, c.answer.data, c.answer.Length = status, body, int64(len(body))
 }
 
+// hold takes of the budget what the call holds, in place of what it did before.
+func (c *call) hold(n int) error {
+	err := c.api.budget.Resize(c.held, n)
+	if err == nil {
+		c.held = n
+		return nil
+	}
+	f := failureOf(err)
+	f.status = http.StatusTooManyRequests
+	return f
+}
+
 // readBody reads the request's body whole.
 func (c *call) readBody() ([]byte, error) {
-	body, err := readBody(c.Body, c.Length, c.api.maxBody, func(n int) error {
-		err := c.api.budget.Resize(c.held, n)
-		if err == nil {
-			c.held = n
-		}
-		return err
-	})
+	body, err := readBody(c.Body, c.Length, c.api.maxBody, c.hold)
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
@@ -143,9 +151,13 @@ func (c *call) readBody() ([]byte, error) {
 		f.status = http.StatusRequestEntityTooLarge
 		return nil, f
 	case loam.CodeOf(err) == loam.ResourceExhausted:
-		return nil, errBodyRead.caused(err, "failed to read request body: %s", words(err))
+		return nil, err
 	case err != nil:
-		return nil, errBodyRead.failure("failed to read request body: %v", err)
+		f := errBodyRead.failure("failed to read request body: %v", err)
+		if errors.Is(err, protocol.ErrSlowBody) {
+			f.status = http.StatusRequestTimeout
+		}
+		return nil, f
 	}
 	return body, nil
 }

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/protocol"
 )
 
 // getState answers one value, as it was saved.
@@ -134,6 +135,13 @@ func (c *call) bulkGetState() error {
 	if err != nil {
 		return err
 	}
+	size := 0
+	for i := range results {
+		size += len(results[i].Item.Value)
+	}
+	if err := c.hold(c.held + 2*size); err != nil { // as it is made, it is there twice
+		return err
+	}
 	for i := range results {
 		r := &results[i]
 		out[i].Key = r.Item.Key
@@ -146,6 +154,10 @@ func (c *call) bulkGetState() error {
 				out[i].Metadata = map[string]string{ttlExpireTime: expiry(r.Item.Expires)}
 			}
 		}
+	}
+	if size > protocol.Free { // it takes too long for others to wait
+		c.await(func() { err = c.encode(out) })
+		return err
 	}
 	return c.encode(out)
 }

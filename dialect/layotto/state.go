@@ -71,6 +71,9 @@ func (a *API) getBulkState(c *grpc.Call, in *pb.GetBulkStateRequest) (*pb.GetBul
 			}
 		}
 	})
+	if err == nil {
+		err = c.Expect(read + 256*len(out.Items))
+	}
 	if err != nil {
 		return nil, because(err, "fail to get bulk state from state store %s: ", in.StoreName)
 	}

@@ -91,7 +91,7 @@ func (f *frames) next() ([]byte, error) {
 	}
 	switch {
 	case flag > 1:
-		return nil, NewStatus(loam.Internal, "grpc: a frame is marked in a way that nobody knows")
+		return nil, errFrame
 	case flag == 1 && !f.gzip:
 		return nil, NewStatus(loam.Internal, "grpc: a message is compressed, and grpc-encoding does not say how")
 	case uint64(size) > uint64(f.max):
@@ -190,8 +190,14 @@ func (f *frames) only() ([]byte, error) {
 var (
 	errTruncated = NewStatus(loam.Internal, "grpc: the body ends within a message")
 	errNoMessage = NewStatus(loam.Internal, "grpc: a call of one message came without it")
+	errFrame     = NewStatus(loam.Internal, "grpc: a frame is marked in a way that nobody knows")
 	errMessages  = NewStatus(loam.Internal, "grpc: a call of one message came with more")
 )
+
+// malformed tells whether it is the client who is at fault, though gRPC calls it Internal: nobody needs to read of it in a log.
+func malformed(err error) bool {
+	return errors.Is(err, errMessage) || errors.Is(err, errTruncated) || errors.Is(err, errNoMessage) || errors.Is(err, errMessages) || errors.Is(err, errFrame)
+}
 
 func tooLarge(size uint64, most int) error {
 	return loam.Errorf(loam.ResourceExhausted, "grpc", "a message of %d bytes, where at most %d are taken", size, most)

@@ -56,6 +56,18 @@ type Call struct {
 	task    loam.Task
 	header  loam.Header
 	trailer loam.Header
+	expects int     // bytes of the answer
+	memory  *frames // what counts them; nil: nothing does
+}
+
+// Expect says of a unary call, before its answer is made, that this will have so many bytes, or little more: the memory is
+// had at once and whole, or there is no answer. It is called once, for an answer that may be large.
+func (c *Call) Expect(bytes int) error {
+	if bytes <= protocol.Free || c.memory == nil {
+		return nil
+	}
+	c.expects = bytes
+	return c.memory.hold(c.memory.held + bytes)
 }
 
 // Request is what the call came in: its header is the metadata, next to the fields of gRPC itself.
@@ -76,7 +88,7 @@ func (c *Call) AddTrailer(name, value string) { c.trailer.Add(name, value) }
 
 // failed is an error as what answers the call returns it.
 func (c *Call) failed(err error) (*loam.Response, error) {
-	if len(c.header) == 0 && len(c.trailer) == 0 {
+	if len(c.header) == 0 && len(c.trailer) == 0 && !malformed(err) {
 		return nil, err
 	}
 	res := &loam.Response{Status: 200}
@@ -107,6 +119,12 @@ func Unary[In, Out any, PIn pointer[In], POut pointer[Out]](f func(*Call, PIn) (
 		if answer == nil {
 			return nil, loam.Errorf(loam.Internal, "grpc", "the handler of %s answered nothing", c.req.Path)
 		}
+		if c.expects > protocol.Free {
+			c.task.Await(func() { // it takes too long for others to wait
+				out = answer.AppendProto(append(make([]byte, 0, c.expects+c.expects/64), out...))
+			})
+			return out, nil
+		}
 		return answer.AppendProto(out), nil
 	})
 }
@@ -127,7 +145,7 @@ var replies = sync.Pool{New: func() any { return new(reply) }}
 
 func (f unary) serve(s *Server, req *loam.Request) (*loam.Response, error) {
 	r := replies.Get().(*reply)
-	r.req, r.task = req, req.Task()
+	r.req, r.task, r.memory = req, req.Task(), &r.in
 	if err := r.answer(f, s, req); err != nil {
 		res, err := r.failed(err)
 		r.free()
@@ -160,7 +178,7 @@ func (r *reply) answer(f unary, s *Server, req *loam.Request) error {
 	binary.BigEndian.PutUint32(out[1:], uint32(len(out)-frameHeader))
 	r.out = out
 	if len(out) > protocol.Free {
-		return r.in.hold(r.in.held + len(out))
+		return r.in.hold(r.in.held - r.expects + len(out))
 	}
 	return nil
 }

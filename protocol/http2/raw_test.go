@@ -534,3 +534,26 @@ func TestStreamBound(t *testing.T) {
 		}
 	})
 }
+
+// A body that came whole, and that nobody read, takes nothing of the connection's window for good.
+func TestUnreadBody(t *testing.T) {
+	engines(t, func(t *testing.T, e *engine) {
+		address, _ := e.serve(t, loam.TargetFunc(func(*loam.Request) (*loam.Response, error) { return &loam.Response{Status: 200}, nil }), func(*http2.ServerConfig) {})
+		r := dialRaw(t, address)
+		for id := uint32(1); id < 7; id += 2 {
+			b := frame(nil, 1, 4, id, post())
+			for i := range 12 { // 192 KiB
+				flags := byte(0)
+				if i == 11 {
+					flags = 1
+				}
+				b = frame(b, 0, flags, id, make([]byte, 16<<10))
+			}
+			r.send(b)
+			r.want(1, id)
+		}
+		if g := r.want(8, 0); binary.BigEndian.Uint32(g.payload) < 500<<10 {
+			t.Errorf("%v", g)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -639,9 +640,12 @@ func (s *stream) detach() {
 		c.checkDone()
 		return
 	}
-	if s.recvErr == nil && !s.recvEnd {
+	if s.recvErr == nil && (!s.recvEnd || s.taken < len(s.recv) && s.head.protocol == "") {
+		if s.recvEnd { // what is dropped must not look like the end to who still reads
+			s.recvErr = cmp.Or(s.err, errClosed)
+		}
 		s.discard = true
-		s.dropBytes()
+		s.dropBytes() // the connection's window is all streams'
 	}
 	s.checkEnded()
 }
