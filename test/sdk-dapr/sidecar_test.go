@@ -7,8 +7,11 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +41,8 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, build.Run()
 })
 
+const patience = 2 * time.Minute // with what has to come, on a busy machine
+
 // freePort is one that nobody listens on.
 func freePort(t *testing.T) string {
 	t.Helper()
@@ -49,8 +54,48 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-// resources writes the components of a sidecar and returns their folder.
-func resources(t *testing.T) string {
+// startRedis starts a redis-server (test/redis/install.sh installs it) and returns its address.
+func startRedis(t *testing.T) string {
+	t.Helper()
+	port := freePort(t)
+	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	})
+	address := "127.0.0.1:" + port
+	eventually(t, "redis-server to answer", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	return address
+}
+
+// redis says one command to a sidecar's Redis.
+func (s *sidecar) redis(t *testing.T, words string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.redisAddress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte(words + "\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 64)
+	if n, err := conn.Read(answer); err != nil || answer[0] == '-' {
+		t.Fatalf("%s: %q, %v", words, answer[:n], err)
+	}
+}
+
+// resources writes what a sidecar is configured by and returns the folder.
+func resources(t *testing.T, redis, outside string) string {
 	t.Helper()
 	dir := t.TempDir()
 	keys, files := t.TempDir(), t.TempDir()
@@ -81,9 +126,14 @@ func resources(t *testing.T) string {
 		write(filepath.Join(dir, name+".yaml"), text)
 	}
 	component("store", "state.in-memory")
+	component("redis", "state.redis", "redisHost", redis)
+	component("ledger", "state.in-memory", "outboxPublishPubsub", "bus", "outboxPublishTopic", "changes")
 	component("bus", "pubsub.in-memory")
 	component("locks", "lock.memory")
-	component("settings", "config.memory")
+	component("stream", "pubsub.redis", "redisHost", redis)
+	component("redislocks", "lock.redis", "redisHost", redis)
+	component("settings", "configuration.redis", "redisHost", redis)
+	component("web", "bindings.http", "url", outside)
 	component("vault", "secretstores.local.file", "secretsFile", filepath.Join(dir, "secrets.json"), "nestedSeparator", ":")
 	component("keys", "crypto.dapr.localstorage", "path", keys)
 	component("files", "bindings.localstorage", "rootPath", files)
@@ -94,8 +144,10 @@ func resources(t *testing.T) string {
 // A sidecar is a process of loam beside an app.
 type sidecar struct {
 	client.Client
-	http string // base URL
-	out  *bytes.Buffer
+	http         string // base URL
+	redisAddress string // of the Redis behind its components
+	out          *bytes.Buffer
+	ended        chan struct{} // closed when the process has ended
 }
 
 // start starts one for an app that listens on port ("": none) and waits until it serves.
@@ -106,9 +158,18 @@ func start(t *testing.T, id, port, protocol string, flags ...string) *sidecar {
 		t.Fatal(err)
 	}
 	httpPort, grpcPort := freePort(t), freePort(t)
+	redis := startRedis(t)
+	outside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		fmt.Fprintf(w, "%s %s %s", r.Method, r.URL.Path, b)
+	}))
+	t.Cleanup(outside.Close)
 	args := append([]string{
 		"sidecar", "--app-id", id, "--dapr-http-port", httpPort, "--dapr-grpc-port", grpcPort, "--dapr-internal-grpc-port", freePort(t),
-		"--resources-path", resources(t), "--data", t.TempDir(), "--metrics-port", freePort(t), "--log-level", "debug",
+		"--resources-path", resources(t, redis, outside.URL), "--data", t.TempDir(), "--metrics-port", freePort(t), "--log-level", "debug",
 	}, flags...)
 	if port != "" {
 		args = append(args, "--app-port", port, "--app-protocol", protocol)
@@ -121,17 +182,22 @@ func start(t *testing.T, id, port, protocol string, flags ...string) *sidecar {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := &sidecar{http: "http://127.0.0.1:" + httpPort, out: out}
+	s := &sidecar{http: "http://127.0.0.1:" + httpPort, redisAddress: redis, out: out, ended: make(chan struct{})}
+	var failure error
+	go func() {
+		failure = cmd.Wait()
+		close(s.ended)
+	}()
 	t.Cleanup(func() {
 		if s.Client != nil {
 			s.Close()
 		}
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		err := cmd.Wait()
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		<-s.ended
 		mu.Lock()
 		defer mu.Unlock()
-		if err != nil || t.Failed() {
-			t.Errorf("the sidecar ended: %v\n%s", err, out)
+		if failure != nil || t.Failed() {
+			t.Errorf("the sidecar ended: %v\n%s", failure, out)
 		}
 	})
 	eventually(t, "the sidecar to serve", func() bool {
@@ -142,9 +208,11 @@ func start(t *testing.T, id, port, protocol string, flags ...string) *sidecar {
 		res.Body.Close()
 		return res.StatusCode == http.StatusNoContent
 	})
-	if s.Client, err = client.NewClientWithAddressContext(t.Context(), "127.0.0.1:"+grpcPort); err != nil {
+	c, err := client.NewClientWithAddressContext(t.Context(), "127.0.0.1:"+grpcPort)
+	if err != nil {
 		t.Fatal(err)
 	}
+	s.Client = c
 	return s
 }
 
@@ -155,7 +223,7 @@ func (w writer) Write(p []byte) (int, error) { return w(p) }
 // eventually waits until done says so.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -174,7 +242,7 @@ func receive[T any](t *testing.T, what string, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("waited in vain for %s", what)
 		panic("unreachable")
 	}
