@@ -23,6 +23,28 @@ func messages() []func() message {
 		func() message { return new(LockTryLockRequest) },
 		func() message { return new(ConfigSetRequest) },
 		func() message { return new(SequenceNextRequest) },
+		func() message { return new(SecretGetRequest) },
+		func() message { return new(InvokeCallRequest) },
+		func() message { return new(HttpSendRequest) },
+		func() message { return new(BindingInvokeRequest) },
+		func() message { return new(CryptoSealRequest) },
+		func() message { return new(CryptoOpenRequest) },
+		func() message { return new(CryptoEncryptRequest) },
+		func() message { return new(CryptoDecryptRequest) },
+		func() message { return new(CryptoWrapRequest) },
+		func() message { return new(CryptoUnwrapRequest) },
+		func() message { return new(CryptoSignRequest) },
+		func() message { return new(CryptoVerifyRequest) },
+		func() message { return new(CryptoPublicKeyRequest) },
+		func() message { return new(FilePutRequest) },
+		func() message { return new(FileAppendRequest) },
+		func() message { return new(FileGetRequest) },
+		func() message { return new(FileStatRequest) },
+		func() message { return new(FileListRequest) },
+		func() message { return new(FileDeleteRequest) },
+		func() message { return new(JobsScheduleRequest) },
+		func() message { return new(JobsGetRequest) },
+		func() message { return new(JobsDeleteRequest) },
 	}
 }
 
@@ -31,6 +53,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte{})
 	f.Add((&ResponseHead{Status: 201, Headers: []Header{{Name: "a", Value: "b"}}}).AppendProto(nil))
 	f.Add((&StateApplyRequest{Ops: []StateOp{{Key: "k", Value: make([]byte, 200), TtlMs: -1}}}).AppendProto(nil))
+	f.Add((&JobsScheduleRequest{Jobs: []Job{{Name: "j", Schedule: "@daily", Repeats: 3, Data: []byte("d"), DropFailed: true, Retries: -1}}, Overwrite: true}).AppendProto(nil))
+	f.Add((&FilePutRequest{Name: "a/b", Metadata: []Attribute{{Name: "by", Value: "me"}}, Data: make([]byte, 300)}).AppendProto(nil))
 	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, empty := range messages() {

@@ -108,6 +108,7 @@ func toAPI(job Job) api.Job {
 		m.DropFailed, m.RetryAfterMs, m.Retries = f.Drop, int64(f.Interval/time.Millisecond), -1
 		if f.MaxRetries != nil {
 			m.Retries = int64(*f.MaxRetries)
+			m.DropFailed = m.DropFailed || m.Retries == 0
 		}
 	}
 	return m
