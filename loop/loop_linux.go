@@ -189,33 +189,33 @@ const nap = 30
 
 // poll returns how many events there are. It waits for some where there is nothing else to do.
 func (l *loop) poll(events []syscall.EpollEvent) int {
-	n, e := l.epollWait(events, 0)
-	if e == 0 && n == 0 && len(l.turns)+len(l.yielded) == 0 {
+	ms, told := 0, false
+	if len(l.turns)+len(l.yielded) == 0 {
 		now := int64(time.Since(l.base))
-		if ms := l.wheel.wait(now); ms != 0 {
-			l.inbox.sleeping.Store(true)
-			switch {
-			case l.inbox.some.Load():
-			case now-l.busy < int64(nap*time.Millisecond):
-				if uint(ms) > nap { // or for ever
-					ms = nap
-				}
-				n, e = l.epollWait(events, ms)
-			default:
-				n, _, e = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
-			}
-			l.inbox.sleeping.Store(false)
+		ms = l.wheel.wait(now)
+		told = ms != 0 && now-l.busy >= int64(nap*time.Millisecond)
+	}
+	if ms != 0 {
+		l.inbox.sleeping.Store(true)
+		switch {
+		case l.inbox.some.Load():
+			ms, told = 0, false
+		case !told && (ms < 0 || ms > nap):
+			ms = nap
 		}
 	}
+	var n uintptr
+	var e syscall.Errno
+	if told {
+		n, _, e = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
+	} else {
+		n, _, e = syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
+	}
+	l.inbox.sleeping.Store(false)
 	if e != 0 {
 		return 0 // EINTR
 	}
 	return int(n)
-}
-
-func (l *loop) epollWait(events []syscall.EpollEvent, ms int) (uintptr, syscall.Errno) {
-	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
-	return n, e
 }
 
 func (l *loop) event(ev *syscall.EpollEvent) {
