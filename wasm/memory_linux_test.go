@@ -168,7 +168,7 @@ func TestWatchedWrites(t *testing.T) {
 	i.module.Memory().Grow(2)
 	call(5)
 	watched(true)
-	call(300) // more than can be noted
+	call(300)     // more than can be noted
 	for range 5 { // it was the first of the six
 		watched(false)
 		call(50)

@@ -37,10 +37,7 @@ var (
 	free []*region // of those in use once
 )
 
-// faulted is the handler: see the assembly. It is the kernel that calls it.
-func faulted()
-
-// handler is the address of faulted.
+// handler is the address of the handler: see the assembly. It is the kernel that calls it.
 func handler() uintptr
 
 // sigaction is the kernel's.
@@ -58,10 +55,9 @@ func install() error {
 		return errno
 	}
 	const siginfo, onstack = 0x4, 0x08000000
-	if act.flags&siginfo == 0 || act.flags&onstack == 0 {
-		return fmt.Errorf("the handler of SIGSEGV is not the Go runtime's: its flags are %#x", act.flags)
+	if next = act.handler; next <= 1 || act.flags&siginfo == 0 || act.flags&onstack == 0 { // 0, 1: it is not handled
+		return fmt.Errorf("the handler of SIGSEGV is not the Go runtime's: %#x, its flags %#x", next, act.flags)
 	}
-	next = act.handler
 	act.handler = handler()
 	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGSEGV), uintptr(unsafe.Pointer(&act)), 0, unsafe.Sizeof(act.mask), 0, 0); errno != 0 {
 		return errno

@@ -15,13 +15,13 @@
 
 // func handler() uintptr
 TEXT ·handler(SB), NOSPLIT, $0-8
-	LEAQ ·faulted(SB), AX
+	LEAQ faulted<>(SB), AX
 	MOVQ AX, ret+0(FP)
 	RET
 
 // faulted(signal DI, info SI, context DX) is called by the kernel, as C is called. What runs was stopped anywhere: there is
 // no goroutine here and no Go stack. It uses only registers that C lets it use.
-TEXT ·faulted(SB), NOSPLIT|NOFRAME, $0
+TEXT faulted<>(SB), NOSPLIT|NOFRAME, $0
 	CMPL 8(SI), $SEGV_ACCERR   // info.si_code: what is mapped may not be done so
 	JNE  others
 	MOVQ 16(SI), R8            // info.si_addr
