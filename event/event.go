@@ -1,4 +1,5 @@
-// Package event turns events into requests: what a source delivers ends at a target by the same path as any request.
+// Package event turns events, jobs and what bindings read into requests: what a source delivers ends at a target by the same
+// path as any request.
 // To a function an event comes in CloudEvents' binary mode (attributes as headers, data as the body), to an app in the
 // structured mode that Dapr uses, one JSON object.
 package event

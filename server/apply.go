@@ -298,11 +298,38 @@ func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
 			}
 		}
 	}
+	s.guardTargets(plan.Policies)
 	named := maps.Clone(s.targets)
 	s.named.Store(&named)
 	for path := range s.digests {
 		if !s.digests[path].used {
 			delete(s.digests, path)
+		}
+	}
+}
+
+// guardTargets puts round targets what of their policies holds for events and calls by name as well: what bounds and mends
+// calls. What asks who comes from outside, or changes what goes there, is for requests of routes.
+func (s *server) guardTargets(all []snapshot.TargetPolicy) {
+	own := map[*handle]loam.Target{}
+	for _, p := range all {
+		if h := s.targets[p.TargetRef]; h != nil {
+			inside := snapshot.Policy{
+				Timeout: p.Policy.Timeout, Retry: p.Policy.Retry, Hedge: p.Policy.Hedge, Bulkhead: p.Policy.Bulkhead, Adaptive: p.Policy.Adaptive, Breaker: p.Policy.Breaker,
+			}
+			for _, l := range p.Policy.RateLimits {
+				if l.By == "all" {
+					inside.RateLimits = append(inside.RateLimits, l)
+				}
+			}
+			own[h] = s.policies(inside, nil)(h)
+		}
+	}
+	for _, h := range s.targets {
+		if t := own[h]; t != nil {
+			h.own.Store(&t)
+		} else {
+			h.own.Store(nil)
 		}
 	}
 }
@@ -445,7 +472,8 @@ func (s *server) bare(capability, name string) any {
 	return nil
 }
 
-// sources are the subscriptions of a plan, but for those that come in the words of an API.
+// sources are the subscriptions of a plan, but for those that come in the words of an API. What bindings read and jobs wait
+// until there is somebody to bring them to.
 func (s *server) sources(plan *snapshot.Plan) map[string]source {
 	all := map[string]source{}
 	for _, w := range plan.Subscriptions {
@@ -455,14 +483,15 @@ func (s *server) sources(plan *snapshot.Plan) map[string]source {
 		}
 	}
 	for _, w := range plan.Inputs {
-		if in, err := pick[*binding.Binding](s.open.Load(), "binding", w.Component); err == nil && in.Input() {
+		in, err := pick[*binding.Binding](s.open.Load(), "binding", w.Component)
+		if err == nil && in.Input() && s.targets[w.Target].current.Load() != nil {
 			all["binding "+w.Component+"→"+w.Target.Kind+"/"+w.Target.Name] = source{"Component/" + w.Component, snapshot.Hash(w), "binding", w.Component, s.input(w, in)}
 		}
 	}
 	for _, f := range plan.Functions {
 		to := s.targets[snapshot.TargetRef{Kind: "Function", Name: f.Name}]
 		if to.current.Load() == nil {
-			continue // what is due waits until there is somebody to do it
+			continue
 		}
 		for _, c := range plan.Components {
 			j, err := pick[*jobs.Jobs](s.open.Load(), "jobs", c.Name)
@@ -486,7 +515,7 @@ func (s *server) subscriber(ref snapshot.TargetRef) string {
 
 // topic delivers a topic's events.
 func (s *server) topic(w snapshot.Subscription, bus *pubsub.Bus) func(context.Context, *slog.Logger) error {
-	to := event.Route{Target: s.targets[w.Target], Structured: w.Target.Kind == "App", Path: w.Path, Component: w.Component}
+	to := event.Route{Target: asked{s.targets[w.Target]}, Structured: w.Target.Kind == "App", Path: w.Path, Component: w.Component}
 	if len(w.Rules) > 0 {
 		to.Rules = &event.Subscription{Component: w.Component, Default: w.Path}
 		for _, r := range w.Rules {
@@ -504,7 +533,7 @@ func (s *server) topic(w snapshot.Subscription, bus *pubsub.Bus) func(context.Co
 
 // input brings what a binding reads. As of all deliveries, what has begun when it is stopped goes on to its end.
 func (s *server) input(w snapshot.Input, in *binding.Binding) func(context.Context, *slog.Logger) error {
-	to := event.Input{Target: s.targets[w.Target], Path: w.Path}
+	to := event.Input{Target: asked{s.targets[w.Target]}, Path: w.Path}
 	return func(ctx context.Context, log *slog.Logger) error {
 		return in.Read(ctx, func(ctx context.Context, e binding.Event) ([]byte, error) {
 			answer, err := to.Read(context.WithoutCancel(ctx), e.Data, e.Metadata, e.ContentType)

@@ -191,3 +191,37 @@ func TestFunctionsCapabilities(t *testing.T) {
 	r.write(t, fmt.Sprintf(tour, module, dir, ""))
 	until("the end of a grant", "/jobs/tea", 403, "permission denied")
 }
+
+// An app without an API is brought what a binding in whose scopes it is reads, where the present resources say.
+func TestInputsReachApps(t *testing.T) {
+	came := make(chan string, 100)
+	address := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case came <- r.Method + " " + r.URL.Path + " " + r.Header.Get("timeZone"):
+		default:
+		}
+	})
+	clock := func(route string) string {
+		return resources(address, "/", `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: clock}
+spec:
+  type: bindings.cron
+  metadata: [{name: schedule, value: "@every 1s"}, {name: route, value: `+route+`}]
+scopes: [a]
+`)
+	}
+	r := start(t, clock("one"), cron.Factories()...)
+	for _, route := range []string{"one", "two"} {
+		r.write(t, clock(route))
+		late := time.After(60 * time.Second)
+		for want, got := "POST /"+route+" "+time.Local.String(), ""; got != want; {
+			select {
+			case got = <-came:
+			case <-late:
+				t.Fatalf("%q did not come", want)
+			}
+		}
+	}
+}

@@ -51,7 +51,10 @@ func TestCWithSanitizers(t *testing.T) {
 	}
 	names := []string{"ce-id", "Ce-SpecVersion", "ce-", "ce-subject", "CE-X", "content-type", "", "x"}
 	item := (&api.StateGetResponse{Items: []api.StateItem{{Key: "k", Value: []byte("41"), Etag: "1"}}}).AppendProto(nil)
-	answers := [][]byte{nil, item, item[:len(item)-1], []byte("\xff"), (&api.HttpSendResponse{Status: 200, Body: make([]byte, 9000)}).AppendProto(nil)}
+	answers := [][]byte{nil, item, item[:len(item)-1], []byte("\xff"), (&api.HttpSendResponse{Status: 200, Body: make([]byte, 9000)}).AppendProto(nil),
+		(&api.FileGetResponse{Data: []byte("x\x00y"), Metadata: []api.Attribute{{Name: "by", Value: "b"}}}).AppendProto(nil),
+		(&api.FileListResponse{Items: []api.FileItem{{Name: "a", Size: -1}}, Prefixes: []string{"", "b/"}, Next: "c"}).AppendProto(nil),
+		(&api.JobsGetResponse{Jobs: []api.Job{{Name: "j", Repeats: 1<<32 - 1, Data: []byte{0}, Retries: -1}}}).AppendProto(nil)}
 	methods := []string{"GET", "POST", "PUT", "DELETE", "HEAD", "", "ü"}
 	var lines []string
 	for range 3000 {
@@ -59,7 +62,8 @@ func TestCWithSanitizers(t *testing.T) {
 			Method: methods[random.IntN(len(methods))], Authority: text(3), Path: "/" + text(6), Query: text(6), Id: "r", Length: int64(random.IntN(3) - 1),
 		}
 		if random.IntN(2) == 0 {
-			head.Path = []string{"/hello/" + text(3), "/notes/" + text(3), "/events/notes", "/ask/a/" + text(4), "/fetch", "/locks/a/b", "/settings", "/visits"}[random.IntN(8)]
+			head.Path = []string{"/hello/" + text(3), "/notes/" + text(3), "/events/notes", "/ask/a/" + text(4), "/fetch", "/locks/a/b", "/settings", "/visits",
+				"/files/" + text(3), "/folder", "/seal/k", "/cipher/k", "/sign/k", "/keys/k", "/bind/" + text(2), "/jobs/" + text(3), "/job/" + text(3), "/tick"}[random.IntN(18)]
 		}
 		for range random.IntN(5) {
 			head.Headers = append(head.Headers, api.Header{Name: names[random.IntN(len(names))], Value: text(5)})
