@@ -5,6 +5,8 @@ import http from 'node:http';
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Readable } from 'node:stream';
+import { createRequire } from 'node:module';
+import grpc from '@grpc/grpc-js';
 import layotto from 'layotto';
 
 const { Client, Server, RuntimeTypes, Types } = layotto;
@@ -38,6 +40,9 @@ server.pubsub.subscribe('pub_subs_demo', 'orders', async (data, request) => {
   if (data.fails && ++tries < 3) throw new Error('not this time');
   got.push({ data, request });
 });
+const delayed = [];
+server.pubsub.addPubSubSubscription('pub_subs_demo', 'later');
+server.pubsub.subscribe('pub_subs_demo', 'later', async (data, request) => { delayed.push({ data, at: Date.now(), id: request.id }); });
 server.pubsub.subscribe('lock_demo', 'orders', async (data, request) => { got.push({ data, request }); });
 await server.start();
 
@@ -280,6 +285,14 @@ const parts = {
     await client.oss.completeMultipartUpload({ ...at, key: 'parts', uploadId, parts });
     assert.equal((await object('parts')).text, 'one two');
 
+    const copying = { ...at, key: 'copied parts', ...await client.oss.createMultipartUpload({ ...at, key: 'copied parts' }) };
+    const { copyPartResult } = await client.oss.uploadPartCopy({ ...at, key: 'copied parts', uploadId: copying.uploadId, partNumber: 1, copySource: { copySourceBucket: 'shop', copySourceKey: 'parts' }, startPosition: 4, partSize: 3 });
+    await client.oss.completeMultipartUpload({ ...at, key: 'copied parts', uploadId: copying.uploadId, parts: [ { etag: copyPartResult.etag, partNumber: 1 } ] });
+    assert.equal((await object('copied parts')).text, 'two');
+    const given = await client.oss.createMultipartUpload({ ...at, key: 'given up' });
+    await client.oss.abortMultipartUpload({ ...at, key: 'given up', uploadId: given.uploadId });
+    assert.equal((await client.oss.listMultipartUploads({ ...at })).uploadsList.length, 0);
+
     let { appendPosition } = await client.oss.appendObject({ ...at, key: 'log', body: Readable.from([ Buffer.from('one') ]) });
     ({ appendPosition } = await client.oss.appendObject({ ...at, key: 'log', position: appendPosition, body: Readable.from([ Buffer.from('two') ]) }));
     assert.equal(appendPosition, 6);
@@ -290,6 +303,12 @@ const parts = {
     const gone = await client.oss.deleteObjects({ ...at, objects: [ { key: 'log' }, { key: 'parts' } ] });
     assert.equal(gone.deletedList.length, 2);
     await rejects(() => client.oss.getObjectCannedAcl({ ...at, key: 'test.txt' }), 12, /access control lists/);
+    await rejects(() => client.oss.putObjectCannedAcl({ ...at, key: 'test.txt', acl: 'private' }), 12, /access control lists/);
+    await rejects(() => client.oss.listObjectVersions({ ...at }), 12, /version/);
+    await rejects(() => client.oss.restoreObject({ ...at, key: 'test.txt' }), 12, /archive/);
+    await rejects(() => client.oss.signUrl({ ...at, key: 'test.txt', method: 'GET', expiredInSec: 60 }), 12, /./); // a folder has no URLs
+    await rejects(() => client.oss.updateDownloadBandwidthRateLimit({ ...at, averageRateLimitInBitsPerSec: 1 }), 12, /./);
+    await rejects(() => client.oss.updateUploadBandwidthRateLimit({ ...at, averageRateLimitInBitsPerSec: 1 }), 12, /./);
     await rejects(() => client.oss.put({ ...at, key: 'x', body: Readable.from([ Buffer.from('x') ]), contentLength: 1, acl: 'public-read' }), 12, /^acl is not done here/);
   },
 
@@ -300,6 +319,66 @@ const parts = {
     assert.equal(opened.plainText.toString(), 'attack at dawn');
     await rejects(() => client.cryption.encrypt({ plainText: 'x', keyId: 'none' }), 5, /^encrypt fail,err: /);
     await rejects(() => client.cryption.encrypt({ plainText: 'x' }), 3, /^key_id is empty/);
+  },
+
+  // What the package brings generated clients for, and no methods of its own.
+  async generated() {
+    const require = createRequire(import.meta.url);
+    const load = name => ({ ...require(`layotto/proto/${name}_pb.js`), ...require(`layotto/proto/${name}_grpc_pb.js`) });
+    const make = (Message, fields) => {
+      const m = new Message();
+      for (const [ name, value ] of Object.entries(fields)) m[`set${name}`](value);
+      return m;
+    };
+    const address = `${process.env.runtime_GRPC_HOST}:${process.env.runtime_GRPC_PORT}`;
+    const stub = Client => new Client(address, grpc.credentials.createInsecure());
+    const ask = (stub, method, message) => new Promise((resolve, reject) => stub[method](message, (err, res) => err ? reject(err) : resolve(res)));
+
+    const runtime = load('runtime/v1/runtime');
+    const api = stub(runtime.RuntimeClient);
+    const secret = await ask(api, 'getSecret', make(runtime.GetSecretRequest, { StoreName: 'secret_demo', Key: 'db:user' }));
+    assert.deepEqual(secret.getDataMap().toObject(), [ [ 'db:user', 'loam' ] ]);
+    const secrets = await ask(api, 'getBulkSecret', make(runtime.GetBulkSecretRequest, { StoreName: 'secret_demo' }));
+    assert.equal(secrets.getDataMap().get('db:user').getSecretsMap().get('db:user'), 'loam');
+
+    const [ StoreName, ResourceId ] = [ 'lock_demo', `alive-${stamp}` ];
+    assert.equal(await client.lock.tryLock({ storeName: StoreName, resourceId: ResourceId, lockOwner: 'me', expire: 2 }), true);
+    const alive = LockOwner => ask(api, 'lockKeepAlive', make(runtime.LockKeepAliveRequest, { StoreName, ResourceId, LockOwner, Expire: 600 }));
+    assert.equal((await alive('me')).getStatus(), 0);
+    assert.equal((await alive('you')).getStatus(), 2); // it belongs to another
+    await sleep(2500); // the first lease would be over
+    assert.equal(await client.lock.tryLock({ storeName: StoreName, resourceId: ResourceId, lockOwner: 'you', expire: 2 }), false);
+
+    const meta = await ask(api, 'getFileMeta', make(runtime.GetFileMetaRequest, { Request: make(runtime.FileRequest, { StoreName: 'file_demo', Name: 'docs/large' }) }));
+    assert.equal(meta.getSize(), 300_003);
+    assert(meta.getLastModified());
+
+    const queue = load('extension/v1/delay_queue/delay_queue');
+    const late = (Data, DelayInSeconds) => ask(stub(queue.DelayQueueClient), 'publishDelayMessage', make(queue.DelayMessageRequest, {
+      ComponentName: 'pub_subs_demo', Topic: 'later', Data: Buffer.from(JSON.stringify(Data)), DataContentType: 'application/json', DelayInSeconds,
+    }));
+    const begun = Date.now();
+    const id = (await late({ n: 2 }, 2)).getMessageId();
+    await late({ n: 1 }, 0);
+    await until('both messages are there', () => delayed.length >= 2);
+    assert.deepEqual(delayed.map(d => d.data.n), [ 1, 2 ]);
+    assert(delayed[1].at - begun >= 1900); // the clocks of timers and of dates are two
+    assert.equal(delayed[1].id, id);
+
+    const life = load('runtime/v1/lifecycle');
+    const apply = (Kind, Name, metadata) => {
+      const config = make(life.ComponentConfig, { Kind, Name });
+      for (const [ k, v ] of Object.entries(metadata)) config.getMetadataMap().set(k, v);
+      return ask(stub(life.LifecycleClient), 'applyConfiguration', make(life.DynamicConfiguration, { ComponentConfig: config }));
+    };
+    await apply('hellos', 'helloworld', { hello: 'goodbye' });
+    assert.equal(await client.hello.sayHello({ serviceName: 'helloworld' }), 'goodbye');
+    await rejects(() => apply('state', 'state_demo', { a: 'b' }), 12, /change that/);
+
+    const email = load('extension/v1/email/email');
+    await rejects(() => ask(stub(email.EmailServiceClient), 'sendEmail', new email.SendEmailRequest()), 12, /./);
+    const phone = load('extension/v1/phone/phone');
+    await rejects(() => ask(stub(phone.PhoneCallServiceClient), 'sendVoiceWithTemplate', new phone.SendVoiceWithTemplateRequest()), 12, /./);
   },
 
   async actuator() {
