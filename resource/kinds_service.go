@@ -20,13 +20,14 @@ type Service struct {
 type Endpoint struct {
 	Address string            `yaml:"address" need:"address: 10.0.0.1:8080"`
 	Weight  int               `yaml:"weight"`
+	Zone    string            `yaml:"zone"`   // where it stands
 	Labels  map[string]string `yaml:"labels"` // for subsets
 }
 
-// DNS looks endpoints up by name: every address of it.
+// DNS looks endpoints up by name: every address of it, or what its SRV records point at.
 type DNS struct {
 	Name    string        `yaml:"name" need:"name: orders.internal"`
-	Port    int           `yaml:"port" need:"port: 8080"`
+	Port    int           `yaml:"port"`    // none: the SRV records of Name say it
 	Refresh time.Duration `yaml:"refresh"` // after so long it is looked up again
 }
 
@@ -54,6 +55,7 @@ type UpstreamTLS struct {
 type LoadBalancer struct {
 	Algorithm string  `yaml:"algorithm" enum:"least-request,round-robin,random,peak-ewma,ring-hash,maglev"`
 	HashOn    *HashOn `yaml:"hashOn"` // of ring-hash and maglev
+	Zone      string  `yaml:"zone"`   // where we stand: endpoints there are preferred while they can carry half of their share; empty: all are equal
 }
 
 // HashOn says what of a request picks its endpoint: one of these.
@@ -68,6 +70,8 @@ type HashOn struct {
 type ServiceHealth struct {
 	Active  *ActiveHealth  `yaml:"active"`
 	Passive *PassiveHealth `yaml:"passive"`
+	// PanicBelow: with fewer of the endpoints well than this, requests go to all. 0: only where none is.
+	PanicBelow Percent `yaml:"panicBelowPercent"`
 }
 
 // ActiveHealth asks endpoints how they are.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,13 +36,13 @@ func (c *check) service(s *Service) {
 			c.add(at+"address", strconv.Quote(e.Address)+" is there twice", "keep one, with the sum of their weights")
 		}
 		c.between(at+"weight", e.Weight, 0, 1_000_000, "write its share beside the other weights")
+		c.zone(at+"zone", e.Zone)
 	}
 	if c.written("spec.endpoints") && len(s.Endpoints) == 0 {
 		c.add("spec.endpoints", "is empty", "write endpoints: [{address: 10.0.0.1:8080}]")
 	}
 	if s.DNS != nil {
-		c.precise("spec.dns.name", s.DNS.Name)
-		c.port("spec.dns.port", s.DNS.Port)
+		c.lookedUp(s)
 		c.time("spec.dns.refresh", s.DNS.Refresh, time.Second, day)
 	}
 	if s.Registry != nil {
@@ -91,7 +92,36 @@ func (c *check) service(s *Service) {
 	c.time(at+"connectTimeout", s.Pool.ConnectTimeout, time.Millisecond, time.Hour)
 }
 
+// serviceForm is the name of SRV records (RFC 2782): _service._protocol.host.
+var serviceForm = regexp.MustCompile(`^_[A-Za-z0-9-]+\._[A-Za-z0-9-]+\.`)
+
+// lookedUp checks a name and its port, which where there is none SRV records have to say.
+func (c *check) lookedUp(s *Service) {
+	d := s.DNS
+	label := serviceForm.FindString(d.Name)
+	c.precise("spec.dns.name", d.Name[len(label):])
+	switch {
+	case c.written("spec.dns.port") && label != "":
+		c.port("spec.dns.port", d.Port)
+		c.add("spec.dns.port", "the SRV records of "+strconv.Quote(d.Name)+" say it", "delete it")
+	case c.written("spec.dns.port"):
+		c.port("spec.dns.port", d.Port)
+	case label == "" && d.Name != "":
+		c.add("spec.dns.port", "is missing: there are SRV records for names like _http._tcp.orders.internal only", "write port: 8080")
+	case label != "" && s.TLS != nil && s.TLS.ServerName == "" && !s.TLS.Insecure:
+		c.add("spec.tls.serverName", "is missing: endpoints found by SRV records are addresses", "write the name that is in their certificates")
+	}
+}
+
+// zone checks a zone's name, as the embedded registry does.
+func (c *check) zone(at, zone string) {
+	if len(zone) > 256 || strings.ContainsFunc(zone, func(r rune) bool { return r < ' ' || r > '~' }) {
+		c.add(at, "is longer than 256 bytes, or not printable ASCII", "write one such as eu-central-1a")
+	}
+}
+
 func (c *check) loadBalancer(l LoadBalancer) {
+	c.zone("spec.loadBalancer.zone", l.Zone)
 	hashes := l.Algorithm == "ring-hash" || l.Algorithm == "maglev"
 	switch {
 	case hashes && l.HashOn == nil:

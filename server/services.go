@@ -48,7 +48,8 @@ func (s *server) startService(hash string, sv snapshot.Service, before *service.
 		return nil, err
 	}
 	c := service.Config{
-		Name: sv.Name, Shards: s.engine.Shards(), Algorithm: algorithm, SlowStart: sv.SlowStart, GRPC: sv.Protocol == "grpc", Log: s.o.Log, Before: before,
+		Name: sv.Name, Shards: s.engine.Shards(), Algorithm: algorithm, SlowStart: sv.SlowStart, GRPC: sv.Protocol == "grpc",
+		Zone: sv.LoadBalancer.Zone, PanicBelow: sv.PanicBelow, Log: s.o.Log, Before: before,
 	}
 	if sv.Pool.MaxConnections > 0 && sv.Protocol == "http" {
 		c.MaxRequests = sv.Pool.MaxConnections + sv.Pool.MaxPending
@@ -61,7 +62,7 @@ func (s *server) startService(hash string, sv snapshot.Service, before *service.
 	default:
 		var endpoints []service.Endpoint
 		for _, e := range sv.Endpoints {
-			endpoints = append(endpoints, service.Endpoint{Address: e.Address, Weight: e.Weight, Labels: e.Labels})
+			endpoints = append(endpoints, service.Endpoint(e))
 		}
 		c.Discovery = service.Static(endpoints...)
 	}
@@ -106,7 +107,7 @@ func (s *server) startService(hash string, sv snapshot.Service, before *service.
 // transport is how requests travel to a service's endpoints, by its protocol.
 func (s *server) transport(sv snapshot.Service) (func(address string) service.Transport, error) {
 	p := sv.Pool
-	if sv.TLS != nil && sv.TLS.ServerName == "" && sv.DNS != nil { // endpoints are addresses; their certificates have the name
+	if sv.TLS != nil && sv.TLS.ServerName == "" && sv.DNS != nil && sv.DNS.Port != 0 { // endpoints are addresses; their certificates have the name
 		named := *sv.TLS
 		named.ServerName = sv.DNS.Name
 		sv.TLS = &named

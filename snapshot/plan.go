@@ -149,6 +149,7 @@ type Service struct {
 	SlowStart    time.Duration // a new endpoint comes to its full share in; 0: at once
 	Active       *ActiveHealth
 	Passive      *PassiveHealth
+	PanicBelow   float64 // share of the endpoints, from 0 to 1: with fewer of them well, requests go to all
 	Pool         Pool
 }
 
@@ -156,13 +157,14 @@ type Service struct {
 type Endpoint struct {
 	Address string // host:port
 	Weight  int
+	Zone    string // where it stands
 	Labels  map[string]string
 }
 
 // DNS finds endpoints by name.
 type DNS struct {
 	Name    string
-	Port    int
+	Port    int // 0: SRV records say it
 	Refresh time.Duration
 }
 
@@ -179,6 +181,7 @@ type LoadBalancer struct {
 	Algorithm string // least-request, round-robin, random, peak-ewma, ring-hash or maglev
 	Hash      string // of ring-hash and maglev: header, cookie, query or source
 	HashName  string // of the header, cookie or query parameter
+	Zone      string // where we stand, whose endpoints are preferred; "": nowhere
 }
 
 // ActiveHealth asks endpoints how they are.

@@ -36,8 +36,8 @@ func (b *builder) service(o *resource.Object, s *resource.Service) {
 		return
 	}
 	p := Service{
-		Name: o.Name, Protocol: s.Protocol, SlowStart: s.SlowStart, LoadBalancer: LoadBalancer{Algorithm: s.LoadBalancer.Algorithm},
-		Pool: Pool(s.Pool),
+		Name: o.Name, Protocol: s.Protocol, SlowStart: s.SlowStart, LoadBalancer: LoadBalancer{Algorithm: s.LoadBalancer.Algorithm, Zone: s.LoadBalancer.Zone},
+		PanicBelow: float64(s.Health.PanicBelow) / 100, Pool: Pool(s.Pool),
 	}
 	for _, e := range s.Endpoints {
 		p.Endpoints = append(p.Endpoints, Endpoint(e))
