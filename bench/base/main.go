@@ -14,18 +14,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
 	loam := flag.String("loam", "../bin/loam", "the binary")
 	runs := flag.Int("runs", 15, "how often to start it; medians are printed")
 	flag.Parse()
-	if err := measure(*loam, *runs); err != nil {
+	if err := run(*loam, *runs); err != nil {
 		fmt.Fprintln(os.Stderr, "base:", err)
 		os.Exit(1)
 	}
@@ -58,7 +58,7 @@ spec:
   grants: [{capability: state}]
 `
 
-func measure(loam string, runs int) error {
+func run(loam string, runs int) error {
 	loam, err := filepath.Abs(loam)
 	if err != nil {
 		return err
@@ -108,7 +108,7 @@ func measure(loam string, runs int) error {
 				ms, mib = append(ms, took), append(mib, rest)
 			}
 		}
-		starts, rss = append(starts, median(ms)), append(rss, median(mib))
+		starts, rss = append(starts, measure.Median(ms)), append(rss, measure.Median(mib))
 		fmt.Printf("%-32s %18.1f %14.1f\n", c.name, starts[i], rss[i])
 	}
 	fmt.Println()
@@ -152,7 +152,7 @@ func start(loam, home, file string) (ms, mib float64, err error) {
 	}
 	took := time.Since(began)
 	time.Sleep(time.Second)
-	mib, err = resident(cmd.Process.Pid)
+	bytes, err := measure.RSS(cmd.Process.Pid)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -162,30 +162,11 @@ func start(loam, home, file string) (ms, mib float64, err error) {
 	if err := cmd.Wait(); err != nil {
 		return 0, 0, fmt.Errorf("it did not end cleanly: %w\n%s", err, tail(log.String()))
 	}
-	return float64(took.Microseconds()) / 1000, mib, nil
+	return float64(took.Microseconds()) / 1000, bytes / (1 << 20), nil
 }
 
 // tail is the end of a log.
 func tail(s string) string { return s[max(0, len(s)-2000):] }
-
-// resident reads VmRSS, as proc(5) has it in KiB.
-func resident(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, after, ok := strings.Cut(string(b), "VmRSS:")
-	if !ok {
-		return 0, fmt.Errorf("no VmRSS for process %d", pid)
-	}
-	kib, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
-	return kib / 1024, err
-}
-
-func median(v []float64) float64 {
-	slices.Sort(v)
-	return v[len(v)/2]
-}
 
 // goal prints a goal's line.
 func goal(name string, value float64, unit string, most float64) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/loam-run/loam/test/measure"
 	"github.com/loam-run/loam/wasm"
 )
 
@@ -36,9 +37,9 @@ func (b *bench) cold(ctx context.Context) error {
 				least = min(least, ms)
 			}
 		}
-		fmt.Printf("%-34s%14.2f%14.2f\n", kind, median(took), least)
+		fmt.Printf("%-34s%14.2f%14.2f\n", kind, measure.Median(took), least)
 		if kind == "c" || kind == "rust" {
-			b.goal("first request from disk, "+kind, median(took), "ms", 1.5)
+			b.goal("first request from disk, "+kind, measure.Median(took), "ms", 1.5)
 		}
 	}
 	return nil

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 // A server is a contender under HTTP load: it answers a POST with what it was sent.
@@ -192,11 +194,11 @@ func (b *bench) http(ctx context.Context) (err error) {
 	}
 	fmt.Printf("%-34s%14s%14s%14s\n", fmt.Sprintf("echo of %d B, c=%d, one core", len(payload), connections), "µs of CPU", "requests/s", "RSS, MiB")
 	for _, s := range all {
-		mib, err := status(s.proc.Process.Pid, "VmRSS")
+		bytes, err := measure.RSS(s.proc.Process.Pid)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%-34s%14.1f%14.0f%14.1f\n", s.name, median(cost[s.name]), median(rate[s.name]), mib[0])
+		fmt.Printf("%-34s%14.1f%14.0f%14.1f\n", s.name, measure.Median(cost[s.name]), measure.Median(rate[s.name]), bytes/(1<<20))
 	}
 	for _, kind := range []string{"c", "go"} {
 		for peer, most := range map[string]float64{"workerd": 0.25, "node": 1} {
@@ -205,7 +207,7 @@ func (b *bench) http(ctx context.Context) (err error) {
 				for i := range ours {
 					ratios = append(ratios, ours[i]/theirs[i])
 				}
-				b.goal("echo by "+kind+", beside "+peer, median(ratios), "x", most)
+				b.goal("echo by "+kind+", beside "+peer, measure.Median(ratios), "x", most)
 			}
 		}
 	}
@@ -216,7 +218,7 @@ func (s *server) start(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	address, err := freeAddress()
+	address, err := measure.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -327,12 +329,4 @@ func serveNetHTTP(address string) error {
 		h.Set("Content-Length", strconv.Itoa(len(b)))
 		_, _ = w.Write(b) // who went away needs no answer
 	}))
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

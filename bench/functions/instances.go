@@ -16,10 +16,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/loam-run/loam"
-	"github.com/loam-run/loam/wasm"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/test/measure"
+	"github.com/loam-run/loam/wasm"
 )
 
 // A contender does one thing, for as long as a turn is, and tells the µs of processor time that it took each time.
@@ -49,7 +51,7 @@ func (b *bench) contest(all []contender) ([]float64, error) {
 	}
 	medians := make([]float64, len(all))
 	for i := range got {
-		medians[i] = median(got[i])
+		medians[i] = measure.Median(got[i])
 	}
 	return medians, nil
 }

@@ -4,21 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return v[len(v)/2]
-}
 
 // ownCPU is the processor time that this process has used.
 func ownCPU() time.Duration {
@@ -42,27 +32,6 @@ func cpuOf(pid int) (time.Duration, error) {
 	}
 	system, err := strconv.ParseInt(f[12], 10, 64)
 	return time.Duration(user+system) * 10 * time.Millisecond, err // USER_HZ is 100 on every Linux
-}
-
-// status reads fields of /proc/PID/status that are in KiB, as MiB.
-func status(pid int, names ...string) ([]float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return nil, err
-	}
-	var out []float64
-	for _, name := range names {
-		_, after, ok := strings.Cut(string(b), "\n"+name+":")
-		if !ok {
-			return nil, fmt.Errorf("no %s for process %d", name, pid)
-		}
-		kib, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, kib/1024)
-	}
-	return out, nil
 }
 
 // turn runs op again and again for a while: µs of processor time for each.

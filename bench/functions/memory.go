@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/loam-run/loam/test/measure"
 	"github.com/loam-run/loam/wasm"
 )
 
@@ -87,9 +88,9 @@ func footprint(ctx context.Context, cache string, paths []string) error {
 	}
 	print := func() error {
 		debug.FreeOSMemory()
-		v, err := status(os.Getpid(), "VmRSS")
+		bytes, err := measure.RSS(os.Getpid())
 		if err == nil {
-			fmt.Printf("%.1f ", v[0])
+			fmt.Printf("%.1f ", bytes/(1<<20))
 		}
 		return err
 	}
@@ -111,7 +112,7 @@ func footprint(ctx context.Context, cache string, paths []string) error {
 			return err
 		}
 	}
-	v, err := status(os.Getpid(), "VmPTE")
-	fmt.Printf("%.1f\n", v[0])
+	bytes, err := measure.Memory(os.Getpid(), "VmPTE")
+	fmt.Printf("%.1f\n", bytes/(1<<20))
 	return err
 }

@@ -10,11 +10,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/loam-run/loam/internal/build"
-	"github.com/loam-run/loam/wasm/rewrite"
 	"github.com/tetratelabs/wazero"
 	wasmapi "github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/loam-run/loam/internal/build"
+	"github.com/loam-run/loam/wasm/rewrite"
 )
 
 // metering measures how much longer a program takes in its rewritten form, which is the one that runs.

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 // A contender is a proxy with the same job as the others: one route each for plain HTTP, TLS, gRPC and tunnels to the
@@ -369,24 +371,16 @@ func cpu(pids []int) (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil // USER_HZ is 100 on every Linux
 }
 
-// resident is how many KiB pids hold, by a line of proc(5)'s status.
-func resident(pids []int, line string) (kib float64, err error) {
-	for _, pid := range pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// memory is how many bytes pids hold, by a name of proc(5)'s status.
+func (c *contender) memory(name string) (bytes float64, err error) {
+	for _, pid := range c.pids {
+		n, err := measure.Memory(pid, name)
 		if err != nil {
 			return 0, err
 		}
-		_, after, ok := strings.Cut(string(b), line)
-		if !ok {
-			return 0, fmt.Errorf("no %s for process %d", line, pid)
-		}
-		n, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
-		if err != nil {
-			return 0, err
-		}
-		kib += n
+		bytes += n
 	}
-	return kib, nil
+	return bytes, nil
 }
 
 func tail(s string) string { return s[max(0, len(s)-3000):] }

@@ -29,6 +29,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
@@ -48,7 +50,7 @@ func main() {
 	case *reverse != "":
 		err = reverseProxy(*reverse)
 	default:
-		err = measure(*loam, *rounds, *length, *only, *who)
+		err = run(*loam, *rounds, *length, *only, *who)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "proxy:", err)
@@ -92,7 +94,7 @@ func jobs() []job {
 	)
 }
 
-func measure(loam string, rounds int, length time.Duration, only, who string) error {
+func run(loam string, rounds int, length time.Duration, only, who string) error {
 	pattern, err := regexp.Compile(only)
 	if err != nil {
 		return err
@@ -186,7 +188,7 @@ func measure(loam string, rounds int, length time.Duration, only, who string) er
 				fmt.Printf("%14s", "-")
 				continue
 			}
-			fmt.Printf("%14s", fmt.Sprintf("%.2f (%.0fk)", median(cost[c.name]), median(rate[c.name])/1000))
+			fmt.Printf("%14s", fmt.Sprintf("%.2f (%.0fk)", measure.Median(cost[c.name]), measure.Median(rate[c.name])/1000))
 		}
 		fmt.Println()
 		if j.peer != "" && len(cost["loam"]) > 0 && len(cost[j.peer]) > 0 {
@@ -295,7 +297,7 @@ func memory(all []*contender) (verdicts []string, err error) {
 			return nil, err
 		}
 		time.Sleep(settled)
-		base, err := resident(c.pids, "VmRSS:")
+		base, err := c.memory("VmRSS")
 		if err != nil {
 			return nil, err
 		}
@@ -310,9 +312,9 @@ func memory(all []*contender) (verdicts []string, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
-		fmt.Printf("%-36s%14.1f%14.2f%14.2f\n", c.name, base/1024, per, perTLS)
+		fmt.Printf("%-36s%14.1f%14.2f%14.2f\n", c.name, base/(1<<20), per, perTLS)
 		if c.name == "loam" {
-			verdicts = append(verdicts, goal("base RSS", base/1024, "MB", 25), goal("memory per idle connection", per, "KB", 0.3), goal("memory per idle TLS connection", perTLS, "KB", 10))
+			verdicts = append(verdicts, goal("base RSS", base/(1<<20), "MB", 25), goal("memory per idle connection", per, "KB", 0.3), goal("memory per idle TLS connection", perTLS, "KB", 10))
 		}
 	}
 	return verdicts, nil
@@ -358,7 +360,7 @@ func idle(c *contender, address string, n int, secure *tls.Config) (float64, err
 		return 0, err
 	}
 	time.Sleep(settled)
-	before, err := resident(c.pids, "RssAnon:")
+	before, err := c.memory("RssAnon")
 	if err != nil {
 		return 0, err
 	}
@@ -366,8 +368,8 @@ func idle(c *contender, address string, n int, secure *tls.Config) (float64, err
 		return 0, err
 	}
 	time.Sleep(settled)
-	after, err := resident(c.pids, "RssAnon:")
-	return (after - before) / float64(n), err
+	after, err := c.memory("RssAnon")
+	return (after - before) / 1024 / float64(n), err
 }
 
 // hops sends 1,000 requests a second through one proxy, and through two of them one behind the other, and tells what they
@@ -420,8 +422,8 @@ func hops(loam, self, dir string, newPlace func() place, up string, rounds int) 
 	fmt.Printf("\n%-36s%14s%14s%14s%14s%14s\n", "paced at 1,000 requests a second", "p50, µs", "p99, µs", "adds", "adds", "µs of CPU each")
 	direct := chains[0]
 	for _, c := range chains {
-		add50, add99 := median(c.p50)-median(direct.p50), median(c.p99)-median(direct.p99)
-		fmt.Printf("%-36s%14.0f%14.0f%14.0f%14.0f%14.0f\n", c.name, median(c.p50), median(c.p99), add50, add99, median(c.us))
+		add50, add99 := measure.Median(c.p50)-measure.Median(direct.p50), measure.Median(c.p99)-measure.Median(direct.p99)
+		fmt.Printf("%-36s%14.0f%14.0f%14.0f%14.0f%14.0f\n", c.name, measure.Median(c.p50), measure.Median(c.p99), add50, add99, measure.Median(c.us))
 		if c.name == "two of loam" {
 			verdicts = append(verdicts, goal("two paced hops, added p50", add50, "µs", 200), goal("two paced hops, added p99", add99, "µs", 1000))
 		}
@@ -528,19 +530,13 @@ func certificate(dir string) (cert, key string, err error) {
 		os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pk}), 0o644))
 }
 
-func median(v []float64) float64 {
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return v[len(v)/2]
-}
-
 // ratio is the median of the ratios of turns that followed each other: the machine was the same for both.
 func ratio(a, b []float64) float64 {
 	var r []float64
 	for i := range min(len(a), len(b)) {
 		r = append(r, a[i]/b[i])
 	}
-	return median(r)
+	return measure.Median(r)
 }
 
 func goal(name string, value float64, unit string, most float64) string {

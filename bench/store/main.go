@@ -23,6 +23,8 @@ import (
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
@@ -117,7 +119,7 @@ func (b bench) compare(ctx context.Context, dir, kind string, writers int) (rate
 			do = opened.publish
 		}
 		does = append(does, do)
-		if _, _, err := measure(ctx, writers, 0, b.warmUp, do); err != nil {
+		if _, _, err := write(ctx, writers, 0, b.warmUp, do); err != nil {
 			return nil, fmt.Errorf("%s, %s: %w", c.name, kind, err)
 		}
 	}
@@ -125,7 +127,7 @@ func (b bench) compare(ctx context.Context, dir, kind string, writers int) (rate
 	for turn := range turns {
 		for j := range does {
 			i := (j + turn) % len(does) // nobody always comes first
-			n, took, err := measure(ctx, writers, b.length/turns, 0, does[i])
+			n, took, err := write(ctx, writers, b.length/turns, 0, does[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", contenders[i].name, kind, err)
 			}
@@ -135,9 +137,9 @@ func (b bench) compare(ctx context.Context, dir, kind string, writers int) (rate
 	return rates, nil
 }
 
-// measure lets writers write for a while, and least times in all, and returns how many writes were done in
+// write lets writers write for a while, and least times in all, and returns how many writes were done in
 // what time.
-func measure(ctx context.Context, writers int, length time.Duration, least int64, do func(ctx context.Context, writer, n int) error) (int64, time.Duration, error) {
+func write(ctx context.Context, writers int, length time.Duration, least int64, do func(ctx context.Context, writer, n int) error) (int64, time.Duration, error) {
 	var done atomic.Int64
 	var failed atomic.Pointer[error]
 	var all sync.WaitGroup
@@ -160,10 +162,6 @@ func measure(ctx context.Context, writers int, length time.Duration, least int64
 	return done.Load(), time.Since(start), nil
 }
 
-func median(all []float64) float64 {
-	return slices.Sorted(slices.Values(all))[len(all)/2]
-}
-
 func report(out io.Writer, rates map[measurement][]float64) {
 	fmt.Fprintf(out, "\nDurable writes a second, values of %d bytes\n\n", valueSize)
 	t := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
@@ -178,7 +176,7 @@ func report(out io.Writer, rates map[measurement][]float64) {
 		fmt.Fprintf(t, "%s\t", c.name)
 		for _, kind := range kinds {
 			for _, w := range writers {
-				fmt.Fprintf(t, "%.0f\t", median(rates[measurement{c.name, kind, w}]))
+				fmt.Fprintf(t, "%.0f\t", measure.Median(rates[measurement{c.name, kind, w}]))
 			}
 		}
 		fmt.Fprintln(t)
@@ -197,7 +195,7 @@ func report(out io.Writer, rates map[measurement][]float64) {
 			for turn, peer := range rates[measurement{g.peer, kind, g.writers}] {
 				ratios[turn] /= peer
 			}
-			ratio := median(ratios)
+			ratio := measure.Median(ratios)
 			verdict := "ok"
 			if ratio < g.least {
 				verdict = "short"

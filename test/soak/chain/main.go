@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -27,6 +26,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam/internal/build"
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
@@ -103,7 +103,7 @@ func (s *soak) run() (err error) {
 	if err := os.WriteFile(file, fmt.Appendf(nil, resources, filepath.Join(dir, "ends.wasm"), filepath.Join(dir, "middle.wasm")), 0o600); err != nil {
 		return err
 	}
-	if s.address, err = freeAddress(); err != nil {
+	if s.address, err = measure.FreeAddress(); err != nil {
 		return err
 	}
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -185,16 +185,17 @@ func (s *soak) load(pid int) error {
 		case <-done:
 			finished = true
 		}
-		mb, err := resident(pid)
+		bytes, err := measure.RSS(pid)
 		if err != nil {
 			return err
 		}
+		mb := bytes / 1e6
 		rss = append(rss, mb)
 		n := min(sent.Load(), s.requests)
 		fmt.Printf("%d requests, %.0f a second, %d wrong, %.1f MB\n", n, float64(n)/time.Since(began).Seconds(), wrong.Load(), mb)
 	}
 	third := len(rss) / 3
-	early, late := median(rss[third:max(2*third, third+1)]), median(rss[2*third:])
+	early, late := measure.Median(rss[third:max(2*third, third+1)]), measure.Median(rss[2*third:])
 	switch {
 	case wrong.Load() > 0:
 		return fmt.Errorf("%d of %d answers were wrong", wrong.Load(), s.requests)
@@ -237,32 +238,4 @@ func (s *soak) ask(client *http.Client, name, path, body string) (int, string, e
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	return res.StatusCode, string(b), err
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// resident reads VmRSS, as proc(5) has it in KiB, in MB.
-func resident(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, after, ok := strings.Cut(string(b), "VmRSS:")
-	if !ok {
-		return 0, fmt.Errorf("no VmRSS for process %d", pid)
-	}
-	kib, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
-	return kib * 1024 / 1e6, err
-}
-
-func median(v []float64) float64 {
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return v[len(v)/2]
 }

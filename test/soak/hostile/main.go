@@ -28,6 +28,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
@@ -126,7 +128,7 @@ func (s *soak) run() (err error) {
 		return err
 	}
 	defer upstream.Close()
-	if s.address, err = freeAddress(); err != nil {
+	if s.address, err = measure.FreeAddress(); err != nil {
 		return err
 	}
 	file := filepath.Join(dir, "hostile.yaml")
@@ -174,7 +176,7 @@ func (s *soak) judge(quiet, endless, stormy *felt, rss []float64) error {
 		return err
 	}
 	third := len(rss) / 3
-	early, late := median(rss[third:2*third]), median(rss[2*third:])
+	early, late := measure.Median(rss[third:2*third]), measure.Median(rss[2*third:])
 	log, err := os.Stat(s.log)
 	if err != nil {
 		return err
@@ -428,8 +430,8 @@ func (s *soak) watch() (stop func() []float64) {
 		for {
 			select {
 			case <-t.C:
-				if mb, err := resident(s.pid); err == nil { // it dies: that is seen elsewhere
-					all = append(all, mb)
+				if bytes, err := measure.RSS(s.pid); err == nil { // it dies: that is seen elsewhere
+					all = append(all, bytes/1e6)
 				}
 			case <-done:
 				out <- all
@@ -476,35 +478,4 @@ func startUpstream() (net.Listener, error) {
 		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })) // until it is closed
 	}()
 	return l, nil
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// resident reads VmRSS, as proc(5) has it in KiB, in MB.
-func resident(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, after, ok := strings.Cut(string(b), "VmRSS:")
-	if !ok {
-		return 0, fmt.Errorf("no VmRSS for process %d", pid)
-	}
-	kib, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
-	return kib * 1024 / 1e6, err
-}
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return v[len(v)/2]
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/loam-run/loam/admin"
 	"github.com/loam-run/loam/internal/build"
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
@@ -72,7 +73,7 @@ func (s soak) run() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
-	if s.address, err = freeAddress(); err != nil {
+	if s.address, err = measure.FreeAddress(); err != nil {
 		return err
 	}
 	workers, err := s.prepare()
@@ -282,12 +283,4 @@ func (s soak) start() (*exec.Cmd, error) {
 		}
 		<-time.After(5 * time.Millisecond)
 	}
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

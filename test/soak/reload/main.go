@@ -16,13 +16,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
@@ -57,7 +57,7 @@ func (s soak) run() (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Header.Get("X-Generation")) }))
 	defer up.Close()
-	address, err := freeAddress()
+	address, err := measure.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -139,13 +139,13 @@ func (s soak) run() (err error) {
 			if err := s.write(file, up.Listener.Addr().String(), generation); err != nil {
 				return err
 			}
-			kib, err := resident(cmd.Process.Pid)
+			bytes, err := measure.RSS(cmd.Process.Pid)
 			if err != nil {
 				return err
 			}
-			rss = append(rss, kib/1024)
+			rss = append(rss, bytes/(1<<20))
 			if generation%30 == 0 {
-				fmt.Printf("after %d s: %.1f MB, %d requests, %d failed, generation %d is served\n", generation, kib/1024, requests.Load(), failed.Load(), seen.Load())
+				fmt.Printf("after %d s: %.1f MB, %d requests, %d failed, generation %d is served\n", generation, bytes/(1<<20), requests.Load(), failed.Load(), seen.Load())
 			}
 		case <-ctx.Done():
 		}
@@ -158,7 +158,7 @@ func (s soak) run() (err error) {
 		_ = c.Close()
 	}
 	third := len(rss) / 3
-	early, late := median(rss[third:2*third]), median(rss[2*third:])
+	early, late := measure.Median(rss[third:2*third]), measure.Median(rss[2*third:])
 	fmt.Printf("%d reloads of %d routes, %d requests, %d failed; memory %.1f MB in the second third, %.1f in the last\n", generation, s.routes, requests.Load(), failed.Load(), early, late)
 	switch {
 	case failed.Load() > 0:
@@ -269,31 +269,4 @@ func moreFiles(n int) error {
 		return fmt.Errorf("at most %d files may be open here: raise the limit (ulimit -Hn), or ask for fewer connections", l.Cur)
 	}
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// resident reads VmRSS, as proc(5) has it in KiB.
-func resident(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, after, ok := strings.Cut(string(b), "VmRSS:")
-	if !ok {
-		return 0, fmt.Errorf("no VmRSS for process %d", pid)
-	}
-	return strconv.ParseFloat(strings.Fields(after)[0], 64)
-}
-
-func median(v []float64) float64 {
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return v[len(v)/2]
 }

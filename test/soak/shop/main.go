@@ -10,13 +10,14 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
@@ -52,7 +53,7 @@ func (s soak) run() (err error) {
 	if err := run(exec.Command(s.loam, "build", s.shop)); err != nil {
 		return err
 	}
-	address, err := freeAddress()
+	address, err := measure.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -129,14 +130,6 @@ func (s soak) start(dir, address string) (*exec.Cmd, error) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 func run(cmd *exec.Cmd) error {
