@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,6 +20,7 @@ type kind struct {
 	grpc   bool
 	pids   func(*contender) []int
 	caller func(c *contender, a *app, n int) (call func(worker int) error, done func(), err error)
+	floor  floor // the way of what is least
 }
 
 var kinds = []kind{
@@ -35,10 +32,10 @@ var kinds = []kind{
 	{name: "HTTP POST state, Redis", redis: true, pids: theCallee, caller: overHTTP(postState("redis"))},
 	{grpc: true, name: "gRPC GetState, Redis", redis: true, pids: theCallee, caller: overGRPC(grpcGet("redis"))},
 	{grpc: true, name: "gRPC SaveState, Redis", redis: true, pids: theCallee, caller: overGRPC(grpcSave("redis"))},
-	{name: "publish to delivery, memory", pids: theCallee, caller: publish},
+	{name: "publish to delivery, memory", pids: theCallee, caller: publish, floor: posts},
 	{name: "invoke, two sidecars", pids: both, caller: overHTTP(func(*contender, int) ([]byte, bool) {
 		return request("GET", "/v1.0/invoke/callee/method/echo", ""), true
-	})},
+	}), floor: relays},
 }
 
 func theCallee(c *contender) []int { return []int{c.callee.pid()} }
@@ -102,29 +99,48 @@ func overHTTP(prepare func(c *contender, worker int) (request []byte, caller boo
 
 // publish publishes an event and waits until the app has it.
 func publish(c *contender, a *app, n int) (func(int) error, func(), error) {
-	var conns []*httpConn
-	var timers []*time.Timer
-	done := func() {
-		for i, h := range conns {
+	return publishTo(c.callee.http, "/v1.0/publish/bus/orders", a, n)
+}
+
+func publishTo(address, path string, a *app, n int) (func(int) error, func(), error) {
+	conns, done, err := dialAll(address, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	timers := make([]*time.Timer, n)
+	for i := range timers {
+		timers[i] = time.NewTimer(time.Hour)
+	}
+	return func(worker int) error {
+			number, came := a.expect()
+			if err := conns[worker].do(request("POST", path, fmt.Sprintf(`{"n":%d,"text":%q}`, number, payload))); err != nil {
+				return err
+			}
+			return wait(came, timers[worker])
+		}, func() {
+			done()
+			for _, t := range timers {
+				t.Stop()
+			}
+		}, nil
+}
+
+// dialAll opens n connections, and gives what closes them.
+func dialAll(address string, n int) (conns []*httpConn, done func(), err error) {
+	done = func() {
+		for _, h := range conns {
 			h.close()
-			timers[i].Stop()
 		}
 	}
 	for range n {
-		h, err := dialHTTP(c.callee.http)
+		h, err := dialHTTP(address)
 		if err != nil {
 			done()
 			return nil, nil, err
 		}
-		conns, timers = append(conns, h), append(timers, time.NewTimer(time.Hour))
+		conns = append(conns, h)
 	}
-	return func(worker int) error {
-		number, came := a.expect()
-		if err := conns[worker].do(request("POST", "/v1.0/publish/bus/orders", fmt.Sprintf(`{"n":%d,"text":%q}`, number, payload))); err != nil {
-			return err
-		}
-		return wait(came, timers[worker])
-	}, done, nil
+	return conns, done, nil
 }
 
 // ---- gRPC
@@ -197,95 +213,4 @@ func callGRPC(address string, calls []grpcCall) (func(int) error, func(), error)
 		}
 		return nil
 	}, done, nil
-}
-
-// A thinServer is the least that a server costs: it answers every call by the same bytes.
-type thinServer struct {
-	*process
-	http, grpc string // addresses
-}
-
-func (b *bench) thin() (*thinServer, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	t := &thinServer{}
-	for _, address := range []*string{&t.http, &t.grpc} {
-		port, err := freePort()
-		if err != nil {
-			return nil, err
-		}
-		*address = "127.0.0.1:" + port
-	}
-	if t.process, err = begin(true, self, "-child", t.http+","+t.grpc); err != nil {
-		return nil, err
-	}
-	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("tcp", t.grpc); err == nil {
-			return t, c.Close()
-		}
-	}
-	t.stop()
-	return nil, errors.New("the thin server does not listen")
-}
-
-func (t *thinServer) caller(overGRPC bool, n int) (func(int) error, func(), error) {
-	if overGRPC {
-		var calls []grpcCall
-		for i := range n {
-			call := grpcGet("memory")(i)
-			call.before = &grpcCall{call.method, call.message, nil}
-			calls = append(calls, call)
-		}
-		return callGRPC(t.grpc, calls)
-	}
-	var conns []*httpConn
-	done := func() {
-		for _, h := range conns {
-			h.close()
-		}
-	}
-	for range n {
-		h, err := dialHTTP(t.http)
-		if err != nil {
-			done()
-			return nil, nil, err
-		}
-		conns = append(conns, h)
-	}
-	get := request("GET", "/echo", "")
-	return func(worker int) error { return conns[worker].do(get) }, done, nil
-}
-
-func serveThin(addresses string) error {
-	overHTTP, overGRPC, _ := strings.Cut(addresses, ",")
-	failed := make(chan error, 1)
-	go func() {
-		failed <- http.ListenAndServe(overHTTP, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = w.Write([]byte(payload)) // who went away needs no answer
-		}))
-	}()
-	ln, err := net.Listen("tcp", overGRPC)
-	if err != nil {
-		return err
-	}
-	answer := (&dapr.GetStateResponse{Data: []byte(payload), Etag: "1"}).AppendProto(nil)
-	s := grpc.NewServer(grpc.ForceServerCodec(raw{}))
-	s.RegisterService(&grpc.ServiceDesc{
-		ServiceName: "dapr.proto.runtime.v1.Dapr", HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "GetState", Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			var in []byte
-			if err := decode(&in); err != nil {
-				return nil, err
-			}
-			var m dapr.GetStateRequest
-			if err := m.ParseProto(in); err != nil {
-				return nil, err
-			}
-			return &answer, nil
-		}}},
-	}, struct{}{})
-	go func() { failed <- s.Serve(ln) }()
-	return <-failed
 }

@@ -81,29 +81,6 @@ func cpuOf(pids []int) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// rssOf is what a process has in memory, in MiB.
-func rssOf(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, after, ok := strings.Cut(string(b), "\nVmRSS:")
-	if !ok {
-		return 0, fmt.Errorf("no VmRSS for process %d", pid)
-	}
-	kib, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
-	return kib / 1024, err
-}
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return v[len(v)/2]
-}
-
 // An httpConn is a connection of a client that does as little as it can, so that what is measured is the server.
 type httpConn struct {
 	net.Conn

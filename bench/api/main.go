@@ -5,10 +5,13 @@
 //
 // Both are given the same flags and the same files. A state store in memory and one in Redis are read and written over
 // HTTP and gRPC; an event is published until the app has it; an app calls another through two sidecars. Contenders take
-// turns with a thin server, by net/http or grpc-go, that answers each call by the same bytes: what is beyond its figures is
-// what a sidecar adds. Medians are printed. The sidecars have one core, and load, app and Redis the other, where there are two. CPU is
-// processor time of the sidecars that take part, which neighbours on the machine disturb less than they disturb durations. The last
-// lines are the goals, tab-separated: name, value, unit, goal, ok or short.
+// turns with what is least: thin servers by net/http or grpc-go that answer by the same bytes, post what is published to
+// the app, or ask each other and the app, in as many steps as the sidecars. What is beyond the figures of these is what a
+// sidecar adds. Two more lines say what no sidecar can change: "bare" waits, reads and writes, and what it costs is the
+// system's price of waking a core; "direct" is the call with nothing between. Medians are printed. The sidecars have one
+// core, and load, app and Redis the other, where there are two. CPU is processor time of the sidecars that take part, which
+// neighbours on the machine disturb less than they disturb durations. The last lines are the goals, tab-separated: name,
+// value, unit, goal, ok or short.
 package main
 
 import (
@@ -23,6 +26,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
@@ -33,11 +38,12 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "turns each contender gets")
 	flag.DurationVar(&b.length, "for", 2*time.Second, "length of a turn")
 	only := flag.String("only", "", "what to measure, a regular expression of the names that are printed")
-	child := flag.String("child", "", "be the thin gRPC server (used by the benchmark itself)")
+	flag.IntVar(&b.concurrency, "c", 0, "calls at once; 0: 1, and then 64")
+	child := flag.String("child", "", "be a thin server (used by the benchmark itself)")
 	flag.Parse()
 	var err error
 	if *child != "" {
-		err = serveThin(*child)
+		err = serveChild(*child)
 	} else if b.only, err = regexp.Compile(*only); err == nil {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		err = b.run(ctx)
@@ -52,6 +58,7 @@ func main() {
 type bench struct {
 	loam, daprd, redis string
 	rounds             int
+	concurrency        int
 	length             time.Duration
 	only               *regexp.Regexp
 
@@ -147,11 +154,11 @@ func (b *bench) starts(ctx context.Context, all []*contender) error {
 	}
 	fmt.Printf("%-34s%14s%14s\n", "start", "ms to healthy", "RSS, MiB")
 	for _, c := range all {
-		fmt.Printf("%-34s%14.1f%14.1f\n", c.name, median(took[c.name]), median(rss[c.name]))
+		fmt.Printf("%-34s%14.1f%14.1f\n", c.name, measure.Median(took[c.name]), measure.Median(rss[c.name]))
 	}
 	fmt.Println()
-	b.goal("start to healthy", median(took["loam"]), "ms", 30)
-	b.goal("RSS of an idle sidecar", median(rss["loam"]), "MiB", 30)
+	b.goal("start to healthy", measure.Median(took["loam"]), "ms", 30)
+	b.goal("RSS of an idle sidecar", measure.Median(rss["loam"]), "MiB", 30)
 	return nil
 }
 
@@ -160,11 +167,11 @@ func (b *bench) weigh(all []*contender, when string) error {
 	for _, c := range all {
 		var line strings.Builder
 		for _, s := range c.sidecars() {
-			mib, err := rssOf(s.pid())
+			bytes, err := measure.RSS(s.pid())
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(&line, "%14.1f", mib)
+			fmt.Fprintf(&line, "%14.1f", bytes/(1<<20))
 		}
 		fmt.Printf("%-34s%s MiB\n", "RSS "+when+", "+c.name, line.String())
 	}
@@ -173,7 +180,7 @@ func (b *bench) weigh(all []*contender, when string) error {
 
 // calls measures every way to call, at one call at a time and at 64.
 func (b *bench) calls(ctx context.Context, all []*contender, a *app, redis bool) error {
-	thin, err := b.thin()
+	thin, err := startThin(a)
 	if err != nil {
 		return err
 	}
@@ -184,6 +191,9 @@ func (b *bench) calls(ctx context.Context, all []*contender, a *app, redis bool)
 			continue
 		}
 		for _, concurrency := range []int{1, 64} {
+			if b.concurrency != 0 && b.concurrency != concurrency {
+				continue
+			}
 			if err := b.kind(ctx, k, concurrency, all, a, thin); err != nil {
 				return fmt.Errorf("%s: %w", k.name, err)
 			}
@@ -193,7 +203,7 @@ func (b *bench) calls(ctx context.Context, all []*contender, a *app, redis bool)
 }
 
 // kind measures one way to call.
-func (b *bench) kind(ctx context.Context, k kind, concurrency int, all []*contender, a *app, thin *thinServer) error {
+func (b *bench) kind(ctx context.Context, k kind, concurrency int, all []*contender, a *app, thin *thin) error {
 	type figures struct{ cpu, p50, p99, rate []float64 }
 	got := map[string]*figures{}
 	note := func(name string, m measured) {
@@ -219,28 +229,48 @@ func (b *bench) kind(ctx context.Context, k kind, concurrency int, all []*conten
 				note(c.name, m)
 			}
 		}
-		call, done, err := thin.caller(k.grpc, concurrency)
+		least := func(name string, call func(int) error, done func(), pids []int, err error) error {
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			defer done()
+			m, err := load(ctx, b.length, concurrency, pids, call)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			if round > 0 {
+				note(name, m)
+			}
+			return nil
+		}
+		call, done, pids, err := thin.caller(k, a, concurrency)
+		if err := least("thin", call, done, pids, err); err != nil {
+			return err
+		}
+		if concurrency > 1 || k.redis || k.grpc {
+			continue
+		}
+		switch k.floor {
+		case answers:
+			call, done, err = repeat(thin.bare.http, "/", concurrency)
+			err = least("bare", call, done, []int{thin.bare.pid()}, err)
+		case relays:
+			call, done, err = repeat(thin.app, "/echo", concurrency)
+			err = least("direct", call, done, nil, err)
+		}
 		if err != nil {
 			return err
 		}
-		m, err := load(ctx, b.length, concurrency, []int{thin.pid()}, call)
-		done()
-		if err != nil {
-			return fmt.Errorf("the thin server: %w", err)
-		}
-		if round > 0 {
-			note("thin", m)
-		}
 	}
 	title := fmt.Sprintf("%s, c=%d", k.name, concurrency)
-	for _, name := range []string{"loam", "daprd", "thin"} {
+	for _, name := range []string{"loam", "daprd", "thin", "bare", "direct"} {
 		if f := got[name]; f != nil {
-			fmt.Printf("%-34s%14.1f%14.0f%14.0f%14.0f  %s\n", title, median(f.cpu), median(f.p50), median(f.p99), median(f.rate), name)
+			fmt.Printf("%-34s%14.1f%14.0f%14.0f%14.0f  %s\n", title, measure.Median(f.cpu), measure.Median(f.p50), measure.Median(f.p99), measure.Median(f.rate), name)
 		}
 	}
 	ours, theirs := got["loam"], got["daprd"]
 	if k.name == "gRPC GetState, memory" && concurrency == 64 {
-		b.goal(title, median(ours.cpu), "µs of CPU", 22)
+		b.goal(title, measure.Median(ours.cpu), "µs of CPU", 22)
 	}
 	if theirs == nil {
 		return nil
@@ -254,9 +284,9 @@ func (b *bench) kind(ctx context.Context, k kind, concurrency int, all []*conten
 		cpu = append(cpu, ours.cpu[i]/theirs.cpu[i])
 		added = append(added, max(ours.p50[i]-base, 1)/max(theirs.p50[i]-base, 1))
 	}
-	b.goal(title+": CPU beside daprd", median(cpu), "x", most)
+	b.goal(title+": CPU beside daprd", measure.Median(cpu), "x", most)
 	if concurrency == 1 && !k.redis {
-		b.goal(title+": added p50 beside daprd", median(added), "x", most)
+		b.goal(title+": added p50 beside daprd", measure.Median(added), "x", most)
 	}
 	return nil
 }

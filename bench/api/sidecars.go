@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 // A process is one that is measured, or that is needed to measure.
@@ -222,9 +224,9 @@ func (c *contender) timeStart(ctx context.Context) (ms, mib float64, err error) 
 	}
 	ms = time.Since(began).Seconds() * 1000
 	time.Sleep(500 * time.Millisecond) // what it does after it said so counts too
-	mib, err = rssOf(s.pid())
+	bytes, err := measure.RSS(s.pid())
 	s.stop()
-	return ms, mib, err
+	return ms, bytes / (1 << 20), err
 }
 
 func (c *contender) start(a *app) (err error) {
