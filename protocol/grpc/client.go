@@ -35,8 +35,9 @@ func (c *Client) Call(req *loam.Request, method string, in, out Message, reply *
 	c.prepare(req, method)
 	x.out = appendFrame(x.out[:0], in)
 	req.Body, req.Length = x, int64(len(x.out))
+	// A server may answer while the rest of a long message is on its way: the request is read until the response is closed.
+	defer func() { req.Body, req.Header = nil, req.Header[:metadata] }()
 	res, err := c.Target.Serve(req)
-	req.Body, req.Header = nil, req.Header[:metadata]
 	if err != nil {
 		return late(req.Task(), req.Deadline(), err)
 	}
