@@ -42,7 +42,7 @@ func TestSuccessorBinary(t *testing.T) {
 	args := os.Args
 	t.Cleanup(func() { os.Args = args })
 	os.Args = []string{link, "run", "app.yaml"}
-	make := successor()
+	make := successor(os.Getpid())
 	for binary, want := range map[string]string{"": link, "/opt/loam": "/opt/loam"} {
 		cmd, err := make(binary)
 		if err != nil || cmd.Path != want || len(cmd.Args) != 3 || cmd.Args[1] != "run" {

@@ -69,7 +69,7 @@ func (c runCmd) Run(ctx context.Context, o out) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR2)
 	defer signal.Stop(signals)
-	opts.Upgrade, opts.Successor, opts.Patience = signals, successor(), c.Patience
+	opts.Upgrade, opts.Successor, opts.Patience = signals, successor(os.Getpid()), c.Patience
 	tell := func(state string) {
 		if err := notify(state); err != nil {
 			opts.Log.Warn("the service manager was not told", "state", state, "error", err)

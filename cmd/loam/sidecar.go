@@ -272,7 +272,7 @@ func runSidecar(ctx context.Context, args []string, o out) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR2)
 	defer signal.Stop(signals)
-	opts.Upgrade, opts.Successor = signals, successor()
+	opts.Upgrade, opts.Successor = signals, successor(os.Getpid())
 	said := false
 	opts.Changed = func(s admin.Status) {
 		reportBroken(log.Error, s)

@@ -84,10 +84,15 @@ func ownBinary() (string, error) {
 	return os.Executable()
 }
 
-// successor makes the command of a process that takes this one's place: the same arguments and environment.
-func successor() func(binary string) (*exec.Cmd, error) {
+// successor makes the command of a process that takes the place of this one, whose number is pid: the same arguments and
+// environment. Process 1 has none: when it ends, the kernel ends all of its container, the new process among them.
+func successor(pid int) func(binary string) (*exec.Cmd, error) {
 	own, err := ownBinary()
 	return func(binary string) (*exec.Cmd, error) {
+		if pid == 1 {
+			return nil, &loam.Error{Code: loam.FailedPrecondition, Op: "upgrade", Err: errors.New("this is process 1, and its container ends with it"),
+				Hint: "replace the container, by a rolling update: at SIGTERM Loam takes nothing new and finishes what is under way"}
+		}
 		if binary == "" {
 			if err != nil {
 				return nil, &loam.Error{Code: loam.FailedPrecondition, Op: "upgrade", Err: err, Hint: "name the binary: --binary FILE"}
