@@ -22,6 +22,7 @@ type listener struct {
 	addr   net.Addr
 	open   atomic.Int64 // connections
 	paused atomic.Int32 // sockets that wait for one to end
+	probes bool         // connections are asked whether their peer is still there
 
 	mu      sync.Mutex // of what follows
 	fds     []int
@@ -157,9 +158,18 @@ func (ln *listener) tune(fd int) {
 	// A kernel that does not know one of them serves all the same.
 	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
-	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 60)
+	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, probeAfter)
 	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 15)
+	ln.probes = true
 }
+
+// After so many seconds of silence the kernel asks a peer whether it is still there, and after up to so many more: those
+// of thousands of connections that came in together would all be asked in one moment, which is more than a queue takes
+// (loopback's has room for 1,000 packets), and that time after time, until the kernel resets connections that are well.
+const (
+	probeAfter  = 60
+	probeSpread = 60
+)
 
 // takeFile takes a descriptor out of f, which is closed.
 func takeFile(f *os.File) (int, error) {
@@ -228,6 +238,9 @@ func (s *socket) accept() {
 			s.pause()
 			s.l.wheel.arm(&s.tm, s.l.now+int64(acceptPause))
 			return
+		}
+		if ln.probes {
+			_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, probeAfter+fd%probeSpread)
 		}
 		if err := s.l.open1(ln, fd, ln.o.Idle); err != nil {
 			s.l.log.Warn("cannot serve a connection", "listener", ln.addr.String(), "error", err)

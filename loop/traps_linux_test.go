@@ -29,6 +29,40 @@ func coroutinesFor(t *testing.T, o Options) *coroutines {
 	return e.(*coroutines)
 }
 
+// The kernel's questions whether a peer is still there are not all asked in the same moment.
+func TestProbesAreSpread(t *testing.T) {
+	e := coroutinesFor(t, Options{Loops: 2})
+	const n = 20
+	after := make(chan int, n)
+	ln, err := e.Listen(t.Context(), "tcp", "127.0.0.1:0", ListenOptions{Open: func(c Conn) Session {
+		v, err := syscall.GetsockoptInt(int(c.(*conn).fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE)
+		if err != nil {
+			t.Error(err)
+		}
+		after <- v
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int]bool{}
+	for range n {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close() // so that descriptors differ
+		v := <-after
+		if v < probeAfter || v >= probeAfter+probeSpread {
+			t.Errorf("asked after %d s", v)
+		}
+		seen[v] = true
+	}
+	if len(seen) < 2 {
+		t.Errorf("all are asked after %v s", seen)
+	}
+}
+
 // Trap 1: the state of the thread's lock must be the same where a coroutine is made, resumed and yields, or the runtime
 // ends the process. Whoever asks for something, from whatever thread, the loop itself does it.
 func TestTrapThreadLock(t *testing.T) {
