@@ -55,6 +55,8 @@ type Error struct {
 	Op   string // the operation and its object: `state.Get "orders"`; may be empty
 	Err  error  // the cause; nil where the code says it all
 	Hint string // what to do next, for the person who operates this; may be empty
+
+	Logged bool // it was logged, or counted among those that were left out of the log, where it happened
 }
 
 // Error prints `op: code: cause`. The hint is not part of it: who shows errors to a person prints it beside.
@@ -114,4 +116,17 @@ func HintOf(err error) string {
 		}
 	}
 	return ""
+}
+
+// Logged tells whether an error in err's chain was logged where it happened, so that it need not be again.
+func Logged(err error) bool {
+	for e := (*Error)(nil); errors.As(err, &e); err = e.Err {
+		if e.Logged {
+			return true
+		}
+		if e.Err == nil {
+			break
+		}
+	}
+	return false
 }

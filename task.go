@@ -31,14 +31,23 @@ type Task interface {
 	Wake()
 	// Cancel ends every wait of the task, present and to come, with context.Canceled.
 	Cancel()
-	// Yield lets others run first.
+	// Yield lets others run first: those that are ready, and of those that yielded who works for an account that has had
+	// less of the loop.
 	Yield()
+	// Bill says whom the task works for from now on, and tells for whom it did before; nil is nobody. What it does is
+	// counted as the account's, which shares the loop fairly with others: where they wait and have had less, the task waits
+	// too. Now is exact afterwards.
+	Bill(a *Account) (was *Account)
 	// Go starts another task beside this one, on the same loop. fn ends before the engine does.
 	Go(fn func(Task)) Task
 	// Shard is which of the engine's loops runs the task, from 1; 0: none, the task is a goroutine. State that is split by
 	// it is not contended for, and a Conn made in one shard is of no use in another.
 	Shard() int
 }
+
+// An Account is whom tasks work for, where several who share a loop must not take it from each other: one for each
+// function. It is nothing but itself.
+type Account struct{ Name string }
 
 // Sleep waits for d in task t. The error is that of t being canceled.
 func Sleep(t Task, d time.Duration) error {
@@ -73,6 +82,7 @@ func (t *goroutine) Now() time.Time           { return time.Now() }
 func (t *goroutine) Await(fn func())          { fn() }
 func (t *goroutine) Cancel()                  { t.cancel() }
 func (t *goroutine) Yield()                   { runtime.Gosched() }
+func (t *goroutine) Bill(*Account) *Account   { return nil } // Go's scheduler knows no shares
 func (t *goroutine) Shard() int               { return 0 }
 
 func (t *goroutine) Wake() {

@@ -38,7 +38,10 @@ type loop struct {
 	more    bool    // events of this turn are still to be looked at
 	writers []*task // that write once they were
 
-	yielded []*task // that would go on computing
+	yielded []*task // that let others run and work for nobody in particular
+	fair    fair    // those that work for somebody
+	from    int64   // when what the running task's account has not paid for began
+	exact   bool    // by the processor's time
 	wheel   wheel
 
 	workers   map[*worker]struct{}
@@ -117,8 +120,7 @@ func (l *loop) run() {
 		if n > 0 {
 			l.busy = l.now
 		}
-		l.takeTurns() // first: who yields in this turn runs in the next one, after another look at sockets and clock
-		l.takeYielded()
+		l.takeTurns()
 		for i := range events[:n] {
 			l.more = i+1 < n
 			l.event(&events[i])
@@ -128,6 +130,8 @@ func (l *loop) run() {
 			l.read()
 		}
 		l.wheel.advance(l.now)
+		l.takeYielded() // last, and not all at once: what computes waits for sockets and clock, not they for it
+		l.takeShares()
 	}
 }
 
@@ -164,11 +168,16 @@ const yieldTime = int64(60 * time.Microsecond)
 // takeYielded goes on with those that yielded, first come first served, for as long as there is time. At least one runs.
 func (l *loop) takeYielded() {
 	n, done := len(l.yielded), 0 // who yields meanwhile comes after those
+	if n == 0 {
+		return
+	}
+	began := l.clock()
+	l.now = began
 	for done < n {
 		t := l.yielded[done]
 		done++
 		t.turn()
-		if done < n && int64(time.Since(l.base))-l.now > yieldTime {
+		if done < n && l.clock()-began > yieldTime {
 			break
 		}
 	}
@@ -190,7 +199,7 @@ const nap = 30
 // poll returns how many events there are. It waits for some where there is nothing else to do.
 func (l *loop) poll(events []syscall.EpollEvent) int {
 	ms, told := 0, false
-	if len(l.turns)+len(l.yielded) == 0 {
+	if len(l.turns)+len(l.yielded)+len(l.fair.waiting) == 0 {
 		now := int64(time.Since(l.base))
 		ms = l.wheel.wait(now)
 		told = ms != 0 && now-l.busy >= int64(nap*time.Millisecond)
@@ -214,6 +223,9 @@ func (l *loop) poll(events []syscall.EpollEvent) int {
 	l.inbox.sleeping.Store(false)
 	if e != 0 {
 		return 0 // EINTR
+	}
+	if n == 0 && ms != 0 {
+		l.fair.rest()
 	}
 	return int(n)
 }

@@ -30,8 +30,9 @@ type worker struct {
 // A task is a line of execution on a loop. All but state and life belong to the loop's thread.
 type task struct {
 	l        *loop
-	w        *worker // nil: it has ended
-	conn     *conn   // that a session is served on
+	w        *worker       // nil: it has ended
+	conn     *conn         // that a session is served on
+	account  *loam.Account // whom it works for; nil: nobody
 	state    atomic.Uint32
 	life     atomic.Pointer[life]
 	deadline int64 // of the present wait; 0: none
@@ -172,7 +173,7 @@ func (w *worker) done(v Verdict) {
 			c.Release(c.session, c.idle)
 		}
 	}
-	t.wait = waitNone
+	t.wait, t.account = waitNone, nil
 	if p := t.life.Swap(nil); p != nil {
 		p.cancel()
 	}
@@ -203,7 +204,13 @@ func (l *loop) resume(t *task, why wake) {
 	t.why, t.budget, t.wait = why, budget, waitNone
 	l.cur = t
 	l.dog.mark(t.w.id)
+	if t.account != nil {
+		l.meter()
+	}
 	t.w.next()
+	if t.account != nil {
+		l.charge(t.account)
+	}
 	l.cur = nil
 }
 
@@ -308,7 +315,12 @@ func (t *task) read() {
 }
 
 func (t *task) Yield() {
-	t.l.yielded = append(t.l.yielded, t)
+	if t.account != nil {
+		t.l.charge(t.account)
+		t.l.fair.wait(t)
+	} else {
+		t.l.yielded = append(t.l.yielded, t)
+	}
 	t.why = wakeReady
 	t.yield(waitTurn, 0)
 }

@@ -27,7 +27,7 @@ type Options struct {
 func Serve(target loam.Target, req *loam.Request, log *slog.Logger) (*loam.Response, error) {
 	res, err := serve(target, req, log)
 	if err != nil {
-		if code := loam.CodeOf(err); code == loam.Internal || code == loam.Unknown || code == loam.DataLoss {
+		if code := loam.CodeOf(err); (code == loam.Internal || code == loam.Unknown || code == loam.DataLoss) && !loam.Logged(err) {
 			log.Error("request failed", "request", req.ID, "method", req.Method, "path", req.Path, "error", err)
 		}
 	}

@@ -61,6 +61,8 @@ type Host struct {
 	began  time.Time
 	rate   float64 // units of fuel in a nanosecond
 
+	buffers guest.Buffers
+
 	mu       sync.Mutex
 	engines  [2]wazero.Runtime // compiling, interpreting; made when they are first needed
 	programs map[programKey]*program

@@ -354,9 +354,9 @@ func TestLogIsBounded(t *testing.T) {
 		t.Errorf("%d bytes of a long line were kept", n)
 	}
 	now := time.Unix(1000, 0)
-	given := func(n int) (passed, lost int) {
+	given := func(n, size int) (passed, lost int) {
 		for range n {
-			ok, missing := l.allow(now)
+			ok, missing := l.allow(now, size)
 			if ok {
 				passed++
 			}
@@ -365,12 +365,30 @@ func TestLogIsBounded(t *testing.T) {
 		return passed, lost
 	}
 	l = limiter{}
-	if passed, _ := given(lineBurst + 100); passed != lineBurst {
+	if passed, _ := given(lineBurst+100, 10); passed != lineBurst {
 		t.Errorf("%d lines at once", passed)
 	}
 	now = now.Add(time.Second)
-	if passed, lost := given(lineBurst); passed != lineRate || lost != 100 {
+	if passed, lost := given(lineBurst, 10); passed != lineRate || lost != 100 {
 		t.Errorf("%d lines a second later, %d told as lost", passed, lost)
+	}
+	now = now.Add(time.Hour)
+	if passed, _ := given(lineBurst, 4<<10); passed != lineBurst/17 {
+		t.Errorf("%d long lines at once", passed)
+	}
+	var s sampler
+	told := 0
+	for range 100 {
+		if s.allow(now) {
+			told++
+		}
+	}
+	if left := s.rest(now); told != 1 || left != 0 {
+		t.Errorf("%d failures of a second were told, and %d left out before its end", told, left)
+	}
+	now = now.Add(time.Second)
+	if left := s.rest(now); left != 99 || s.rest(now) != 0 || !s.allow(now) {
+		t.Errorf("%d were left out", left)
 	}
 }
 

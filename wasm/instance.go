@@ -11,13 +11,15 @@ import (
 	"github.com/loam-run/loam/wasm/guest"
 	"github.com/loam-run/loam/wasm/rewrite"
 	wasmapi "github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 )
 
 // An instance is one guest. It serves one request at a time, and is never used again after one that failed.
 type instance struct {
 	program *program
 	module  wasmapi.Module
-	memory  memory // that can be reset; nil: it cannot
+	memory  memory                    // that can be reset; nil: it cannot
+	room    experimental.LinearMemory // the memory, whether it can or not
 	fuel    wasmapi.MutableGlobal
 	globals []wasmapi.MutableGlobal
 	server  guest.Server // made when it is first needed: a guest that waits for its first request is small
@@ -33,6 +35,7 @@ type instance struct {
 	worked int64     // of used, what host functions did since the last look at the clock
 	budget int64     // units that it may use
 	slice  time.Time // when its slice began
+	task   loam.Task // that it runs in
 	deep   bool      // its stack was so deep that it is not worth keeping
 
 	profiler *profiler // who wants to know where it is; nil: nobody
@@ -52,8 +55,9 @@ func (i *instance) prepare(task loam.Task, until time.Time, cpu time.Duration) {
 	c.Began, c.Args, c.Env, c.Random = p.host.began, p.args, p.env, crand.Reader
 	c.Stdout, c.Stderr = io.Writer(&i.stdout), io.Writer(&i.stderr)
 	i.used, i.worked, i.given = 0, 0, 0
+	i.task = task
 	i.budget = p.host.units(cpu)
-	i.slice = time.Now()
+	i.slice = task.Now()
 	i.deep = false
 }
 
@@ -158,7 +162,7 @@ func (i *instance) reset() bool {
 	if i.deep {
 		return false
 	}
-	if i.memory.reset() && !i.shrink() {
+	if i.memory.reset(i) && !i.shrink() {
 		return false
 	}
 	i.restore()
@@ -173,6 +177,23 @@ func (i *instance) shrink() bool {
 	return ok
 }
 
+// pause lets others run where the host has worked for a slice of time on an instance whose guest has ended.
+func (i *instance) pause() {
+	if i.task != nil && time.Since(i.slice) >= sliceTime { // nil: it has served nothing
+		i.task.Yield()
+		i.slice = time.Now()
+	}
+}
+
+// discard is close in the task of the instance's last call. What a guest wrote to takes milliseconds to give back, where
+// it was much.
+func (i *instance) discard() {
+	if m, ok := i.room.(pages); ok {
+		m.drop(i)
+	}
+	i.close()
+}
+
 // close frees the instance. Nothing of it may be under way.
 func (i *instance) close() {
 	_ = i.module.Close(context.Background()) // it has no files, whose closing alone can fail
@@ -182,8 +203,8 @@ func (i *instance) close() {
 const (
 	sliceFuel = rewrite.MinFuel       // units after which the clock is looked at
 	sliceTime = 80 * time.Microsecond // after which others run
-	maxStack  = 8 << 20               // bytes
-	deepStack = 256 << 10             // bytes; the engine never gives a stack back
+	maxStack  = 512 << 10             // bytes, as wasmtime gives; the engine moves a stack that grows, which holds up the loop
+	deepStack = 128 << 10             // bytes; the engine never gives a stack back
 )
 
 // An overrun is what ends a guest that used up what it was given.

@@ -90,6 +90,9 @@ func (m *Module) loadNow(l *loading) {
 // tidy ends sessions that were idle for long, and unloads the function where it was itself. What is shared by requests
 // stays for as long as the function does.
 func (m *Module) tidy(now time.Time) {
+	if left := m.failures.rest(now); left > 0 {
+		m.log.Warn("guests failed more often than was told", "left_out", left)
+	}
 	m.mu.Lock()
 	var gone []*instance
 	if m.sessions != nil {

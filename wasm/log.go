@@ -12,8 +12,9 @@ import (
 
 const (
 	maxLine     = 8 << 10 // bytes of a log line that are kept
-	lineRate    = 500     // lines a second and function, in the long run
+	lineRate    = 200     // lines a second and function, in the long run
 	lineBurst   = 2000    // lines at once
+	lineSize    = 256     // bytes of a line that count as one
 	lineMessage = "msg"
 )
 
@@ -51,7 +52,7 @@ func (w *lineWriter) flush() {
 func (w *lineWriter) emit() {
 	line := bytes.TrimRight(w.line, "\r")
 	w.line = w.line[:0]
-	ok, lost := w.limit.allow(time.Now())
+	ok, lost := w.limit.allow(time.Now(), len(line))
 	if lost > 0 {
 		w.log.Warn("guest printed too much", "lost_lines", lost)
 	}
@@ -131,17 +132,48 @@ type limiter struct {
 	lost int
 }
 
-// allow takes a token. lost is how many were refused since one was last given, told once.
-func (l *limiter) allow(now time.Time) (ok bool, lost int) {
+// allow takes the tokens for a line of some bytes. lost is how many lines were refused since one was last let through, told
+// once.
+func (l *limiter) allow(now time.Time, size int) (ok bool, lost int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.used = max(l.used-now.Sub(l.last).Seconds()*lineRate, 0)
 	l.last = now
-	if l.used+1 > lineBurst {
+	tokens := 1 + float64(size/lineSize)
+	if l.used+tokens > lineBurst {
 		l.lost++
 		return false, 0
 	}
-	l.used++
+	l.used += tokens
 	lost, l.lost = l.lost, 0
 	return true, lost
+}
+
+// A sampler lets the first of many things be told in each second, and counts the others.
+type sampler struct {
+	mu   sync.Mutex
+	next time.Time // when one is let through again
+	left int
+}
+
+func (s *sampler) allow(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Before(s.next) {
+		s.left++
+		return false
+	}
+	s.next = now.Add(time.Second)
+	return true
+}
+
+// rest is how many were left out, each counted once, when their second is over.
+func (s *sampler) rest(now time.Time) (left int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Before(s.next) {
+		return 0
+	}
+	left, s.left = s.left, 0
+	return left
 }

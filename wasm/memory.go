@@ -47,10 +47,16 @@ type memory interface {
 	experimental.LinearMemory
 	// reset makes the content that of the image. resized says that the memory is larger than the image, and that the engine
 	// has to ask for it anew: see shrinking.
-	reset() (resized bool)
+	reset(p pauser) (resized bool)
 	// shrinking makes the next Reallocate answer with the image's size, or ends that.
 	shrinking(bool)
 }
+
+// A pauser is told between the steps of work that takes long, and lets others run then.
+type pauser interface{ pause() }
+
+// Pages are a memory that can be given back step by step, before it is freed.
+type pages interface{ drop(p pauser) }
 
 // A given is an allocator that has its memory already, and counts what it refuses.
 type given struct {
@@ -113,7 +119,7 @@ func (m *sliceMemory) lay() {
 	}
 }
 
-func (m *sliceMemory) reset() (resized bool) {
+func (m *sliceMemory) reset(pauser) (resized bool) {
 	at := 0
 	for _, r := range m.image.runs {
 		clear(m.home[at:r.from])

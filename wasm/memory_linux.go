@@ -248,6 +248,7 @@ func (m *mappedMemory) Free() {
 type plainMemory struct {
 	mapper *mapper
 	buf    []byte // all that was reserved
+	size   int
 }
 
 // plain makes a memory that can grow to limit bytes.
@@ -255,7 +256,7 @@ func (m *mapper) plain(limit uint64) experimental.LinearMemory {
 	if m.maps.Add(1) <= m.maxMaps {
 		p, err := unix.MmapPtr(-1, 0, nil, uintptr(limit), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 		if err == nil {
-			return &plainMemory{m, unsafe.Slice((*byte)(p), limit)}
+			return &plainMemory{mapper: m, buf: unsafe.Slice((*byte)(p), limit)}
 		}
 	}
 	m.maps.Add(-1)
@@ -266,6 +267,7 @@ func (m *plainMemory) Reallocate(size uint64) []byte {
 	if size > uint64(len(m.buf)) {
 		return nil
 	}
+	m.size = int(size)
 	return m.buf[:size:size]
 }
 
@@ -286,10 +288,10 @@ const (
 	farMore  = 4
 )
 
-func (m *mappedMemory) reset() (resized bool) {
+func (m *mappedMemory) reset(p pauser) (resized bool) {
 	home := len(m.image.bytes)
 	if resized = m.size != home; resized {
-		m.drop(m.buf[home:m.size])
+		forget(m.buf[home:m.size], p)
 	}
 	if m.written != nil {
 		if m.undo() {
@@ -297,7 +299,7 @@ func (m *mappedMemory) reset() (resized bool) {
 		}
 		m.unwatch()
 	}
-	m.restore(home)
+	m.restore(home, p)
 	if m.resets++; m.resets == m.watch {
 		m.beginWatching()
 	}
@@ -342,9 +344,9 @@ func (m *mappedMemory) unwatch() {
 }
 
 // restore has the kernel tell which pages were written, or forget all of them.
-func (m *mappedMemory) restore(home int) {
+func (m *mappedMemory) restore(home int, p pauser) {
 	if m.file.mapper.pagemap < 0 {
-		m.drop(m.buf[:home])
+		forget(m.buf[:home], p)
 		return
 	}
 	pages := int64(0)
@@ -353,7 +355,7 @@ func (m *mappedMemory) restore(home int) {
 		pages += int64(to-from) / pageSize
 	})
 	if err != nil { // it worked before; but the guest must be clean
-		m.drop(m.buf[:home])
+		forget(m.buf[:home], p)
 		m.measured = true
 		return
 	}
@@ -366,15 +368,30 @@ func (m *mappedMemory) restore(home int) {
 		m.measured = false
 	}
 	if pages > fewPages+farMore*typical {
-		m.drop(m.buf[:home])
+		forget(m.buf[:home], p)
 		m.measured = true
 	}
 }
 
-// drop forgets what was written: the image's pages show again, and behind it there are zeros.
-func (m *mappedMemory) drop(b []byte) {
-	if err := unix.Madvise(b, unix.MADV_DONTNEED); err != nil {
-		panic("wasm: madvise: " + err.Error()) // a mapping of ours and whole pages: only a bug of ours makes it fail
+// drop implements pages.
+func (m *mappedMemory) drop(p pauser) { forget(m.buf[len(m.image.bytes):m.size], p) } // the image is small
+
+// drop implements pages.
+func (m *plainMemory) drop(p pauser) { forget(m.buf[:m.size], p) }
+
+// forgotten is how much of a mapping is given back in one step: 128 pages, some 60 µs where all were written.
+const forgotten = 512 << 10
+
+// forget gives back what was written to a mapping: the image's pages show again, and behind it there are zeros.
+func forget(b []byte, p pauser) {
+	for len(b) > 0 {
+		n := min(len(b), forgotten)
+		if err := unix.Madvise(b[:n], unix.MADV_DONTNEED); err != nil {
+			panic("wasm: madvise: " + err.Error()) // a mapping of ours and whole pages: only a bug of ours makes it fail
+		}
+		if b = b[n:]; len(b) > 0 {
+			p.pause()
+		}
 	}
 }
 

@@ -91,14 +91,17 @@ func orDefault[T comparable](v *T, d T) {
 
 // A Module is a function. It is safe for concurrent use.
 type Module struct {
-	host   *Host
-	name   string
-	config Config
-	limits guest.Limits
-	log    *slog.Logger
-	lines  limiter // of guests' log lines
-	recipe recipe
-	stats  Stats
+	host     *Host
+	name     string
+	config   Config
+	limits   guest.Limits
+	log      *slog.Logger
+	lines    limiter // of guests' log lines
+	failures sampler // of log lines about guests that failed
+	recipe   recipe
+	stats    Stats
+
+	account loam.Account // what it has of the loops
 
 	profiler atomic.Pointer[profiler] // nil: no profile is being made
 
@@ -132,7 +135,7 @@ var ErrClosed = errors.New("it is being stopped")
 func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config) (*Module, error) {
 	c = c.withDefaults()
 	m := &Module{
-		host: h, name: name, config: c, log: h.log.With("function", name),
+		host: h, name: name, account: loam.Account{Name: name}, config: c, log: h.log.With("function", name),
 		limits: guest.Limits{Response: c.MaxResponse, Calls: c.MaxCalls, Egress: c.MaxEgress},
 		empty:  make(chan struct{}),
 	}
@@ -159,7 +162,7 @@ func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config
 			Hint: "isolation: request, session or shared",
 		}
 	}
-	m.recipe = recipe{name: name, sum: sha256.Sum256(binary), config: &m.config, log: m.log}
+	m.recipe = recipe{name: name, sum: sha256.Sum256(binary), config: &m.config, log: m.log, failures: &m.failures}
 	m.recipe.binary = func() ([]byte, error) { return binary, nil }
 	m.life, m.end = context.WithCancel(context.Background())
 	if c.Interpret || !h.codes.good(m.recipe.sum, m.recipe.key()) {
@@ -255,7 +258,18 @@ func (m *Module) Serve(req *loam.Request) (resp *loam.Response, err error) {
 	if err := v.enter(); err != nil {
 		return nil, err
 	}
-	defer func() { v.leave(resp, err) }()
+	was := v.task.Bill(&m.account)
+	defer func() {
+		v.task.Bill(was)
+		v.leave(resp, err)
+	}()
+	if !v.task.Now().Before(v.until) {
+		m.stats.Limits[guest.LimitWall].Add(1)
+		return nil, &loam.Error{
+			Code: loam.DeadlineExceeded, Op: op(m.name), Err: fmt.Errorf("request %s waited for its turn: %w", req.ID, context.DeadlineExceeded),
+			Hint: "it has had its share of this core, and others wait: send less, or give it more cores",
+		}
+	}
 	return v.serve()
 }
 
@@ -313,7 +327,7 @@ func (v *visit) serve() (*loam.Response, error) {
 	resp, err := v.run(i, body)
 	switch {
 	case err != nil:
-		i.close()
+		i.discard()
 		m.stats.Dropped.Add(1)
 	case m.config.Isolation == IsolationShared:
 		m.keep(i)
@@ -327,7 +341,7 @@ func (v *visit) serve() (*loam.Response, error) {
 func (v *visit) leave(resp *loam.Response, err error) {
 	m := v.module
 	u := &v.usage
-	u.Wall = time.Since(v.began)
+	u.Wall = v.task.Now().Sub(v.began)
 	u.Function, u.Shard, u.Code, u.In = m.name, v.task.Shard(), loam.CodeOf(err), int64(v.in)
 	switch {
 	case resp != nil:
@@ -521,7 +535,7 @@ func (v *visit) run(i *instance, body []byte) (*loam.Response, error) {
 	c := &i.call
 	c.Request, c.Body, c.Function = v.req, body, m.name
 	c.Caller, c.Methods, c.Limits, c.Life = m.config.Caller, m.config.Methods, m.limits, m.life
-	c.Settings, c.Next = m.config.Settings, m.config.Next
+	c.Settings, c.Next, c.Buffers = m.config.Settings, m.config.Next, &m.host.buffers
 	lost := &m.stats.Limits[guest.LimitOutput]
 	i.stdout = lineWriter{log: m.log, limit: &m.lines, stream: "stdout", request: v.req.ID, line: i.stdout.line[:0], lost: lost}
 	i.stderr = lineWriter{log: m.log, limit: &m.lines, stream: "stderr", request: v.req.ID, line: i.stderr.line[:0], lost: lost}
@@ -546,7 +560,7 @@ func (v *visit) run(i *instance, body []byte) (*loam.Response, error) {
 // clean makes an instance ready for a stranger's request, or drops it.
 func (v *visit) clean(i *instance) {
 	if i.memory == nil || !i.reset() {
-		i.close()
+		i.discard()
 		return
 	}
 	v.module.stats.Reset.Add(1)

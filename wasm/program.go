@@ -65,6 +65,8 @@ type recipe struct {
 	config *Config
 	log    *slog.Logger
 
+	failures *sampler // of log
+
 	timeout time.Duration // of a start; 0: the function's
 }
 
@@ -390,7 +392,7 @@ func (i *instance) make(m experimental.LinearMemory) error {
 		m.Free()
 		return err
 	}
-	i.module = mod
+	i.module, i.room = mod, m
 	i.fuel = mod.ExportedGlobal(rewrite.FuelGlobal).(wasmapi.MutableGlobal)
 	for _, g := range p.code.Globals {
 		i.globals = append(i.globals, mod.ExportedGlobal(g.Export).(wasmapi.MutableGlobal))

@@ -145,7 +145,7 @@ func (v *visit) serveSession(key string, body []byte) (*loam.Response, error) {
 	}
 	resp, err := v.run(s.i, body)
 	if err != nil { // its state is lost; the next request begins anew
-		s.i.close()
+		s.i.discard()
 		s.i = nil
 		m.stats.Dropped.Add(1)
 	}

@@ -77,6 +77,8 @@ type Call struct {
 	Stderr    io.Writer
 	Random    io.Reader
 
+	Buffers *Buffers // for bodies; nil: they are the heap's
+
 	State any // the ABI's
 	Owner Owner
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"strings"
+	"sync"
 
 	"github.com/loam-run/loam"
 )
@@ -15,7 +17,9 @@ type Response struct {
 	loam.Response
 	Data []byte // the body
 
-	read bytes.Reader
+	read    bytes.Reader
+	lent    []byte // the memory of Data, where it is from buffers
+	buffers *Buffers
 }
 
 // Done is the response when nothing is written to it any more.
@@ -34,8 +38,63 @@ func (r *Response) Done() *loam.Response {
 // Write appends to the body what the call may still answer, and traps beyond.
 func (r *Response) Write(c *Call, b []byte) {
 	c.Respond(len(r.Data), len(b))
+	if size := len(r.Data) + len(b); size > cap(r.Data) && size >= leastKept {
+		r.grow(c, size)
+	}
 	r.Data = append(r.Data, b...)
 	c.Moved(len(b))
+}
+
+// grow makes room for size bytes.
+func (r *Response) grow(c *Call, size int) {
+	if c.Buffers == nil {
+		return // append does
+	}
+	larger := append(c.Buffers.take(size), r.Data...)
+	r.free()
+	r.Data, r.lent, r.buffers = larger, larger, c.Buffers
+}
+
+// free gives the memory of the body back.
+func (r *Response) free() {
+	if r.buffers != nil {
+		r.buffers.keep(r.lent)
+	}
+	r.Data, r.lent, r.buffers = nil, nil, nil
+	r.read.Reset(nil)
+}
+
+// Drop forgets a response that is not sent.
+func (r *Response) Drop() { r.free() }
+
+// Buffers keep the memory of large bodies for the next ones: what makes garbage of a megabyte for each request has the
+// collector run all the time, beside all others. It is safe for concurrent use.
+type Buffers struct {
+	kept [mostBits - leastBits + 1]sync.Pool
+} // of *[]byte, by size
+
+const (
+	leastBits, mostBits = 15, 24 // 32 KiB and 16 MiB
+	leastKept           = 1 << leastBits
+)
+
+// take returns an empty buffer with room for size bytes, and for as many again before it is full, as a rule.
+func (p *Buffers) take(size int) []byte {
+	n := max(bits.Len(uint(size-1)), leastBits)
+	if n > mostBits {
+		return make([]byte, 0, size+size/4)
+	}
+	if b, ok := p.kept[n-leastBits].Get().(*[]byte); ok {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, 1<<n)
+}
+
+// keep takes a buffer back that take gave.
+func (p *Buffers) keep(b []byte) {
+	if n := bits.Len(uint(cap(b))) - 1; n >= leastBits && n <= mostBits && cap(b) == 1<<n {
+		p.kept[n-leastBits].Put(&b)
+	}
 }
 
 type body struct{ r *Response }
@@ -44,7 +103,10 @@ func (b body) Read(p []byte) (int, error) { return b.r.read.Read(p) }
 
 func (b body) WriteTo(w io.Writer) (int64, error) { return b.r.read.WriteTo(w) }
 
-func (b body) Close() error { return nil }
+func (b body) Close() error {
+	b.r.free()
+	return nil
+}
 
 // CheckStatus says why a response cannot have a status. 1xx are no responses, and 101 would leave HTTP.
 func CheckStatus(status int) error {

@@ -88,6 +88,7 @@ func (s *server) Serve(c *guest.Call) (*loam.Response, error) {
 	err := s.run.CallWithStack(c, nil)
 	s.call, s.body, s.response, s.result = nil, nil, nil, nil
 	if err != nil {
+		r.Drop()
 		return nil, err
 	}
 	return r.Done(), nil

@@ -8,14 +8,12 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -38,7 +36,15 @@ func main() {
 	flag.StringVar(&s.source, "guest", "test/soak/hostile/guest", "the hostile guest's source")
 	flag.DurationVar(&s.length, "for", 10*time.Minute, "how long the attacks go on")
 	only := flag.String("only", "", "attacks to make: a regular expression of their names")
+	meter := flag.Bool("meter", false, "be the process that measures (for this program itself)")
 	flag.Parse()
+	if *meter {
+		if err := runMeter(); err != nil {
+			fmt.Fprintln(os.Stderr, "soak-hostile: meter:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var err error
 	if s.only, err = regexp.Compile(*only); err == nil {
 		err = s.run()
@@ -53,7 +59,7 @@ func main() {
 // What is asked of the process.
 const (
 	mostPause = 10 * time.Millisecond // of the garbage collector or the scheduler
-	mostPlain = time.Millisecond      // p99 of a small proxied request while a guest computes
+	mostPlain = time.Millisecond      // p99 of a small proxied request while guests compute
 	mostTimes = 2.0                   // p99 of the neighbour, of what it is when all is quiet
 )
 
@@ -63,6 +69,7 @@ type soak struct {
 	only         *regexp.Regexp
 
 	address string
+	meter   *meter
 	log     string // file
 	pid     int
 }
@@ -123,16 +130,15 @@ func (s *soak) run() (err error) {
 	if err := errors.Join(s.build(guest), s.build(table, "-DTABLE", "-mreference-types", filepath.Join(s.source, "table.s"))); err != nil {
 		return err
 	}
-	upstream, err := startUpstream()
-	if err != nil {
+	if s.meter, err = startMeter(); err != nil {
 		return err
 	}
-	defer upstream.Close()
+	defer func() { err = errors.Join(err, s.meter.stop()) }()
 	if s.address, err = measure.FreeAddress(); err != nil {
 		return err
 	}
 	file := filepath.Join(dir, "hostile.yaml")
-	if err := os.WriteFile(file, resources(guest, table, upstream.Addr().String()), 0o600); err != nil {
+	if err := os.WriteFile(file, resources(guest, table, s.meter.upstream), 0o600); err != nil {
 		return err
 	}
 	stop, err := s.start(dir, file)
@@ -189,9 +195,9 @@ func (s *soak) judge(quiet, endless, stormy *felt, rss []float64) error {
 		}
 	}
 	check(pause <= mostPause, "the collector paused the process for %v, more than %v", pause, mostPause)
-	check(endless.plain.p99 <= mostPlain, "a plain request took %v at p99 while a guest computed, more than %v", endless.plain.p99, mostPlain)
 	for _, f := range []*felt{endless, stormy} {
-		times := float64(f.function.p99) / float64(quiet.function.p99)
+		check(f.Plain.P99 <= mostPlain, "a plain request took %v at p99, more than %v", f.Plain.P99, mostPlain)
+		times := float64(f.Function.P99) / float64(quiet.Function.P99)
 		check(times <= mostTimes, "the neighbour's p99 became %.1f times what it was", times)
 	}
 	check(late <= early*1.1+8, "memory grew from %.1f to %.1f MB", early, late)
@@ -285,26 +291,25 @@ func (s *soak) ask(client *http.Client, name, path, body string) (int, string, e
 
 // felt is what neighbours felt while something went on.
 type felt struct {
-	plain, function latency
-	count           map[string]int // attacks
-}
-
-type latency struct {
-	n             int
-	p50, p99, max time.Duration
+	measured
+	count map[string]int // attacks
 }
 
 func (f *felt) print(when string) {
-	fmt.Printf("%s: %d plain requests, p50 %v, p99 %v, most %v; %d of the neighbour, p50 %v, p99 %v, most %v\n", when,
-		f.plain.n, f.plain.p50, f.plain.p99, f.plain.max, f.function.n, f.function.p50, f.function.p99, f.function.max)
+	for _, l := range []struct {
+		name string
+		latency
+	}{{"plain requests", f.Plain}, {"of the neighbour", f.Function}, {"times the meter's own delay", f.Late}} {
+		fmt.Printf("%s: %d %s, p50 %v, p99 %v, most %v\n", when, l.N, l.name, l.P50, l.P99, l.Max)
+	}
 	if len(f.count) > 0 {
 		fmt.Println("  attacks answered:", f.count)
 	}
 }
 
-// neighbours sends requests to the plain route and to the function that behaves, at a steady pace, while attacks go on.
+// neighbours has the meter send requests to the plain route and to the function that behaves while attacks go on.
 func (s *soak) neighbours(length time.Duration, bad []attack) (*felt, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), length)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var group sync.WaitGroup
 	var mu sync.Mutex
@@ -330,20 +335,11 @@ func (s *soak) neighbours(length time.Duration, bad []attack) (*felt, error) {
 		}
 	}
 	f := &felt{count: map[string]int{}}
-	for _, ask := range []struct {
-		name, path string
-		out        *latency
-	}{{"plain", "/", &f.plain}, {"good", "/good", &f.function}} {
-		group.Go(func() {
-			took, err := s.paced(ctx, ask.name, ask.path)
-			if err != nil {
-				fail(fmt.Errorf("%s: %w", ask.name, err))
-				return
-			}
-			slices.Sort(took)
-			*ask.out = latency{len(took), took[len(took)/2], took[len(took)*99/100], took[len(took)-1]}
-		})
+	var err error
+	if f.measured, err = s.meter.measure(s.address, length); err != nil {
+		fail(err)
 	}
+	cancel()
 	group.Wait()
 	for name, n := range counts {
 		if f.count[name] = int(n.Load()); f.count[name] == 0 && len(errs) == 0 {
@@ -373,51 +369,6 @@ func (s *soak) attack(ctx context.Context, a attack, count *atomic.Int64) error 
 		time.Sleep(10 * time.Millisecond)
 	}
 	return nil
-}
-
-// paced sends small requests, 200 a second on each of two connections, each at its time whether the one before took long
-// or not: what waits behind a slow one counts as slow too.
-func (s *soak) paced(ctx context.Context, name, path string) ([]time.Duration, error) {
-	const every = 5 * time.Millisecond
-	conn, err := net.Dial("tcp", s.address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	r := bufio.NewReader(conn)
-	text := "POST " + path + " HTTP/1.1\r\nHost: " + name + ".test\r\nContent-Length: 5\r\n\r\nhello"
-	var took []time.Duration
-	began := time.Now()
-	for n := 0; ctx.Err() == nil; n++ {
-		due := began.Add(time.Duration(n) * every)
-		time.Sleep(time.Until(due))
-		sent := time.Now()
-		if sent.Sub(due) < every { // else this process was late, or the answer before
-			due = sent
-		}
-		if err := conn.SetDeadline(sent.Add(30 * time.Second)); err != nil {
-			return nil, err
-		}
-		if _, err := io.WriteString(conn, text); err != nil {
-			return nil, err
-		}
-		res, err := http.ReadResponse(r, nil)
-		if err != nil {
-			return nil, err
-		}
-		b, err := io.ReadAll(res.Body)
-		if err != nil {
-			return nil, err
-		}
-		if res.StatusCode != 200 || string(b) != "hello" {
-			return nil, fmt.Errorf("%d %q", res.StatusCode, b)
-		}
-		took = append(took, time.Since(due))
-	}
-	if len(took) < 100 {
-		return nil, fmt.Errorf("%d requests only", len(took))
-	}
-	return took, nil
 }
 
 // watch reads the process's memory each second until it is told to stop.
@@ -466,16 +417,4 @@ func (s *soak) pauses() (longest time.Duration, cycles int, err error) {
 		return 0, 0, errors.New("no collection was seen")
 	}
 	return longest, cycles, nil
-}
-
-// startUpstream answers what it is sent.
-func startUpstream() (net.Listener, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })) // until it is closed
-	}()
-	return l, nil
 }
