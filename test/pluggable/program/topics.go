@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/dapr/components-contrib/bindings"
 	"github.com/dapr/components-contrib/pubsub"
@@ -67,8 +66,10 @@ func (p *topics) Subscribe(ctx context.Context, r pubsub.SubscribeRequest, handl
 			if !ok {
 				return
 			}
+			sending := &sending{Context: ctx, sent: make(chan struct{})}
 			go func() {
-				err := handle(ctx, &pubsub.NewMessage{Topic: r.Topic, Data: m.data, Metadata: m.metadata})
+				defer sending.end()
+				err := handle(sending, &pubsub.NewMessage{Topic: r.Topic, Data: m.data, Metadata: m.metadata})
 				if err == nil {
 					return
 				}
@@ -77,10 +78,25 @@ func (p *topics) Subscribe(ctx context.Context, r pubsub.SubscribeRequest, handl
 				g.again = append(g.again, m)
 				p.tell()
 			}()
-			time.Sleep(time.Millisecond) // so that they leave in their order
+			<-sending.sent // before the next one is, so that they leave in their order
 		}
 	}()
 	return nil
+}
+
+// sending is the context of a message: the SDK's handler sends it, and then waits for the end of its context or the answer.
+type sending struct {
+	context.Context
+	once sync.Once
+	sent chan struct{} // closed when the message was sent, or will not be
+}
+
+func (s *sending) end() { s.once.Do(func() { close(s.sent) }) }
+
+// Done is how the handler begins to wait.
+func (s *sending) Done() <-chan struct{} {
+	s.end()
+	return s.Context.Done()
 }
 
 func (p *topics) take(ctx context.Context, topic string, g *group) (message, bool) {
