@@ -20,6 +20,7 @@ import (
 	"github.com/loam-run/loam"
 	pb "github.com/loam-run/loam/api/dapr"
 	"github.com/loam-run/loam/capability/binding"
+	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/capability/jobs"
 	"github.com/loam-run/loam/capability/state"
 	"github.com/loam-run/loam/component/memory"
@@ -361,6 +362,53 @@ func TestJobsAndConfigurationHTTP(t *testing.T) {
 	}
 	if err := a.pushConfiguration("store", "other", nil); err == nil {
 		t.Error("a change that was not taken")
+	}
+}
+
+// A change of configuration is posted to who subscribed over HTTP, until it unsubscribes.
+func TestConfigurationSubscriptionHTTP(t *testing.T) {
+	s := &appServer{}
+	posted := make(chan string, 16)
+	for _, key := range []string{"color", "size"} {
+		s.set("POST /configuration/settings/"+key, func(_ http.ResponseWriter, r *http.Request, body []byte) {
+			posted <- r.URL.Path + " " + string(body)
+		})
+	}
+	c := newComponents(t)
+	a := newFleet(t).start("shop", app(t, s), func(o *dialect.Options, _ *Settings) { o.Capabilities = c })
+	var subscribed struct{ ID string }
+	r := do(t, a.HTTP(), "GET", "/v1.0/configuration/settings/subscribe?key=color&key=size", "")
+	if err := json.Unmarshal([]byte(r.body), &subscribed); err != nil || r.status != 200 || subscribed.ID == "" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	set := func(key, value string) {
+		t.Helper()
+		if err := c.config["settings"].Set(t.Context(), a.opts.App.Caller, []config.Item{{Key: key, Value: value}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("other", "1") // nobody asked
+	set("color", "blue")
+	var told struct {
+		ID    string
+		Items map[string]jsonConfig
+	}
+	got := <-posted
+	path, body, _ := strings.Cut(got, " ")
+	if err := json.Unmarshal([]byte(body), &told); err != nil || path != "/configuration/settings/color" || told.ID != subscribed.ID || told.Items["color"].Value != "blue" {
+		t.Errorf("%s, %v", got, err)
+	}
+	if r := do(t, a.HTTP(), "GET", "/v1.0/configuration/settings/"+subscribed.ID+"/unsubscribe", ""); r.status != 200 || strings.TrimSpace(r.body) != `{"ok":true}` {
+		t.Errorf("%+v", r)
+	}
+	// Another subscription goes on, and its change comes after what the first would have brought.
+	if r := do(t, a.HTTP(), "GET", "/v1.0/configuration/settings/subscribe?key=size", ""); r.status != 200 {
+		t.Fatalf("%+v", r)
+	}
+	set("color", "red")
+	set("size", "large")
+	if got := <-posted; !strings.HasPrefix(got, "/configuration/settings/size ") {
+		t.Errorf("after it unsubscribed: %s", got)
 	}
 }
 
