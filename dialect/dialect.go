@@ -44,12 +44,24 @@ type Options struct {
 	Log          *slog.Logger
 	// Policies are what resiliency says of calls to another app, by its name: what is done round each; nil: nothing.
 	Policies func(app string) loam.Policy
+	// Inbound is what resiliency says of what a component of a capability brings the program; nil, or answering nil: nothing.
+	Inbound func(capability, component string) loam.Guard
 	// Healthy tells whether the process serves as declared: nil, or what it lacks.
 	Healthy func() error
 	// Shutdown ends the process as SIGTERM does; nil: the dialect may not.
 	Shutdown func()
 	// SetLevel changes from which level on is logged what a component says (DEBUG, INFO, WARN, ERROR); nil: nobody can.
 	SetLevel func(component, level string) error
+}
+
+// Guarded is deliver behind what resiliency says of what a component brings.
+func (o *Options) Guarded(ctx context.Context, capability, component string, deliver func(ctx context.Context) error) error {
+	if o.Inbound != nil {
+		if g := o.Inbound(capability, component); g != nil {
+			return g(ctx, deliver)
+		}
+	}
+	return deliver(ctx)
 }
 
 // A Callback is how the program is told of what happens, in its dialect. Every method may be called from many goroutines

@@ -149,8 +149,15 @@ func (s *server) newAPI(p snapshot.API) (*api, error) {
 		Capabilities: &view{s: s, app: p.App, guards: s.guards(p.Resiliency, func(r snapshot.ComponentResiliency) snapshot.Policy { return r.Outbound })}, Engine: s.engine, Version: s.o.Version,
 		Log: s.o.Log.With("app", p.App, "api", p.Dialect), Policies: s.appPolicies(p.Resiliency), Healthy: s.healthy, Shutdown: s.shutdown, SetLevel: s.o.SetLevel,
 	}
+	inbound := s.guards(p.Resiliency, func(r snapshot.ComponentResiliency) snapshot.Policy { return r.Inbound })
+	o.Inbound = func(capability, component string) loam.Guard {
+		if g := inbound.of(capability, component); g != nil {
+			return g.do
+		}
+		return nil
+	}
 	if p.Target {
-		o.App.Target = s.policies(p.Dapr.AppPipeline, nil)(s.targets[snapshot.TargetRef{Kind: "App", Name: p.App}])
+		o.App.Target = s.policies(p.Dapr.AppPipeline, nil)(asked{s.targets[snapshot.TargetRef{Kind: "App", Name: p.App}]})
 	}
 	var r round
 	switch p.Dialect {
@@ -184,7 +191,7 @@ func (s *server) newAPI(p snapshot.API) (*api, error) {
 		}
 	}
 	if r.callback != nil || r.run != nil {
-		a.rounds = s.newRounds(life, p, &caller, r, s.apis[p.Key()])
+		a.rounds = s.newRounds(life, p, &caller, r, inbound, s.apis[p.Key()])
 	}
 	return a, nil
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -349,4 +350,117 @@ func planOf(t *testing.T, yaml string) *snapshot.Plan {
 		t.Fatal(p)
 	}
 	return snapshot.Build(objects, nil, nil, snapshot.Env{Factories: memory.New().Factories()})
+}
+
+// TestPoliciesOfApp: what a Policy says of an app holds for the events and calls that its API brings it, and what asks who
+// comes from outside does not.
+func TestPoliciesOfApp(t *testing.T) {
+	var calls atomic.Int64
+	got := make(chan string, 10)
+	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/dapr/subscribe":
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `[{"pubsubname": "bus", "topic": "t", "route": "/t"}]`)
+		case "/t":
+			if calls.Add(1) == 1 {
+				w.WriteHeader(503)
+				return
+			}
+			b, _ := io.ReadAll(r.Body)
+			got <- string(b)
+		case "/slow":
+			<-r.Context().Done()
+		}
+	})
+	yaml, url := asker(t, `, address: "`+up+`"`)
+	start(t, yaml+`
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: bus}
+spec: {type: pubsub.memory}
+---
+apiVersion: loam.dev/v1alpha1
+kind: Policy
+metadata: {name: mine}
+spec:
+  targetRefs: [{group: loam.dev, kind: App, name: a}]
+  timeout: {request: 3s}
+  retry: {attempts: 2, on: ["503"], methods: [POST], backoff: 1ms}
+  rateLimit: [{requests: 1, per: 1h, by: client}]
+`)
+	if code, body := post(t, url+"/v1.0/publish/bus/t", `{"n": 1}`); code != 204 {
+		t.Fatalf("%d %s", code, body)
+	}
+	select {
+	case b := <-got:
+		if !strings.Contains(b, `"n"`) || calls.Load() != 2 {
+			t.Errorf("%s after %d calls", b, calls.Load())
+		}
+	case <-time.After(time.Minute):
+		t.Error("the event does not come")
+	}
+	if code, body := get(t, url+"/v1.0/invoke/a/method/slow"); code != 504 && code != 500 {
+		t.Errorf("%d %s of a call that takes too long", code, body)
+	}
+}
+
+// TestResiliencyOfBulk: of events that come together, those that failed are brought again, and no others.
+func TestResiliencyOfBulk(t *testing.T) {
+	batches := make(chan int, 100)
+	var failed atomic.Bool
+	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/dapr/subscribe":
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `[{"pubsubname": "bus", "topic": "t", "route": "/t", "bulkSubscribe": {"enabled": true, "maxMessagesCount": 3, "maxAwaitDurationMs": 20000}, "deadLetterTopic": "dead"}]`)
+		case "/t":
+			var in struct{ Entries []struct{ EntryID string } }
+			if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+				t.Error(err)
+			}
+			batches <- len(in.Entries)
+			var out []string
+			for i, e := range in.Entries {
+				status := "SUCCESS"
+				if i == 1 && !failed.Swap(true) {
+					status = "RETRY"
+				}
+				out = append(out, fmt.Sprintf(`{"entryId": %q, "status": %q}`, e.EntryID, status))
+			}
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `{"statuses": [`+strings.Join(out, ",")+`]}`)
+		}
+	})
+	yaml, url := asker(t, `, address: "`+up+`"`)
+	start(t, yaml+`
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: bus}
+spec: {type: pubsub.memory}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: r}
+spec:
+  policies: {retries: {some: {duration: 1ms, maxRetries: 5}}}
+  targets: {components: {bus: {inbound: {retry: some}}}}
+`)
+	for n := range 3 {
+		if code, body := post(t, url+"/v1.0/publish/bus/t", fmt.Sprintf(`{"n": %d}`, n)); code != 204 {
+			t.Fatalf("%d %s", code, body)
+		}
+	}
+	for _, want := range []int{3, 1} {
+		select {
+		case n := <-batches:
+			if n != want {
+				t.Errorf("%d events, want %d", n, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("no events come")
+		}
+	}
 }

@@ -132,7 +132,7 @@ func find[T any](s *server, capability string) func(string) (T, error) {
 type view struct {
 	s       *server
 	app     string
-	guards  map[string]*guard // of outbound calls by component; those of a capability have a slash before its name
+	guards  guards // of outbound calls
 	present atomic.Pointer[viewed]
 }
 
@@ -146,12 +146,7 @@ func (v *view) opened() *opened {
 	if p := v.present.Load(); p != nil && p.whole == whole {
 		return p.mine
 	}
-	mine := whole.only(v.app, func(capability, name string) *guard {
-		if g, ok := v.guards[name]; ok {
-			return g
-		}
-		return v.guards["/"+capability]
-	})
+	mine := whole.only(v.app, v.guards.of)
 	v.present.Store(&viewed{whole, mine})
 	return mine
 }

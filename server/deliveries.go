@@ -40,7 +40,7 @@ type rounds struct {
 	pause chan chan struct{}
 	done  chan struct{} // closed when nothing is brought any more
 
-	inbound map[string]*guard // by component; those of a capability have a slash before its name
+	inbound guards
 	said    map[string]string // the last failure of each thing
 
 	mu       sync.Mutex
@@ -58,12 +58,11 @@ type delivery struct {
 }
 
 // newRounds begins once those of the API before it have ended, which may be nil.
-func (s *server) newRounds(life context.Context, p snapshot.API, caller *loam.Caller, r round, before *api) *rounds {
+func (s *server) newRounds(life context.Context, p snapshot.API, caller *loam.Caller, r round, inbound guards, before *api) *rounds {
 	b := &rounds{
-		s: s, plan: p, caller: caller, round: r, log: s.o.Log.With("app", p.App, "api", p.Dialect),
+		s: s, plan: p, caller: caller, round: r, inbound: inbound, log: s.o.Log.With("app", p.App, "api", p.Dialect),
 		said: map[string]string{}, again: make(chan struct{}, 1), pause: make(chan chan struct{}), done: make(chan struct{}),
 	}
-	b.inbound = s.guards(p.Resiliency, func(r snapshot.ComponentResiliency) snapshot.Policy { return r.Inbound })
 	go func() {
 		if before != nil && before.rounds != nil {
 			<-before.rounds.done
@@ -274,18 +273,20 @@ func (b *rounds) wanted(w *wishes) (all []wanted) {
 			return
 		}
 		o.Topic, o.Group, o.Raw, o.Metadata, o.Log, o.Caller, o.DeadLetter = sub.Topic, sub.Group, sub.Raw, sub.Metadata, b.log, b.caller, sub.DeadLetter
-		guard := b.guard("pubsub", sub.Component)
+		guard := b.inbound.of("pubsub", sub.Component)
 		all = append(all, wanted{
 			id: "subscription " + key, hash: snapshot.Hash([]any{kind, sub, o.InFlight, o.MaxDeliveries, o.RetryMin}), from: bus,
 			told: &dapr.Subscription{Subscription: sub, Type: kind},
 			run: func(ctx context.Context) error {
 				if n := sub.Bulk; n != nil {
 					return bus.SubscribeBulk(ctx, o, pubsub.Bulk{Max: n.Max, Wait: n.Wait}, func(ctx context.Context, batch []pubsub.Delivery) []error {
-						events := make([]loam.Event, len(batch))
-						for i, d := range batch {
-							events[i] = d.Event
-						}
-						return b.callback.DeliverBulk(ctx, &sub, events)
+						return guard.each(ctx, len(batch), func(ctx context.Context, which []int) []error {
+							events := make([]loam.Event, len(which))
+							for i, at := range which {
+								events[i] = batch[at].Event
+							}
+							return b.callback.DeliverBulk(ctx, &sub, events)
+						})
 					})
 				}
 				return bus.SubscribeIn(ctx, o, b.s.engine.Go, func(ctx context.Context, t loam.Task, e loam.Event, attempt int) error {
@@ -326,14 +327,6 @@ func (b *rounds) wanted(w *wishes) (all []wanted) {
 	return all
 }
 
-// guard is what is done round what a component brings.
-func (b *rounds) guard(capability, name string) *guard {
-	if g, ok := b.inbound[name]; ok {
-		return g
-	}
-	return b.inbound["/"+capability]
-}
-
 // jobsAtOnce is how many jobs are with the app at a time.
 const jobsAtOnce = 100
 
@@ -345,7 +338,7 @@ func reads(c snapshot.Component) bool {
 
 // binding reads a binding, if the app wants what it brings.
 func (b *rounds) binding(w *wishes, c snapshot.Component, in *binding.Binding) wanted {
-	guard := b.guard("binding", c.Name)
+	guard := b.inbound.of("binding", c.Name)
 	return wanted{id: "binding " + c.Name, hash: snapshot.Hash(c), from: in, run: func(ctx context.Context) error {
 		if !containsWord(c.Settings["direction"], "input") { // what is declared to be an input is not asked about
 			asking, cancel := context.WithTimeout(ctx, askTime)

@@ -24,10 +24,20 @@ func (s *server) guard(p snapshot.Policy) *guard {
 	return &guard{s.policies(p, nil)}
 }
 
-// guards makes those of all components that resiliency says something of, by name; those of a capability have a slash before
+// guards are those of all components that resiliency says something of, by name; those of a capability have a slash before
 // its name.
-func (s *server) guards(r snapshot.Resiliency, of func(snapshot.ComponentResiliency) snapshot.Policy) map[string]*guard {
-	all := map[string]*guard{}
+type guards map[string]*guard
+
+// of is what guards a component.
+func (all guards) of(capability, name string) *guard {
+	if g, ok := all[name]; ok {
+		return g
+	}
+	return all["/"+capability]
+}
+
+func (s *server) guards(r snapshot.Resiliency, of func(snapshot.ComponentResiliency) snapshot.Policy) guards {
+	all := guards{}
 	for name, c := range r.Components {
 		all[name] = s.guard(of(c))
 	}
@@ -72,6 +82,37 @@ func (g *guard) in(ctx context.Context, t loam.Task, fn func(ctx context.Context
 		return &res, nil
 	})).Serve(req)
 	return cmp.Or(err, permanent)
+}
+
+// each does several things together, and those that failed again, as long as the policies have it tried. fn answers for each
+// of those that it is asked for, or nil for all.
+func (g *guard) each(ctx context.Context, n int, fn func(ctx context.Context, which []int) []error) []error {
+	errs, left := make([]error, n), make([]int, n)
+	for i := range left {
+		left[i] = i
+	}
+	err := g.do(ctx, func(ctx context.Context) error {
+		answers := fn(ctx, left)
+		var first error
+		var again []int
+		for i, at := range left {
+			switch errs[at] = nil; {
+			case i < len(answers):
+				errs[at] = answers[i]
+			case answers != nil:
+				errs[at] = loam.Errorf(loam.Internal, "subscription", "%d answers for %d events", len(answers), len(left))
+			}
+			if errs[at] != nil && mends(errs[at]) {
+				again, first = append(again, at), cmp.Or(first, errs[at])
+			}
+		}
+		left = again
+		return first
+	})
+	for _, at := range left {
+		errs[at] = cmp.Or(errs[at], err)
+	}
+	return errs
 }
 
 // mends tells whether another try may do what one failed to: nobody asked for too much, nothing is missing, and no app said

@@ -42,7 +42,7 @@ func (s *server) callee(name string) (loam.Target, error) {
 	named := *s.named.Load()
 	for _, kind := range []string{"Function", "App", "Service"} {
 		if h := named[snapshot.TargetRef{Kind: kind, Name: name}]; h != nil {
-			return h, nil
+			return asked{h}, nil
 		}
 	}
 	return nil, &loam.Error{

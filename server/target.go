@@ -16,6 +16,19 @@ import (
 type handle struct {
 	name    string
 	current atomic.Pointer[version]
+	own     atomic.Pointer[loam.Target] // it, behind the policies that hold for it whoever asks; nil: there are none
+}
+
+// asked is a target as it is asked otherwise than by a route: by an event, a binding, a job, a call by name. Routes have its
+// policies among their own.
+type asked struct{ *handle }
+
+// Serve calls the present version, behind its policies.
+func (a asked) Serve(req *loam.Request) (*loam.Response, error) {
+	if t := a.own.Load(); t != nil {
+		return (*t).Serve(req)
+	}
+	return a.handle.Serve(req)
 }
 
 // A version is one target and the calls that are in it.

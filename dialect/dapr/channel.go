@@ -151,11 +151,13 @@ func (a *API) Callback() dialect.Callback {
 func (a *API) pushConfiguration(store, key string, body []byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	status, _, err := a.channel.post(ctx, "configuration/"+store+"/"+key, "application/json", body, nil)
-	if err == nil && (status < 200 || status > 299) {
-		err = loam.Errorf(loam.Unavailable, "configuration", "the app answered %d", status)
-	}
-	return err
+	return a.opts.Guarded(ctx, "config", store, func(ctx context.Context) error {
+		status, _, err := a.channel.post(ctx, "configuration/"+store+"/"+key, "application/json", body, nil)
+		if err == nil && (status < 200 || status > 299) {
+			err = loam.Errorf(loam.Unavailable, "configuration", "the app answered %d", status)
+		}
+		return err
+	})
 }
 
 // dropped is the error of an event that the program does not want again.

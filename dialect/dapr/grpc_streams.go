@@ -189,7 +189,9 @@ func (a *API) grpcSubscribeTopicEvents(st *grpc.Stream) error {
 	return s.Run(func(ctx context.Context) error {
 		return p.bus.Subscribe(ctx, o, func(ctx context.Context, e loam.Event, _ int) error {
 			full := enveloped(&e)
-			return s.Deliver(ctx, full.ID, eventMessage(&full, in))
+			return a.opts.Guarded(ctx, "pubsub", in.PubsubName, func(ctx context.Context) error {
+				return s.Deliver(ctx, full.ID, eventMessage(&full, in))
+			})
 		})
 	}, p.failed, func() error { return eventAnswers(st, s) })
 }

@@ -118,7 +118,9 @@ func (a *API) subscribeTopicEvents(st *grpc.Stream) error {
 	s := dialect.NewEventStream(st)
 	return s.Run(func(ctx context.Context) error {
 		return b.Subscribe(ctx, o, func(ctx context.Context, e loam.Event, _ int) error {
-			return s.Deliver(ctx, e.ID, &pb.SubscribeTopicEventsResponse{EventMessage: topicEvent(&e, in.PubsubName)})
+			return a.opts.Guarded(ctx, "pubsub", in.PubsubName, func(ctx context.Context) error {
+				return s.Deliver(ctx, e.ID, &pb.SubscribeTopicEventsResponse{EventMessage: topicEvent(&e, in.PubsubName)})
+			})
 		})
 	}, func(err error) error {
 		return because(err, "subscription to topic %s in pubsub %s: ", in.Topic, in.PubsubName)
