@@ -37,11 +37,6 @@ func UnixMilli(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// FromError is err as a carrier answers it.
-func FromError(err error) Error {
-	return Error{Code: uint32(loam.CodeOf(err)), Message: err.Error(), Hint: loam.HintOf(err)}
-}
-
 // Map is attributes by name, the last one of each; nil where there are none.
 func Map(attributes []Attribute) map[string]string {
 	if len(attributes) == 0 {

@@ -19,7 +19,6 @@ import (
 type Chain struct {
 	// What looks at the request as it came.
 
-	Observe   loam.Policy // sees every answer, those of the policies below too
 	Limits    loam.Policy // what is too large is refused before anybody reads it
 	CORS      loam.Policy // a preflight carries no credentials: it is answered before those are asked for
 	Authn     loam.Policy // who asks: what follows may depend on it
@@ -54,7 +53,7 @@ func Build(c Chain) loam.Policy {
 		for _, p := range []loam.Policy{ // from the target outwards
 			c.Try, c.Breaker, c.Adaptive, c.Bulkhead, c.Hedge, c.Retry, c.Timeout,
 			c.Mirror, c.Rewrite, c.RequestHeaders, c.Redirect, c.ResponseHeaders, c.Session, c.Compression,
-			c.Fault, c.RateLimit, c.Authz, c.Authn, c.CORS, c.Limits, c.Observe,
+			c.Fault, c.RateLimit, c.Authz, c.Authn, c.CORS, c.Limits,
 		} {
 			if p != nil {
 				t = p(t)

@@ -138,12 +138,12 @@ func TestBuild(t *testing.T) {
 		Retry: mark("retry"), Timeout: mark("timeout"), Mirror: mark("mirror"), Rewrite: mark("rewrite"),
 		RequestHeaders: mark("requestHeaders"), Redirect: mark("redirect"), ResponseHeaders: mark("responseHeaders"),
 		Session: mark("session"), Compression: mark("compression"), Fault: mark("fault"), RateLimit: Join(mark("rateLimit"), mark("and another")),
-		Authz: mark("authz"), Authn: mark("authn"), CORS: mark("cors"), Limits: mark("limits"), Observe: mark("observe"),
+		Authz: mark("authz"), Authn: mark("authn"), CORS: mark("cors"), Limits: mark("limits"),
 	})
 	if _, err := p(&fixed{res: status(200)}).Serve(get(t, "/")); err != nil {
 		t.Fatal(err)
 	}
-	want := "observe limits cors authn authz rateLimit and another fault compression session responseHeaders redirect requestHeaders rewrite mirror timeout retry hedge bulkhead adaptive breaker try"
+	want := "limits cors authn authz rateLimit and another fault compression session responseHeaders redirect requestHeaders rewrite mirror timeout retry hedge bulkhead adaptive breaker try"
 	if got := strings.Join(order, " "); got != want {
 		t.Errorf("the order is\n%s\nwant\n%s", got, want)
 	}
@@ -161,12 +161,10 @@ func BenchmarkChain(b *testing.B) {
 		chain Chain
 	}{
 		{"none", Chain{}},
-		{"observe", Chain{Observe: Observe(func(*loam.Request, *loam.Response, error, time.Duration) {})}},
 		{"timeout", Chain{Timeout: Timeout(15 * time.Second)}},
 		{"retry", Chain{Retry: Retry(RetryConfig{On: On5xx | OnConnect | OnReset, Budget: NewBudget(BudgetConfig{})})}},
 		{"breaker", Chain{Breaker: NewBreaker(BreakerConfig{ErrorRatio: 0.5}).Policy()}},
-		{"all four", Chain{
-			Observe: Observe(func(*loam.Request, *loam.Response, error, time.Duration) {}),
+		{"all three", Chain{
 			Timeout: Timeout(15 * time.Second), Retry: Retry(RetryConfig{On: On5xx | OnConnect | OnReset, Budget: NewBudget(BudgetConfig{})}),
 			Breaker: NewBreaker(BreakerConfig{ErrorRatio: 0.5}).Policy(), Try: Timeout(5 * time.Second),
 		}},
@@ -197,7 +195,6 @@ func BenchmarkChain(b *testing.B) {
 
 func TestChainAllocatesNothing(t *testing.T) {
 	chain := Build(Chain{
-		Observe: Observe(func(*loam.Request, *loam.Response, error, time.Duration) {}),
 		Timeout: Timeout(15 * time.Second), Retry: Retry(RetryConfig{On: On5xx | OnConnect | OnReset, Budget: NewBudget(BudgetConfig{})}),
 		Breaker: NewBreaker(BreakerConfig{ErrorRatio: 0.5}).Policy(), Try: Timeout(5 * time.Second),
 		Bulkhead: NewBulkhead(BulkheadConfig{}).Policy(), Adaptive: NewAdaptive(AdaptiveConfig{}).Policy(),

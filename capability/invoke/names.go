@@ -2,7 +2,6 @@ package invoke
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -200,37 +199,4 @@ func (n *Names) Failed(id, namespace, address string) {
 	if len(p.addresses) == 0 && p.asking == nil {
 		delete(n.places, app{id, namespace})
 	}
-}
-
-// Resolvers are several as one: each is asked in turn until one finds the app, and all announce.
-type Resolvers []Resolver
-
-// Resolve asks one after the other.
-func (all Resolvers) Resolve(ctx context.Context, id, namespace string) ([]string, error) {
-	var errs []error
-	for _, r := range all {
-		addresses, err := r.Resolve(ctx, id, namespace)
-		if err == nil && len(addresses) > 0 {
-			return addresses, nil
-		}
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return nil, loam.Errorf(loam.NotFound, "invoke "+strconv.Quote(id), "nobody speaks for it")
-}
-
-// Announce tells all of them. One that takes it is enough.
-func (all Resolvers) Announce(ctx context.Context, id, address string) error {
-	var errs []error
-	for _, r := range all {
-		if err := r.Announce(ctx, id, address); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) == len(all) {
-		return errors.Join(errs...)
-	}
-	return nil
 }

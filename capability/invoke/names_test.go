@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -183,20 +182,4 @@ func TestNamesClosed(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-func TestResolvers(t *testing.T) {
-	a, b := &book{apps: map[string][]string{"x": {"a:1"}}}, &book{apps: map[string][]string{"x": {"b:1"}, "y": {"b:2"}}}
-	all := invoke.Resolvers{a, b}
-	for id, want := range map[string]string{"x": "a:1", "y": "b:2"} {
-		if got, err := all.Resolve(t.Context(), id, ""); err != nil || !slices.Equal(got, []string{want}) {
-			t.Error(got, err)
-		}
-	}
-	if _, err := all.Resolve(t.Context(), "z", ""); loam.CodeOf(err) != loam.NotFound {
-		t.Error(err)
-	}
-	if err := all.Announce(t.Context(), "x", "c:1"); err != nil || len(a.told) != 1 || len(b.told) != 1 {
-		t.Error(err, a.told, b.told)
-	}
 }

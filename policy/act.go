@@ -1,24 +1,6 @@
 package policy
 
-import (
-	"time"
-
-	"github.com/loam-run/loam"
-)
-
-// Observe tells fn of every request that comes back: how it was answered and how long that took, to the answer's head.
-// fn must not wait, nor keep what it is given.
-func Observe(fn func(req *loam.Request, res *loam.Response, err error, took time.Duration)) loam.Policy {
-	return func(next loam.Target) loam.Target {
-		return loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
-			task := req.Task()
-			start := task.Now()
-			res, err := next.Serve(req)
-			fn(req, res, err, task.Now().Sub(start))
-			return res, err
-		})
-	}
-}
+import "github.com/loam-run/loam"
 
 // An Act is something out of the ordinary that a policy did, to be counted.
 type Act uint8
