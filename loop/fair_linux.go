@@ -121,12 +121,14 @@ func (l *loop) meter() {
 	}
 }
 
-// charge has an account pay for what was done since meter.
+// charge has an account pay for what was done since meter, where there is somebody whom it could have kept waiting.
 func (l *loop) charge(a *loam.Account) {
 	l.now = l.clock()
 	to := l.now
 	if l.exact {
 		to = cpuClock()
+	} else if l.alone() {
+		return
 	}
 	l.fair.share(a).had += to - l.from
 	l.from = to
@@ -168,14 +170,20 @@ func (t *task) Bill(a *loam.Account) (was *loam.Account) {
 
 // behind tells whether what an account would begin comes behind what others wait for.
 func (l *loop) behind(a *loam.Account) bool {
+	if l.alone() {
+		return false
+	}
 	f := &l.fair
 	s := f.share(a)
 	if s.had <= f.least+ahead {
 		return false
 	}
-	if len(f.waiting) == 0 && (!l.more || len(f.shares) == 1) { // there are no others
+	if len(f.waiting) == 0 && len(f.shares) == 1 { // the others of this turn are its own
 		f.least = s.had
 		return false
 	}
 	return true
 }
+
+// alone tells that nobody waits for the running task.
+func (l *loop) alone() bool { return len(l.fair.waiting) == 0 && !l.more }

@@ -17,9 +17,8 @@ type Response struct {
 	loam.Response
 	Data []byte // the body
 
-	read    bytes.Reader
-	lent    []byte // the memory of Data, where it is from buffers
-	buffers *Buffers
+	read bytes.Reader
+	give func() // gives the memory of Data back; nil: it is not lent
 }
 
 // Done is the response when nothing is written to it any more.
@@ -52,15 +51,16 @@ func (r *Response) grow(c *Call, size int) {
 	}
 	larger := append(c.Buffers.take(size), r.Data...)
 	r.free()
-	r.Data, r.lent, r.buffers = larger, larger, c.Buffers
+	kept := c.Buffers
+	r.Data, r.give = larger, func() { kept.keep(larger) }
 }
 
 // free gives the memory of the body back.
 func (r *Response) free() {
-	if r.buffers != nil {
-		r.buffers.keep(r.lent)
+	if r.give != nil {
+		r.give()
 	}
-	r.Data, r.lent, r.buffers = nil, nil, nil
+	r.Data, r.give = nil, nil
 	r.read.Reset(nil)
 }
 
@@ -70,8 +70,8 @@ func (r *Response) Drop() { r.free() }
 // Buffers keep the memory of large bodies for the next ones: what makes garbage of a megabyte for each request has the
 // collector run all the time, beside all others. It is safe for concurrent use.
 type Buffers struct {
-	kept [mostBits - leastBits + 1]sync.Pool
-} // of *[]byte, by size
+	kept [mostBits - leastBits + 1]sync.Pool // of *[]byte, by size
+}
 
 const (
 	leastBits, mostBits = 15, 24 // 32 KiB and 16 MiB
