@@ -16,7 +16,7 @@ import (
 	"github.com/loam-run/loam/protocol/http2"
 )
 
-// open begins a connection: what it is shows when its first bytes come.
+// open begins a connection: what it is shows when its first bytes come, or is known.
 func (l *Listener) open(c loop.Conn) loop.Session { return &newcomer{l: l} }
 
 // newcomer is a connection that has not said yet what it speaks.
@@ -24,6 +24,9 @@ type newcomer struct {
 	l    *Listener
 	next loop.Session // what it turned out to be
 }
+
+// Eager says that the connection is passed on, whatever it speaks: the server may speak first.
+func (n *newcomer) Eager() bool { return n.l.service.Load().TCP != nil }
 
 // Close ends what the connection became.
 func (n *newcomer) Close() {

@@ -431,7 +431,8 @@ func (ln *netListener) begin(nc net.Conn, idle time.Duration) error {
 	c.mu.Lock()
 	c.ln = ln
 	c.mu.Unlock()
-	c.Release(ln.o.Open(c), idle)
+	s := ln.o.Open(c)
+	c.release(s, idle, isEager(s))
 	return nil
 }
 

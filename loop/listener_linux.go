@@ -265,7 +265,7 @@ func (l *loop) open1(ln *listener, fd int, idle time.Duration) error {
 		_ = c.Close()
 		return nil
 	}
-	c.Release(session, idle)
+	c.release(session, idle, isEager(session))
 	return nil
 }
 

@@ -98,6 +98,18 @@ type Session interface {
 	Close()
 }
 
+// Eager is a Session whose peer may wait for this side to speak first.
+type Eager interface {
+	// Eager is asked when the connection was accepted, and tells whether to call Serve at once, be there something to read
+	// or not.
+	Eager() bool
+}
+
+func isEager(s Session) bool {
+	e, ok := s.(Eager)
+	return ok && e.Eager()
+}
+
 // A Verdict is what becomes of a connection after Serve.
 type Verdict uint8
 
