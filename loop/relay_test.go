@@ -38,7 +38,7 @@ func upstream(t *testing.T, fn func(*net.TCPConn)) string {
 			}
 			wg.Go(func() {
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 				fn(c.(*net.TCPConn))
 			})
 		}
@@ -66,7 +66,7 @@ func tunnel(t *testing.T, e Engine, address string, idle time.Duration, wrap fun
 		if _, err := io.ReadFull(a, early); err != nil {
 			return Close
 		}
-		b, err := Dial(t, "tcp", address, t.Now().Add(10*time.Second))
+		b, err := Dial(t, "tcp", address, t.Now().Add(2*time.Minute))
 		if err != nil {
 			return Close
 		}
@@ -190,7 +190,7 @@ func TestRelaySlowReader(t *testing.T) {
 				m, err := c.Write(b)
 				if err != nil { // it is held up
 					wrote <- n + m
-					_ = c.SetWriteDeadline(time.Now().Add(20 * time.Second))
+					_ = c.SetWriteDeadline(time.Now().Add(2 * time.Minute))
 					_, _ = c.Write(b[m:])
 				}
 				n += len(b)
@@ -366,7 +366,7 @@ func TestHandOver(t *testing.T) {
 								t.Error(err)
 								return
 							}
-							_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+							_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 							_, _ = c.Write([]byte("x"))
 							if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 								t.Error(err)

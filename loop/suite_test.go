@@ -55,7 +55,7 @@ func loggingEngines(t *testing.T, test func(t *testing.T, e Engine, j *journal))
 		t.Run(map[bool]string{false: "coroutines", true: "goroutines"}[portable], func(t *testing.T) {
 			before := descriptors()
 			t.Cleanup(func() { // after those of the test have closed its clients
-				for deadline := time.Now().Add(10 * time.Second); descriptors() > before; <-time.After(time.Millisecond) {
+				for deadline := time.Now().Add(2 * time.Minute); descriptors() > before; <-time.After(time.Millisecond) {
 					if time.Now().After(deadline) {
 						t.Errorf("%d descriptors before, %d after", before, descriptors())
 						return
@@ -125,7 +125,7 @@ func dial(t testing.TB, ln Listener) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second)) // a test that hangs shall say where
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute)) // a test that hangs shall say where
 	return c
 }
 
@@ -174,7 +174,7 @@ func recv[T any](t testing.TB, ch <-chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-ch:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("it did not happen")
 	}
 	return v
@@ -183,7 +183,7 @@ func recv[T any](t testing.TB, ch <-chan T) (v T) {
 // until waits for a condition.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); <-time.After(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); <-time.After(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("never: ", what)
 		}
@@ -219,7 +219,7 @@ func TestDial(t *testing.T) {
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
 		for _, address := range []string{ln.Addr().String(), "localhost:" + port} {
 			if err := inTask(t, e, func(t loam.Task) error {
-				c, err := Dial(t, "tcp", address, t.Now().Add(10*time.Second))
+				c, err := Dial(t, "tcp", address, t.Now().Add(2*time.Minute))
 				if err != nil {
 					return err
 				}
@@ -777,7 +777,7 @@ func TestStress(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+					_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 					switch (i + j) % 5 {
 					case 0: // reset with bytes under way
 						_, _ = c.Write(make([]byte, 1<<16))
@@ -847,7 +847,7 @@ func TestForeignTask(t *testing.T) {
 		ln := serve(t, e, echo)
 		task, end := loam.NewTask(t.Context())
 		defer end()
-		c, err := Dial(task, "tcp", ln.Addr().String(), time.Now().Add(10*time.Second))
+		c, err := Dial(task, "tcp", ln.Addr().String(), time.Now().Add(2*time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -66,7 +66,7 @@ func tlsConfigs(t *testing.T, long bool) (server, client *tls.Config) {
 // accept makes a session that shakes hands, and then leaves the connection to next.
 func accept(config *tls.Config, away bool, next Session) sessionFunc {
 	return func(t loam.Task, c Conn) Verdict {
-		_ = c.SetDeadline(t.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(t.Now().Add(2 * time.Minute))
 		early := make([]byte, 5) // as who finds out what is spoken does
 		if _, err := io.ReadFull(c, early); err != nil {
 			return Close
@@ -110,7 +110,7 @@ func TestTLS(t *testing.T) {
 
 						// And as a client of the engine's own.
 						if err := inTask(t, e, func(t loam.Task) error {
-							raw, err := Dial(t, "tcp", ln.Addr().String(), t.Now().Add(10*time.Second))
+							raw, err := Dial(t, "tcp", ln.Addr().String(), t.Now().Add(2*time.Minute))
 							if err != nil {
 								return err
 							}

@@ -104,7 +104,7 @@ func TestPoliciesOnEngines(t *testing.T) {
 // wait waits for what other tasks bring about.
 func wait(t *testing.T, there func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for !there() {
 		if ctx.Err() != nil {

@@ -161,7 +161,7 @@ func (w *world) do(t testing.TB, fn func(req *loam.Request)) {
 	})
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("it does not end")
 	}
 }

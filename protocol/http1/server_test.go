@@ -73,7 +73,7 @@ func raw(t *testing.T, address, in string) string {
 	}
 	defer c.Close()
 	go func() { _, _ = io.WriteString(c, in) }()
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	b, _ := io.ReadAll(c) // what came is what is looked at
 	return string(b)
 }
@@ -340,7 +340,7 @@ func TestBrokenAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetReadDeadline(time.Now().Add(2 * time.Minute))
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err == nil {
 				_, err = io.ReadAll(res.Body)
@@ -373,14 +373,18 @@ func TestPanic(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	engines(t, func(t *testing.T, e loop.Engine) {
-		address := listen(t, e, func(r *loam.Request) (*loam.Response, error) {
+		config := ServerConfig{Options: protocol.Options{MaxBody: 1 << 10, Log: silent}, Limits: Limits{Head: 1 << 10, Fields: 10}}
+		whole := func(r *loam.Request) (*loam.Response, error) {
 			if r.Body != nil {
 				if _, err := io.Copy(io.Discard, r.Body); err != nil {
 					return nil, err
 				}
 			}
 			return hello(r)
-		}, ServerConfig{Options: protocol.Options{MaxBody: 1 << 10, Log: silent}, Limits: Limits{Head: 1 << 10, Fields: 10}, HeadTimeout: 50 * time.Millisecond, BodyTimeout: 50 * time.Millisecond})
+		}
+		address := listen(t, e, whole, config)
+		config.HeadTimeout, config.BodyTimeout = 50*time.Millisecond, 50*time.Millisecond
+		impatient := listen(t, e, whole, config)
 		for name, c := range map[string]struct{ in, want string }{
 			"head":         {"GET / HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("h", 20<<10) + "\r\n\r\n", "431"},
 			"fields":       {"GET / HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X: 1\r\n", 11) + "\r\n", "431"},
@@ -392,7 +396,11 @@ func TestLimits(t *testing.T) {
 			"broken chunk": {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
 			"expectation":  {"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n", "413"},
 		} {
-			if got := raw(t, address, c.in); !strings.HasPrefix(got, "HTTP/1.1 "+c.want) {
+			at := address
+			if c.want == "408" {
+				at = impatient
+			}
+			if got := raw(t, at, c.in); !strings.HasPrefix(got, "HTTP/1.1 "+c.want) {
 				t.Errorf("%s: %.200q", name, got)
 			}
 		}

@@ -58,7 +58,7 @@ func (g got) field(name string) string {
 
 func newRaw(t testing.TB, c net.Conn) *raw {
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second)) // a test that hangs shall say where
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute)) // a test that hangs shall say where
 	return &raw{Conn: c, t: t, dec: hpack.NewDecoder(4096, nil)}
 }
 

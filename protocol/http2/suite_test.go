@@ -98,7 +98,7 @@ func (e *engine) do(t testing.TB, target loam.Target, req *loam.Request) (res *l
 	})
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("no answer")
 	}
 	return res, body, err
@@ -109,7 +109,7 @@ func h2c(t testing.TB) *http.Client {
 	tr := &http.Transport{Protocols: new(http.Protocols)}
 	tr.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+	return &http.Client{Transport: tr, Timeout: 2 * time.Minute}
 }
 
 // upstream is net/http's server over plain TCP.

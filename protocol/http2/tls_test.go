@@ -67,7 +67,7 @@ func TestTLS(t *testing.T) {
 		}
 		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"}, ForceAttemptHTTP2: true}
 		defer tr.CloseIdleConnections()
-		client := &http.Client{Transport: tr, Timeout: 30 * time.Second}
+		client := &http.Client{Transport: tr, Timeout: 2 * time.Minute}
 		var wg sync.WaitGroup
 		for _, size := range []int{0, 10, 100_000, 3_000_000} {
 			wg.Go(func() {
@@ -158,7 +158,7 @@ func TestBodyOverTLS(t *testing.T) {
 			_, _ = io.WriteString(w, "b")
 			_ = w.Close()
 		}()
-		res, err := (&http.Client{Transport: tr, Timeout: 30 * time.Second}).Post("https://"+ln.Addr().String()+"/", "text/plain", r)
+		res, err := (&http.Client{Transport: tr, Timeout: 2 * time.Minute}).Post("https://"+ln.Addr().String()+"/", "text/plain", r)
 		if err != nil {
 			t.Fatal(err)
 		}

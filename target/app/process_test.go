@@ -103,7 +103,7 @@ func start(t *testing.T, part string, c Command, log *slog.Logger) *Process {
 
 func ask(t *testing.T, target loam.Target, path string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	req := loam.NewRequest(ctx)
 	defer req.Release()
@@ -120,7 +120,7 @@ func ask(t *testing.T, target loam.Target, path string) (string, error) {
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -195,8 +195,8 @@ func TestDNSService(t *testing.T) {
 	s := newService(t, Config{Discovery: DNS{Name: "orders.test.", Port: 80, Dial: n.dial}, Open: b.Open}, nil)
 	select {
 	case <-s.Ready():
-	case <-time.After(10 * time.Second):
-		t.Fatal("not ready within 10s")
+	case <-time.After(2 * time.Minute):
+		t.Fatal("not ready")
 	}
 	if took := b.send(t, s, 3); took["10.0.0.1:80"] != 3 {
 		t.Errorf("took %v", took)

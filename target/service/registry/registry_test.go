@@ -457,7 +457,7 @@ func TestService(t *testing.T) {
 	if w.Code != 200 {
 		t.Fatal(w.Code, w.Body)
 	}
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	for len(s.Status().Endpoints) == 0 {
 		select {
 		case <-timeout:
