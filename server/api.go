@@ -478,11 +478,14 @@ func (s *server) degraded(next loam.Target) loam.Target {
 	})
 }
 
-// lacks names the components that did not open, but for those that may be missing.
+// lacks names the components that did not open, but for those that may be missing, and those whose declaration is wrong.
 func (s *server) lacks() string {
 	var all []string
+	if c := s.status.Load(); c != nil {
+		all = slices.Clone(c.wrong)
+	}
 	for _, f := range s.open.Load().all {
-		if f.err != nil && !f.plan.Optional {
+		if f.err != nil && !f.plan.Optional && !slices.Contains(all, f.plan.Name) {
 			all = append(all, f.plan.Name)
 		}
 	}

@@ -143,6 +143,11 @@ apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: store}
 spec: {type: state.flaky}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: odd}
+spec: {type: state.nowhere}
 `, f.factory(func() error {
 		if well.Load() {
 			return nil
@@ -154,7 +159,7 @@ spec: {type: state.flaky}
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	if res.StatusCode != 204 || res.Header.Get("Loam-Degraded") != "store" {
+	if res.StatusCode != 204 || res.Header.Get("Loam-Degraded") != "odd, store" {
 		t.Errorf("%d %v", res.StatusCode, res.Header)
 	}
 	if code, body := get(t, url+"/v1.0/state/store/a"); code < 400 || !strings.Contains(body, "no route to host") {

@@ -15,6 +15,7 @@ import (
 
 // current is what admin can ask of one generation.
 type current struct {
+	wrong   []string // components whose declaration is
 	status  admin.Status
 	backups map[string]func(ctx context.Context, path string) error // by component
 }
@@ -100,6 +101,9 @@ func (s *server) publish() {
 			if hint := loam.HintOf(err); hint != "" {
 				r.Message += "; " + hint
 			}
+		}
+		if kind == "Component" && !st.Ready {
+			c.wrong = append(c.wrong, name)
 		}
 		r.Detail = s.detail(st.Key)
 		if (st.Previous || !r.Ready) && r.Detail != "" && kind != "Gateway" {
