@@ -170,6 +170,9 @@ func (h *Host) Compile(ctx context.Context, name string, binary []byte, c Config
 			m.end()
 			return nil, err
 		}
+	} else if _, err := h.engine(false); err != nil { // the first request shall not wait for it
+		m.end()
+		return nil, err
 	}
 	if !c.Interpret {
 		if err := h.codes.keep(m.recipe.sum, binary); err == nil {
