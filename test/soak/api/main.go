@@ -26,6 +26,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/loam-run/loam/test/measure"
 )
 
 func main() {
@@ -299,7 +301,7 @@ func (s *soak) layottoResources() string {
 func (s *soak) start() (err error) {
 	var at [3]string
 	for i := range at {
-		if at[i], err = freeAddress(); err != nil {
+		if at[i], err = measure.FreeAddress(); err != nil {
 			return err
 		}
 	}
@@ -319,7 +321,7 @@ func (s *soak) start() (err error) {
 	if err != nil {
 		return err
 	}
-	listen, err := freeAddress()
+	listen, err := measure.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -422,27 +424,13 @@ func (p *process) stop() error {
 	return <-p.died
 }
 
-// resident is VmRSS, as proc(5) has it in KiB, in MB; 0: the process is gone, which is seen elsewhere.
+// resident is what the process has in memory, in MB; 0: it is gone, which is seen elsewhere.
 func (p *process) resident() float64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	bytes, err := measure.RSS(p.cmd.Process.Pid)
 	if err != nil {
 		return 0
 	}
-	_, after, _ := strings.Cut(string(b), "VmRSS:")
-	fields := strings.Fields(after)
-	if len(fields) == 0 {
-		return 0
-	}
-	kib, _ := strconv.ParseFloat(fields[0], 64) // the kernel wrote it
-	return kib * 1024 / 1e6
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
+	return bytes / 1e6
 }
 
 // rest waits between two attacks; false: it is over.
