@@ -108,16 +108,20 @@ func (a *API) config(name string) (*config.Config, error) {
 	return find(a, configs, name, a.opts.Capabilities.Config)
 }
 
+// configKeys is the store that a request names, and its keys as the store has them.
+func (a *API) configKeys(store, group, label string, names []string) (s *config.Config, at place, keys []string, err error) {
+	if s, err = a.config(store); err != nil {
+		return nil, at, nil, err
+	}
+	if at, err = placeOf(group, label); err != nil {
+		return nil, at, nil, err
+	}
+	keys, err = at.keys(names)
+	return s, at, keys, err
+}
+
 func (a *API) getConfiguration(c *grpc.Call, in *pb.GetConfigurationRequest) (*pb.GetConfigurationResponse, error) {
-	s, err := a.config(in.StoreName)
-	if err != nil {
-		return nil, err
-	}
-	at, err := placeOf(in.Group, in.Label)
-	if err != nil {
-		return nil, err
-	}
-	keys, err := at.keys(in.Keys)
+	s, at, keys, err := a.configKeys(in.StoreName, in.Group, in.Label, in.Keys)
 	if err != nil {
 		return nil, err
 	}
@@ -173,15 +177,7 @@ func (a *API) saveConfiguration(c *grpc.Call, in *pb.SaveConfigurationRequest) (
 }
 
 func (a *API) deleteConfiguration(c *grpc.Call, in *pb.DeleteConfigurationRequest) (*pb.Empty, error) {
-	s, err := a.config(in.StoreName)
-	if err != nil {
-		return nil, err
-	}
-	at, err := placeOf(in.Group, in.Label)
-	if err != nil {
-		return nil, err
-	}
-	keys, err := at.keys(in.Keys)
+	s, _, keys, err := a.configKeys(in.StoreName, in.Group, in.Label, in.Keys)
 	if err != nil {
 		return nil, err
 	}
