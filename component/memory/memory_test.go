@@ -1,12 +1,15 @@
 package memory
 
 import (
+	"context"
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/capability/config/configtest"
 	"github.com/loam-run/loam/capability/lock"
@@ -17,6 +20,7 @@ import (
 	"github.com/loam-run/loam/capability/sequence/sequencetest"
 	"github.com/loam-run/loam/capability/state"
 	"github.com/loam-run/loam/capability/state/statetest"
+	"github.com/loam-run/loam/loop"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -84,5 +88,61 @@ func TestTransactions(t *testing.T) {
 				return s, p
 			})
 		})
+	}
+}
+
+// TestTasks delivers events in tasks of an event loop: again after an error, and after a panic, which takes no room away.
+func TestTasks(t *testing.T) {
+	engine := loop.New(loop.Options{})
+	defer engine.Close()
+	d, err := New().OpenPubsub(t.Context(), "bus", Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bus := pubsub.New("bus", d)
+	caller := &loam.Caller{Name: "shop", Grants: []loam.Grant{{Capability: "*", Component: "*"}}}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	type seen struct {
+		data    string
+		attempt int
+		task    bool
+	}
+	got := make(chan seen, 16)
+	go func() {
+		o := pubsub.Options{Topic: "t", Group: "g", InFlight: 1, RetryMin: time.Millisecond}
+		ended <- bus.SubscribeIn(ctx, o, engine.Go, func(_ context.Context, task loam.Task, e loam.Event, attempt int) error {
+			got <- seen{string(e.Data), attempt, task != nil}
+			switch attempt {
+			case 1:
+				panic("the handler's")
+			case 2:
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}()
+	for _, data := range []string{"1", "2"} {
+		if err := bus.Publish(t.Context(), caller, []loam.Event{{Topic: "t", Data: []byte(data)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attempts := map[string]int{}
+	for range 6 {
+		select {
+		case s := <-got:
+			if attempts[s.data]++; s.attempt != attempts[s.data] || !s.task {
+				t.Errorf("%+v, as number %d", s, attempts[s.data])
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("delivered so far: %v", attempts)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if attempts["1"] != 3 || attempts["2"] != 3 {
+		t.Errorf("attempts %v", attempts)
 	}
 }
