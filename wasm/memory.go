@@ -9,7 +9,7 @@ import (
 
 // An image is a guest's memory as it was when the guest had started. Instances are forked from it and reset to it.
 type image struct {
-	bytes   []byte   // never written
+	bytes   []byte   // never written; the first instance's until they are kept
 	runs    []run    // where bytes is not zero
 	globals []uint64 // of the mutable globals, in the order of rewrite.Module.Globals
 	seeds   []seed   // random state in bytes, which each fork has its own of

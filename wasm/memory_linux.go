@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -85,19 +86,36 @@ func (m *mapper) close() {
 	}
 }
 
-// keep lays an image's bytes into a file, if that is of use.
+// runs finds what is not zero in the memory of a first instance. Most of it was never touched, and is not here either:
+// each page would be a fault.
+func (m *mapper) runs(b []byte) (runs []run) {
+	if m.pagemap < 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%pageSize != 0 {
+		return runsOf(b)
+	}
+	err := m.scan(b, func(from, to int) {
+		for _, r := range runsOf(b[from:to]) {
+			runs = append(runs, run{from + r.from, from + r.to})
+		}
+	})
+	if err != nil {
+		return runsOf(b)
+	}
+	return runs
+}
+
+// keep lays an image's bytes into a file, if that is of use, or copies them.
 func (m *mapper) keep(im *image) error {
 	if len(im.bytes) <= smallImage {
-		im.how = "copy: it is small"
+		im.bytes, im.how = bytes.Clone(im.bytes), "copy: it is small"
 		return nil
 	}
 	if m.noFiles != nil {
-		im.how = "copy: " + m.noFiles.Error()
+		im.bytes, im.how = bytes.Clone(im.bytes), "copy: "+m.noFiles.Error()
 		return nil
 	}
 	fd, err := unix.MemfdCreate("loam-image", unix.MFD_CLOEXEC)
 	if err != nil {
-		im.how = "copy: no memfd: " + err.Error()
+		im.bytes, im.how = bytes.Clone(im.bytes), "copy: no memfd: "+err.Error()
 		return nil
 	}
 	fail := func(err error) error {

@@ -2,7 +2,11 @@
 
 package wasm
 
-import "github.com/tetratelabs/wazero/experimental"
+import (
+	"bytes"
+
+	"github.com/tetratelabs/wazero/experimental"
+)
 
 // Elsewhere than on Linux forks are copies.
 type (
@@ -16,10 +20,12 @@ func (*mapper) used() int64 { return 0 }
 
 func (*mapper) close() {}
 
+func (*mapper) runs(b []byte) []run { return runsOf(b) }
+
 func (*mapper) plain(limit uint64) experimental.LinearMemory { return &sliceMemory{limit: limit} }
 
 func (m *mapper) keep(im *image) error {
-	im.how = m.how
+	im.bytes, im.how = bytes.Clone(im.bytes), m.how
 	return nil
 }
 

@@ -265,7 +265,7 @@ func (p *program) makeImage(task loam.Task, r *recipe) error {
 	}
 	defer first.close()
 	view, _ := first.module.Memory().Read(0, first.module.Memory().Size())
-	im := &image{bytes: append([]byte(nil), view...), runs: runsOf(view)}
+	im := &image{bytes: view, runs: p.host.mapper.runs(view)}
 	for _, g := range first.globals {
 		im.globals = append(im.globals, g.Get())
 	}
