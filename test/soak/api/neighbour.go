@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -62,18 +63,18 @@ func (g *neighbour) round(ctx context.Context, web, calls *client, events io.Rea
 	value, key := "value "+strconv.Itoa(n), "good"+strconv.Itoa(n%10)
 	url := "http://" + g.http + "/v1.0/state/store"
 	if status, answer, err := web.ask(ctx, "POST", url, fmt.Sprintf(`[{"key": %q, "value": %q}]`, key, value)); status != 204 || err != nil {
-		return fmt.Errorf("save by HTTP: %d %s %v", status, answer, err)
+		return errors.Join(fmt.Errorf("save by HTTP: %d %s", status, answer), err)
 	}
 	if status, answer, err := web.ask(ctx, "GET", url+"/"+key, ""); status != 200 || answer != strconv.Quote(value) || err != nil {
-		return fmt.Errorf("get by HTTP: %d %s %v", status, answer, err)
+		return errors.Join(fmt.Errorf("get by HTTP: %d %s", status, answer), err)
 	}
 	if status, answer, err := web.ask(ctx, "GET", "http://"+g.http+"/v1.0/secrets/vault/open", ""); status != 200 || strings.TrimSpace(answer) != `{"open":"may be known"}` || err != nil {
-		return fmt.Errorf("secret: %d %s %v", status, answer, err)
+		return errors.Join(fmt.Errorf("secret: %d %s", status, answer), err)
 	}
 	call := func(address, method string, m message) (string, error) {
 		status, answer, err := calls.call(ctx, address, method, frame(m.AppendProto(nil)))
 		if status != ok || err != nil {
-			return "", fmt.Errorf("%s: %d %s %v", method, status, answer, err)
+			return "", errors.Join(fmt.Errorf("%s: %d %s", method, status, answer), err)
 		}
 		return answer, nil
 	}
@@ -86,7 +87,7 @@ func (g *neighbour) round(ctx context.Context, web, calls *client, events io.Rea
 	}
 	var got dapr.GetStateResponse
 	if err := got.ParseProto([]byte(text)); err != nil || string(got.Data) != value {
-		return fmt.Errorf("GetState: %q %v", got.Data, err)
+		return errors.Join(fmt.Errorf("GetState: %q", got.Data), err)
 	}
 	if _, err := call(g.layotto, layotto.MethodRuntimeSaveState, &layotto.SaveStateRequest{StoreName: "store", States: []layotto.StateItem{{Key: key, Value: []byte(value)}}}); err != nil {
 		return err
@@ -96,7 +97,7 @@ func (g *neighbour) round(ctx context.Context, web, calls *client, events io.Rea
 	}
 	var theirs layotto.GetStateResponse
 	if err := theirs.ParseProto([]byte(text)); err != nil || string(theirs.Data) != value {
-		return fmt.Errorf("Layotto's GetState: %q %v", theirs.Data, err)
+		return errors.Join(fmt.Errorf("by Layotto the state is %q", theirs.Data), err)
 	}
 	if _, err := call(g.layotto, layotto.MethodRuntimePutFile, &layotto.PutFileRequest{StoreName: "disk", Name: "good/" + key, Data: []byte(value)}); err != nil {
 		return err
@@ -106,7 +107,7 @@ func (g *neighbour) round(ctx context.Context, web, calls *client, events io.Rea
 	}
 	var file layotto.GetFileResponse
 	if err := file.ParseProto([]byte(text)); err != nil || string(file.Data) != value {
-		return fmt.Errorf("GetFile: %q %v", file.Data, err)
+		return errors.Join(fmt.Errorf("GetFile: %q", file.Data), err)
 	}
 	if _, err := call(g.dapr, dapr.MethodDaprPublishEvent, &dapr.PublishEventRequest{PubsubName: "bus", Topic: "good", Data: []byte(value), DataContentType: "text/plain"}); err != nil {
 		return err
@@ -117,7 +118,7 @@ func (g *neighbour) round(ctx context.Context, web, calls *client, events io.Rea
 	}
 	var event dapr.SubscribeTopicEventsResponseAlpha1
 	if err := event.ParseProto(b); err != nil || event.EventMessage == nil || !bytes.Equal(event.EventMessage.Data, []byte(value)) {
-		return fmt.Errorf("an event is %q: %v", b, err)
+		return errors.Join(fmt.Errorf("an event is %q", b), err)
 	}
 	answer := &dapr.SubscribeTopicEventsRequestAlpha1{EventProcessed: &dapr.SubscribeTopicEventsRequestProcessedAlpha1{Id: event.EventMessage.Id}}
 	_, err = answers.Write(frame(answer.AppendProto(nil)))
