@@ -72,7 +72,7 @@ func (s *soak) prepare() error {
 			{s.layotto, layotto.MethodRuntimeSaveState, &layotto.SaveStateRequest{StoreName: "store", States: []layotto.StateItem{{Key: key, Value: value}}}},
 		} {
 			if status, words, err := c.call(context.Background(), at.address, at.method, frame(at.m.AppendProto(nil))); status != ok || err != nil {
-				return fmt.Errorf("%d %s %v", status, words, err)
+				return errors.Join(fmt.Errorf("prepare: %d %s", status, words), err)
 			}
 		}
 	}

@@ -81,11 +81,11 @@ func idleStreams(ctx context.Context, a *attacker) error {
 	if err := each(len(topics), func(i int) error {
 		m := &dapr.PublishEventRequest{PubsubName: "bus", Topic: fmt.Sprint("idle", i), Data: []byte("at last"), DataContentType: "text/plain"}
 		if status, words, err := c.call(last, a.dapr, dapr.MethodDaprPublishEvent, frame(m.AppendProto(nil))); status != ok || err != nil {
-			return fmt.Errorf("publish: %d %s %v", status, words, err)
+			return errors.Join(fmt.Errorf("publish: %d %s", status, words), err)
 		}
 		b, err := receive(topics[i].body)
 		if err != nil || !bytes.Contains(b, []byte("at last")) {
-			return fmt.Errorf("subscription %d gets %q: %v", i, b, err)
+			return errors.Join(fmt.Errorf("subscription %d gets %q", i, b), err)
 		}
 		_ = topics[i].write.Close()
 		discard(topics[i].body)
@@ -95,7 +95,7 @@ func idleStreams(ctx context.Context, a *attacker) error {
 		}
 		un := &dapr.UnsubscribeConfigurationRequest{StoreName: "settings", Id: ids[i]}
 		if status, words, err := c.call(last, a.dapr, dapr.MethodDaprUnsubscribeConfiguration, frame(un.AppendProto(nil))); status != ok || err != nil {
-			return fmt.Errorf("unsubscribe: %d %s %v", status, words, err)
+			return errors.Join(fmt.Errorf("unsubscribe: %d %s", status, words), err)
 		}
 		if _, err := receive(watches[i].body); !errors.Is(err, io.EOF) {
 			return fmt.Errorf("watch %d: %w, not its end", i, err)
@@ -106,7 +106,7 @@ func idleStreams(ctx context.Context, a *attacker) error {
 	}
 	change := &layotto.SaveConfigurationRequest{StoreName: "settings", AppId: "mesh", Items: []layotto.ConfigurationItem{{Key: "idle", Content: "changed at last"}}}
 	if status, words, err := c.call(last, a.layotto, layotto.MethodRuntimeSaveConfiguration, frame(change.AppendProto(nil))); status != ok || err != nil {
-		return fmt.Errorf("change: %d %s %v", status, words, err)
+		return errors.Join(fmt.Errorf("change: %d %s", status, words), err)
 	}
 	for range cap(changes) {
 		select {
