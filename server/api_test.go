@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -316,6 +318,68 @@ spec:
 	calls.Store(0)
 	if code, body := get(t, url+"/v1.0/invoke/b/method/slow"); code < 500 || calls.Load() != 6 {
 		t.Errorf("%d %q after %d calls, want each to time out", code, body, calls.Load())
+	}
+}
+
+// TestEncryption: keys of a component file encrypt what is stored, as daprd does with the same file: the value bears the name
+// of the secret, and what daprd's own package encrypted is read.
+func TestEncryption(t *testing.T) {
+	secrets := filepath.Join(t.TempDir(), "secrets.json")
+	if err := os.WriteFile(secrets, []byte(`{"vault": {"k": "00112233445566778899aabbccddeeff", "old": "ffeeddccbbaa99887766554433221100"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store, err := memory.New().OpenState(t.Context(), "store", memory.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	yaml, url := asker(t, "")
+	start(t, yaml+`
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: file}
+spec: {type: secretstores.local.file, metadata: [{name: secretsFile, value: `+secrets+`}, {name: multiValued, value: "true"}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: store}
+spec:
+  type: state.watched
+  metadata:
+    - {name: keyPrefix, value: none}
+    - {name: primaryEncryptionKey, secretKeyRef: {name: vault, key: k}}
+    - {name: secondaryEncryptionKey, secretKeyRef: {name: vault, key: old}}
+auth: {secretStore: file}
+`, loam.Factory{
+		Type: "state.watched", Check: func(map[string]string) error { return nil },
+		Open: func(context.Context, string, map[string]string) (any, error) { return store, nil },
+	})
+	if code, body := post(t, url+"/v1.0/state/store", `[{"key": "ours", "value": {"of": "Loam"}}]`); code != 204 {
+		t.Fatal(code, body)
+	}
+	if code, body := post(t, url+"/v1.0/state/store/transaction", `{"operations": [{"operation": "upsert", "request": {"key": "two", "value": 2}}]}`); code != 204 {
+		t.Fatal(code, body)
+	}
+	items, err := store.Get(t.Context(), []string{"ours", "two"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, it := range items {
+		if text, ok := strings.CutSuffix(string(it.Value), "||vault"); !ok || strings.Contains(text, "Loam") {
+			t.Errorf("stored: %q", it.Value)
+		}
+	}
+	// As github.com/dapr/dapr/pkg/encryption 1.18.3 wrote it with this key.
+	if _, err := store.Apply(t.Context(), []state.Op{{Key: "theirs", Value: []byte("o4e75QfwIkQa9ZFGP1rtbjfq7z6GF2/ONG+krwKNDLU3/tKh||vault")}}); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"ours": `{"of": "Loam"}`, "two": "2", "theirs": "of daprd"} {
+		if code, body := get(t, url+"/v1.0/state/store/"+key); code != 200 || body != want {
+			t.Errorf("%s: %d %q, want %q", key, code, body, want)
+		}
+	}
+	if code, body := post(t, url+"/v1.0-alpha1/state/store/query", `{}`); code != 500 || !strings.Contains(body, "ERR_STATE_QUERY") {
+		t.Errorf("a query of what is encrypted: %d %s", code, body)
 	}
 }
 

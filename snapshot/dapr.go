@@ -93,6 +93,9 @@ func (b *builder) component(o *resource.Object, s *resource.Component) {
 		}
 		if m.SecretKeyRef != nil || m.EnvRef != "" {
 			c.Refs = append(c.Refs, b.ref(m, s.SecretStore))
+			if m.SecretKeyRef != nil && to == &c.Settings && strings.HasSuffix(m.Name, "EncryptionKey") {
+				c.Settings[m.Name+"Name"] = m.SecretKeyRef.Name // what is encrypted bears the secret's name, as Dapr has it
+			}
 			continue
 		}
 		(*to)[m.Name] = b.fill(o, fmt.Sprintf("spec.metadata[%d].value", i), string(m.Value))

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/capability/keys"
@@ -18,16 +19,22 @@ import (
 // crypt encrypts values before a driver stores them, in Dapr's form: base64 of a nonce and AES-GCM's output, the
 // separator, the name of the key. Keys are not encrypted.
 type crypt struct {
-	primary string                 // the name of the key that is written with
-	ciphers map[string]cipher.AEAD // by name: the primary, and the secondary that older values may be of
+	keys []cryptKey // the primary, which values are written with, and the secondary that older ones may be of
 }
 
+type cryptKey struct {
+	name string
+	cipher.AEAD
+}
+
+const primaryKey, secondaryKey = "primaryEncryptionKey", "secondaryEncryptionKey"
+
 // newCrypt reads primaryEncryptionKey and secondaryEncryptionKey: 16, 24 or 32 bytes in hexadecimal. A key's name is in the
-// setting of the same name with Name behind it (Dapr takes that of the secret it comes from); without one it is made of
-// the key. nil: nothing is encrypted.
+// setting of the same name with Name behind it (snapshot writes the name of the secret there that the key comes from, as Dapr
+// does); without one it is made of the key. nil: nothing is encrypted.
 func newCrypt(component string, settings map[string]string) (*crypt, error) {
-	c := &crypt{ciphers: map[string]cipher.AEAD{}}
-	for _, setting := range []string{"secondaryEncryptionKey", "primaryEncryptionKey"} {
+	c := &crypt{}
+	for _, setting := range []string{primaryKey, secondaryKey} {
 		text := keys.Setting(settings, setting)
 		if text == "" {
 			continue
@@ -49,27 +56,27 @@ func newCrypt(component string, settings map[string]string) (*crypt, error) {
 			sum := sha256.Sum256(key)
 			name = hex.EncodeToString(sum[:4])
 		}
-		if setting == "primaryEncryptionKey" {
-			c.primary = name
+		if strings.Contains(name, keys.Separator) {
+			return nil, loam.Errorf(loam.InvalidArgument, "component "+strconv.Quote(component), "%s has a name that holds %s, which values could not bear", setting, keys.Separator)
 		}
-		c.ciphers[name] = gcm
+		if setting == secondaryKey && len(c.keys) == 0 {
+			return nil, loam.Errorf(loam.InvalidArgument, "component "+strconv.Quote(component), "secondaryEncryptionKey is for values of before: it needs a primaryEncryptionKey")
+		}
+		c.keys = append(c.keys, cryptKey{name, gcm})
 	}
-	switch {
-	case c.primary != "":
-		return c, nil
-	case len(c.ciphers) > 0:
-		return nil, loam.Errorf(loam.InvalidArgument, "component "+strconv.Quote(component), "secondaryEncryptionKey is for values of before: it needs a primaryEncryptionKey")
+	if len(c.keys) == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	return c, nil
 }
 
 func (c *crypt) encrypt(value []byte) ([]byte, error) {
-	gcm := c.ciphers[c.primary]
-	sealed := make([]byte, gcm.NonceSize(), gcm.NonceSize()+len(value)+gcm.Overhead())
+	key := c.keys[0]
+	sealed := make([]byte, key.NonceSize(), key.NonceSize()+len(value)+key.Overhead())
 	_, _ = rand.Read(sealed) // it never fails
-	sealed = gcm.Seal(sealed, sealed, value, nil)
+	sealed = key.Seal(sealed, sealed, value, nil)
 	out := base64.StdEncoding.AppendEncode(nil, sealed)
-	return append(append(out, keys.Separator...), c.primary...), nil
+	return append(append(out, keys.Separator...), key.name...), nil
 }
 
 func (c *crypt) decrypt(it *Item) error {
@@ -84,18 +91,23 @@ func (c *crypt) decrypt(it *Item) error {
 		return wrong("it names no key, so it was not encrypted by this component")
 	}
 	name := string(it.Value[i+len(keys.Separator):])
-	gcm := c.ciphers[name]
-	if gcm == nil {
+	sealed, broken := base64.StdEncoding.DecodeString(string(it.Value[:i]))
+	known := false
+	for _, key := range c.keys {
+		if key.name != name { // both may be of one secret
+			continue
+		}
+		known = true
+		if broken != nil || len(sealed) < key.NonceSize() {
+			break
+		}
+		if value, err := key.Open(nil, sealed[:key.NonceSize()], sealed[key.NonceSize():], nil); err == nil {
+			it.Value = value
+			return nil
+		}
+	}
+	if !known {
 		return wrong(fmt.Sprintf("the component has no key called %q", name))
 	}
-	sealed, err := base64.StdEncoding.DecodeString(string(it.Value[:i]))
-	if err != nil || len(sealed) < gcm.NonceSize() {
-		return wrong("it is damaged")
-	}
-	value, err := gcm.Open(nil, sealed[:gcm.NonceSize()], sealed[gcm.NonceSize():], nil)
-	if err != nil {
-		return wrong("it is damaged, or of another key")
-	}
-	it.Value = value
-	return nil
+	return wrong("it is damaged, or of another key")
 }

@@ -247,6 +247,14 @@ func TestCrypt(t *testing.T) {
 	if err != nil || string(items[0].Value) != "secret" || string(items[1].Value) != "of daprd" || string(items[2].Value) != "newer" || items[3].ETag != "" {
 		t.Errorf("%+v, %v", items, err)
 	}
+	// Both of one name, as of one secret: the key that fits is found.
+	both, err := open(map[string]string{"primaryEncryptionKey": second, "primaryEncryptionKeyName": "vault", "secondaryEncryptionKey": first, "secondaryEncryptionKeyName": "vault"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if it, err := both.GetOne(t.Context(), all, "k", GetOptions{}); err != nil || string(it.Value) != "secret" {
+		t.Errorf("of the second key of one name: %+v, %v", it, err)
+	}
 	for name, stored := range map[string]string{"not encrypted": "plain", "another key": "AAAA||who", "damaged": string(d.items["k"][1:]), "short": "AAAA||vault", "no base64": "?||vault"} {
 		d.items["bad"] = []byte(stored)
 		if _, err := s.GetOne(t.Context(), all, "bad", GetOptions{}); loam.CodeOf(err) != loam.DataLoss {
@@ -255,6 +263,7 @@ func TestCrypt(t *testing.T) {
 	}
 	for name, settings := range map[string]map[string]string{
 		"no hexadecimal": {"primaryEncryptionKey": "secret!"}, "a wrong length": {"primaryEncryptionKey": "0011"}, "only a second": {"secondaryEncryptionKey": first},
+		"a name that separates": {"primaryEncryptionKey": first, "primaryEncryptionKeyName": "a||b"},
 	} {
 		if _, err := open(settings); loam.CodeOf(err) != loam.InvalidArgument || strings.Contains(err.Error(), "secret!") {
 			t.Errorf("%s: %v", name, err)
