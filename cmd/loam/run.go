@@ -33,7 +33,7 @@ func (f serveFlags) options(paths []string) server.Options {
 		Address: f.Listen, Admin: f.Admin, Metrics: f.Metrics, Grace: f.Grace,
 	}
 	if os.Getenv(pluggable.FolderVariable) != "" {
-		o.Programs = pluggable.New(pluggable.Folder())
+		o.Programs = pluggable.New(pluggable.Folder(), "")
 	}
 	return o
 }

@@ -251,7 +251,7 @@ func runSidecar(ctx context.Context, args []string, o out) error {
 		data, instances = stateDir(os.Getenv("NAMESPACE"), f.appID), 64
 	}
 	opts := server.Options{
-		App: f.appID, Provider: p, Factories: all.Factories(), Programs: pluggable.New(pluggable.Folder()), DataDir: data, Instances: instances, Version: version, Admin: "127.0.0.1:0",
+		App: f.appID, Provider: p, Factories: all.Factories(), Programs: pluggable.New(pluggable.Folder(), f.appID), DataDir: data, Instances: instances, Version: version, Admin: "127.0.0.1:0",
 		Grace: time.Duration(f.graceSeconds) * time.Second, Log: log, SetLevel: level,
 		Resolver: func(name string, _ map[string]string) (invoke.Resolver, error) {
 			if name != "mdns" {

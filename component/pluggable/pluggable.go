@@ -40,6 +40,7 @@ const askTimeout = 5 * time.Second
 // Sockets is the programs whose sockets are in a folder. Its methods may be called from many goroutines at once.
 type Sockets struct {
 	folder string
+	app    string
 
 	mu     sync.Mutex
 	engine loop.Engine // of the connections; made with the first
@@ -56,9 +57,11 @@ type program struct {
 	factories []loam.Factory
 }
 
-// New looks into a folder, which need not be there. Nothing is opened before Factories is called.
-func New(folder string) *Sockets {
-	return &Sockets{folder: folder, known: map[string]*program{}, gone: make(chan struct{})}
+// New looks into a folder, which need not be there. Nothing is opened before Factories is called. app is the consumerID of
+// pubsub components whose metadata has none, as daprd gives it to them; "": there are several apps, and each subscription
+// tells its own.
+func New(folder, app string) *Sockets {
+	return &Sockets{folder: folder, app: app, known: map[string]*program{}, gone: make(chan struct{})}
 }
 
 // Factories are the component types that programs offer at this moment. A program that does not say what it offers is part
@@ -167,7 +170,7 @@ func (s *Sockets) ask(ctx context.Context, path string, id os.FileInfo) (*progra
 		name = filepath.Base(path)[:dot]
 	}
 	origin := fmt.Sprint(path, id.ModTime().UnixNano())
-	p.factories = factories(strings.ToLower(name), s.engine, s.gone, &grpc.Client{Target: p.client, MaxMessage: maxMessage}, services)
+	p.factories = factories(strings.ToLower(name), s.app, s.engine, s.gone, &grpc.Client{Target: p.client, MaxMessage: maxMessage}, services)
 	for i := range p.factories {
 		p.factories[i].Origin = origin
 	}
@@ -180,7 +183,7 @@ const maxMessage = 64 << 20
 const prefix = "dapr.proto.components.v1."
 
 // factories are the types that a program of those services offers.
-func factories(name string, engine loop.Engine, gone <-chan struct{}, client *grpc.Client, services []string) []loam.Factory {
+func factories(name, app string, engine loop.Engine, gone <-chan struct{}, client *grpc.Client, services []string) []loam.Factory {
 	has := func(service string) bool { return slices.Contains(services, prefix+service) }
 	var list []loam.Factory
 	add := func(capability, dapr string, open func(context.Context, *conn, map[string]string) (any, error)) {
@@ -202,7 +205,7 @@ func factories(name string, engine loop.Engine, gone <-chan struct{}, client *gr
 		})
 	}
 	if has("PubSub") {
-		add("pubsub", "pubsub", func(ctx context.Context, c *conn, m map[string]string) (any, error) { return openPubsub(ctx, c, m) })
+		add("pubsub", "pubsub", func(ctx context.Context, c *conn, m map[string]string) (any, error) { return openPubsub(ctx, c, m, app) })
 	}
 	if in, out := has("InputBinding"), has("OutputBinding"); in || out {
 		add("binding", "bindings", func(ctx context.Context, c *conn, m map[string]string) (any, error) {

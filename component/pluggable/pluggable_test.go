@@ -2,6 +2,7 @@ package pluggable
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,7 +75,7 @@ func serve(t *testing.T, socket string, m methods) {
 func open(t *testing.T, m methods, services ...string) (any, error) {
 	t.Helper()
 	dir := t.TempDir()
-	s := New(dir)
+	s := New(dir, "")
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -219,7 +220,7 @@ func TestRefusals(t *testing.T) {
 // TestBadPrograms has sockets of programs that do not say what they offer.
 func TestBadPrograms(t *testing.T) {
 	dir := t.TempDir()
-	s := New(dir)
+	s := New(dir, "")
 	defer func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -294,6 +295,64 @@ func TestProgramThatDoesNotEnd(t *testing.T) {
 		t.Error("the subscription does not end")
 	}
 	close(over)
+}
+
+// TestConsumerID: a pubsub program is told who consumes with the component, as daprd tells it, and else with the topic.
+func TestConsumerID(t *testing.T) {
+	for name, c := range map[string]struct{ app, written, init, topic string }{
+		"of the app":              {"me", "", "me", ""},
+		"of the file":             {"me", " them ", "them", ""},
+		"of the file, of no app":  {"", "them", "them", ""},
+		"of the subscription":     {"", "", "", "g"},
+		"of the app, not a space": {"me", "  ", "me", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, told := t.TempDir(), make(chan [2]string, 2)
+			serve(t, filepath.Join(dir, "bus.sock"), reflecting(methods{
+				"/" + prefix + "PubSub/Init": grpc.Unary(func(_ *grpc.Call, in *components.PubSubInitRequest) (*components.PubSubInitResponse, error) {
+					told <- [2]string{in.Metadata.Properties["consumerID"], in.Metadata.Properties["other"]}
+					return &components.PubSubInitResponse{}, nil
+				}),
+				"/" + prefix + "PubSub/Features": grpc.Unary(func(_ *grpc.Call, _ *components.FeaturesRequest) (*components.FeaturesResponse, error) {
+					return &components.FeaturesResponse{}, nil
+				}),
+				"/" + prefix + "PubSub/PullMessages": grpc.Streaming(func(s *grpc.Stream) error {
+					var in components.PullMessagesRequest
+					if err := s.Recv(&in); err != nil {
+						return err
+					}
+					told <- [2]string{in.Topic.Metadata["consumerID"], in.Topic.Metadata["other"]}
+					return grpc.NewStatus(loam.Unimplemented, "enough")
+				}),
+			}, prefix+"PubSub"))
+			s := New(dir, c.app)
+			defer s.Close()
+			list, err := s.Factories(t.Context())
+			if err != nil || len(list) != 1 {
+				t.Fatal(list, err)
+			}
+			metadata := map[string]string{"other": "x"}
+			if c.written != "" {
+				metadata["consumerID"] = c.written
+			}
+			before := maps.Clone(metadata)
+			d, err := list[0].Open(t.Context(), "bus", metadata)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.(pubsub.Driver).Close()
+			if !maps.Equal(metadata, before) {
+				t.Errorf("the metadata became %v", metadata)
+			}
+			err = d.(pubsub.Driver).Subscribe(t.Context(), pubsub.Subscription{Topic: "t", Group: "g", InFlight: 1, Metadata: map[string]string{"other": "y"}}, nil)
+			if loam.CodeOf(err) != loam.Unimplemented {
+				t.Fatal(err)
+			}
+			if got, want := [][2]string{<-told, <-told}, [][2]string{{c.init, "x"}, {c.topic, "y"}}; !slices.Equal(got, want) {
+				t.Errorf("told %q, want %q", got, want)
+			}
+		})
+	}
 }
 
 // FuzzReflection reads what a program may say that it offers.

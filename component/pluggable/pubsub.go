@@ -1,10 +1,12 @@
 package pluggable
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/loam-run/loam"
@@ -20,9 +22,18 @@ import (
 type Pubsub struct {
 	*conn
 	features []string
+	consumer string // the group that the program was told with the component; "": it is told with each topic
 }
 
-func openPubsub(ctx context.Context, c *conn, metadata map[string]string) (*Pubsub, error) {
+func openPubsub(ctx context.Context, c *conn, metadata map[string]string, app string) (*Pubsub, error) {
+	consumer := cmp.Or(strings.TrimSpace(metadata[consumerID]), app)
+	if consumer != "" {
+		metadata = maps.Clone(metadata)
+		if metadata == nil {
+			metadata = map[string]string{}
+		}
+		metadata[consumerID] = consumer
+	}
 	if err := c.init(ctx, "PubSub", &components.PubSubInitRequest{Metadata: &components.MetadataRequest{Properties: metadata}}); err != nil {
 		return nil, err
 	}
@@ -30,8 +41,11 @@ func openPubsub(ctx context.Context, c *conn, metadata map[string]string) (*Pubs
 	if err != nil {
 		return nil, err
 	}
-	return &Pubsub{c, features}, nil
+	return &Pubsub{c, features, consumer}, nil
 }
+
+// consumerID is the metadata in which Dapr's pubsub components find the group.
+const consumerID = "consumerID"
 
 // Features are what the program says that it can.
 func (p *Pubsub) Features() []string { return p.features }
@@ -86,13 +100,13 @@ func contentType(e *loam.Event) string {
 	return cloudevents.ContentType
 }
 
-// Subscribe delivers what the program pulls for us. The group is told by the metadata consumerID of the topic; Dapr's
-// components take theirs from the component's metadata. A stream that breaks is opened anew.
+// Subscribe delivers what the program pulls for us. A group that the program was not told with the component is told by the
+// metadata consumerID of the topic. A stream that breaks is opened anew.
 func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle pubsub.Handler) error {
 	topic := &components.Topic{Name: sub.Topic, Metadata: map[string]string{}}
 	maps.Copy(topic.Metadata, sub.Metadata)
-	if sub.Group != "" && topic.Metadata["consumerID"] == "" {
-		topic.Metadata["consumerID"] = sub.Group
+	if p.consumer == "" && sub.Group != "" && topic.Metadata[consumerID] == "" {
+		topic.Metadata[consumerID] = sub.Group
 	}
 	slots, waiting := make(chan struct{}, max(1, sub.InFlight)), make(chan struct{}, maxWaiting)
 	ack := func(m *components.PullMessagesResponse, err error) grpc.Message {

@@ -90,7 +90,7 @@ func found(t *testing.T, s *pluggable.Sockets, n int) map[string]loam.Factory {
 
 func sockets(t *testing.T, folder string) *pluggable.Sockets {
 	t.Helper()
-	s := pluggable.New(folder)
+	s := pluggable.New(folder, "")
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
