@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -29,18 +30,26 @@ func (m *Memory) OpenPubsub(context.Context, string, Config) (*Pubsub, error) {
 
 // Pubsub is a pubsub.Driver. A topic keeps its latest events, so that a group that comes later starts at the oldest of
 // them, and all that a group with a subscriber has not taken yet: one that falls too far behind has Publish fail.
+//
+// A subscription to a topic that ends in a star is one to every topic that begins with what stands before the star and goes
+// on, those included that come later, as it is in Dapr's component.
 type Pubsub struct {
 	m      *Memory
 	topics map[string]*topic
-	held   int // bytes of all topics' logs
+	wild   []*subscriber // of topics that end in a star
+	held   int           // bytes of all topics' logs
 }
 
 type topic struct {
+	name   string
 	log    []loam.Event
 	first  int // the number of the event that is log's first
 	size   int // bytes of log
-	groups map[string]*group
+	groups map[groupKey]*group
 }
+
+// A groupKey tells groups apart. Who subscribes to a topic and to all that are like it gets its events twice.
+type groupKey struct{ name, pattern string }
 
 // A group is where a consumer group stands: next is the first event it was not handed.
 type group struct {
@@ -53,9 +62,18 @@ type group struct {
 
 // A subscriber takes events as long as it handles fewer than it may.
 type subscriber struct {
+	key      groupKey
+	places   []place // one, unless it is of a topic that ends in a star
+	turn     int     // whose turn among places it is to be given what there is first
 	room     int
 	begin    func(d pubsub.Delivery, done func(pubsub.Verdict))
 	handlers sync.WaitGroup
+}
+
+// A place is where a subscriber takes events.
+type place struct {
+	t *topic
+	g *group
 }
 
 type retry struct {
@@ -67,11 +85,39 @@ type retry struct {
 func (p *Pubsub) topic(name string) *topic {
 	t := p.topics[name]
 	if t == nil {
-		t = &topic{groups: map[string]*group{}}
-		p.topics[strings.Clone(name)] = t
+		t = &topic{name: strings.Clone(name), groups: map[groupKey]*group{}}
+		p.topics[t.name] = t
+		for _, s := range p.wild {
+			if matches(s.key.pattern, t.name) {
+				p.join(t, s)
+			}
+		}
 	}
 	return t
 }
+
+// matches tells whether a topic is one of those that a pattern, which ends in a star, stands for.
+func matches(pattern, topic string) bool {
+	begin := pattern[:len(pattern)-1]
+	return len(topic) > len(begin) && strings.HasPrefix(topic, begin)
+}
+
+// join makes a topic one that a subscriber takes events of; the lock is held.
+func (p *Pubsub) join(t *topic, s *subscriber) {
+	g := t.groups[s.key]
+	if g == nil {
+		g = &group{}
+		t.groups[s.key] = g
+	}
+	g.next = max(g.next, t.first)
+	g.subscribers++
+	g.ready = append(g.ready, s)
+	s.places = append(s.places, place{t, g})
+	p.deliver(t, g)
+}
+
+// Features says in Dapr's words what it can beyond the least.
+func (p *Pubsub) Features() []string { return []string{"SUBSCRIBE_WILDCARDS"} }
 
 // Instant tells that nothing is waited for.
 func (p *Pubsub) Instant() bool { return true }
@@ -88,6 +134,11 @@ func (p *Pubsub) append(events []loam.Event) error {
 	size := 0
 	for i := range events {
 		size += sizeOf(&events[i])
+	}
+	if p.held+size > maxBacklog { // what is only kept for groups that may come goes first
+		for _, t := range p.topics {
+			p.cut(t, 0, 0)
+		}
 	}
 	if p.held+size > maxBacklog {
 		return &loam.Error{
@@ -110,14 +161,17 @@ func (p *Pubsub) append(events []loam.Event) error {
 }
 
 // trim forgets the oldest events that no group needs and the topic does not retain; the lock is held.
-func (p *Pubsub) trim(t *topic) {
+func (p *Pubsub) trim(t *topic) { p.cut(t, retainEvents, retainBytes) }
+
+// cut is trim for a topic that retains so much; the lock is held.
+func (p *Pubsub) cut(t *topic, events, size int) {
 	needed := t.first + len(t.log)
 	for _, g := range t.groups {
 		if g.subscribers > 0 {
 			needed = min(needed, g.next)
 		}
 	}
-	for t.first < needed && (len(t.log) > retainEvents || t.size > retainBytes) {
+	for t.first < needed && (len(t.log) > events || t.size > size) {
 		n := sizeOf(&t.log[0])
 		t.size -= n
 		p.held -= n
@@ -181,31 +235,38 @@ func (p *Pubsub) Subscribe(ctx context.Context, sub pubsub.Subscription, handle 
 			go func() { done(handle(lasting, d)) }()
 		}
 	}
+	s.key.name = strings.Clone(sub.Group)
 	p.m.mu.Lock()
-	t := p.topic(sub.Topic)
-	g := t.groups[sub.Group]
-	if g == nil {
-		g = &group{}
-		t.groups[strings.Clone(sub.Group)] = g
+	if strings.HasSuffix(sub.Topic, "*") {
+		s.key.pattern = strings.Clone(sub.Topic)
+		p.wild = append(p.wild, s)
+		for _, name := range slices.Sorted(maps.Keys(p.topics)) {
+			if matches(s.key.pattern, name) {
+				p.join(p.topics[name], s)
+			}
+		}
+	} else {
+		p.join(p.topic(sub.Topic), s)
 	}
-	g.next = max(g.next, t.first)
-	g.subscribers++
-	g.ready = append(g.ready, s)
-	p.deliver(t, g)
 	p.m.mu.Unlock()
 
 	<-ctx.Done()
 	p.m.mu.Lock()
-	g.ready = slices.DeleteFunc(g.ready, func(other *subscriber) bool { return other == s })
-	g.wait(0, nil)
-	p.deliver(t, g)
+	p.wild = slices.DeleteFunc(p.wild, func(other *subscriber) bool { return other == s })
+	for _, at := range s.places {
+		at.g.ready = slices.DeleteFunc(at.g.ready, func(other *subscriber) bool { return other == s })
+		at.g.wait(0, nil)
+		p.deliver(at.t, at.g)
+	}
 	p.m.mu.Unlock()
 	s.handlers.Wait()
 
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
-	if g.subscribers--; g.subscribers == 0 {
-		p.trim(t)
+	for _, at := range s.places {
+		if at.g.subscribers--; at.g.subscribers == 0 {
+			p.trim(at.t)
+		}
 	}
 	return nil
 }
@@ -239,6 +300,13 @@ func (p *Pubsub) done(t *topic, g *group, s *subscriber, d pubsub.Delivery, v pu
 		r := retry{pubsub.Delivery{Event: d.Event, Attempt: d.Attempt + 1}, p.m.now().Add(v.After)}
 		i, _ := slices.BinarySearchFunc(g.retries, r, func(a, b retry) int { return a.due.Compare(b.due) })
 		g.retries = slices.Insert(g.retries, i, r)
+	}
+	if s.room == 1 && len(s.places) > 1 { // it had no room: something may wait for it at any of its places
+		s.turn++
+		for i := 0; i < len(s.places) && s.room > 0; i++ {
+			at := s.places[(s.turn+i)%len(s.places)]
+			p.deliver(at.t, at.g)
+		}
 	}
 	p.deliver(t, g)
 }
