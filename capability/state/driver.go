@@ -30,6 +30,13 @@ type Getter interface {
 // An Instant driver answers Get, GetOne and Apply from memory: who calls it need not leave an event loop for it.
 type Instant interface{ Instant() bool }
 
+// A Tasked driver is asked by tasks of event loops without Task.Await, which costs more than many a call.
+type Tasked interface {
+	// In is the driver for the calls that task t makes: Get, GetOne and Apply wait in t, nothing else is called. nil: there
+	// is none for that task, or none with the component's settings.
+	In(t loam.Task) Driver
+}
+
 // A Lister is a Driver that can list keys in byte order.
 type Lister interface {
 	// List returns at most limit items whose key begins with prefix and is greater than after, in byte order.

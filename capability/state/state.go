@@ -128,6 +128,23 @@ func (s *Store) Instant() bool { return s.instant }
 // InstantWrites tells the same of Apply, Write and Transact, which an outbox makes wait.
 func (s *Store) InstantWrites() bool { return s.instant && s.outbox == nil }
 
+// In is the store for calls that task t makes: GetOne and Get wait in t, and so do Write, Apply and Transact where there is no
+// outbox; nothing else is called. nil: they block, so t calls the store in Task.Await.
+func (s *Store) In(t loam.Task) *Store {
+	tasked, ok := s.driver.(Tasked)
+	if !ok || s.guard != nil {
+		return nil
+	}
+	d := tasked.In(t)
+	if d == nil {
+		return nil
+	}
+	made := *s
+	made.driver = d
+	made.getter, _ = d.(Getter)
+	return &made
+}
+
 // Features are what the component can, in Dapr's words: ETAG, TRANSACTIONAL, TTL, QUERY_API.
 func (s *Store) Features() []string {
 	var f []string

@@ -356,3 +356,51 @@ func TestCompare(t *testing.T) {
 		}
 	}
 }
+
+// besideTask is a driver that tasks ask without Await: it notes which task did.
+type besideTask struct {
+	*plain
+	t     loam.Task
+	asked *[]loam.Task
+}
+
+func (d besideTask) In(t loam.Task) Driver {
+	if _, ok := t.(elsewhere); ok {
+		return nil
+	}
+	d.t = t
+	return d
+}
+
+func (d besideTask) GetOne(context.Context, string, GetOptions) (Item, error) {
+	*d.asked = append(*d.asked, d.t)
+	return Item{}, nil
+}
+
+// elsewhere is a task that the driver has no way for.
+type elsewhere struct{ loam.Task }
+
+func TestIn(t *testing.T) {
+	task, end := loam.NewTask(t.Context())
+	defer end()
+	var asked []loam.Task
+	s, err := New("s", besideTask{plain: &plain{}, asked: &asked}).For("app", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, view := range []*Store{s, s.In(task)} {
+		if _, err := view.GetOne(t.Context(), &loam.Caller{Grants: []loam.Grant{{Capability: "state", Component: "s"}}}, "k", GetOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	if !slices.Equal(asked, []loam.Task{nil, task}) {
+		t.Errorf("asked in %v", asked)
+	}
+	if s.In(elsewhere{task}) != nil {
+		t.Error("asked in a task that the driver does not take")
+	}
+	guard := func(ctx context.Context, do func(context.Context) error) error { return do(ctx) }
+	if s.Guarded(guard).In(task) != nil || New("p", &plain{}).In(task) != nil {
+		t.Error("a store that blocks is asked in a task")
+	}
+}

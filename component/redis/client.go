@@ -16,6 +16,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/component"
+	"github.com/loam-run/loam/loop"
 )
 
 // Bounds of what is sent together. A second batch may be under way while one waits for its answers; more would only be
@@ -33,7 +34,10 @@ type client struct {
 	retries            int
 	minRetry, maxRetry time.Duration
 
+	own *redis.Options // how lanes connect; nil: there are none
+
 	mu       sync.Mutex
+	lanes    map[int]*lane // by shard
 	waiting  []*call
 	flights  int
 	flying   sync.WaitGroup
@@ -47,6 +51,10 @@ type call struct {
 	repeat   bool    // it may be done twice
 	err      error   // of the connection; a command's own is with it
 	done     chan struct{}
+
+	task   loam.Task // that makes it, of an event loop that has a lane; nil: a goroutine
+	waiter loam.Task // the same while it waits for a flight in the lane
+	landed bool      // the flight's end
 }
 
 // do sends commands and waits for their answers. With repeat they are sent again where nobody knows whether they arrived.
@@ -55,15 +63,16 @@ func (c *client) do(ctx context.Context, repeat bool, commands ...redis.Cmder) e
 	return c.wait(ctx, &call{commands: commands, repeat: repeat})
 }
 
-// run runs a script by its hash; where the server does not know it, by its text.
-func (c *client) run(ctx context.Context, repeat bool, s *script, keys []string, args ...any) (any, error) {
+// run runs a script by its hash; where the server does not know it, by its text. It waits in t; nil: in the goroutine that
+// calls.
+func (c *client) run(ctx context.Context, t loam.Task, repeat bool, s *script, keys []string, args ...any) (any, error) {
 	all := make([]any, 0, 3+len(keys)+len(args))
 	all = append(all, "evalsha", s.hash, len(keys))
 	for _, k := range keys {
 		all = append(all, k)
 	}
 	cmd := redis.NewCmd(ctx, append(all, args...)...)
-	if err := c.wait(ctx, &call{commands: []redis.Cmder{cmd}, script: s, repeat: repeat}); err != nil {
+	if err := c.wait(ctx, &call{commands: []redis.Cmder{cmd}, script: s, repeat: repeat, task: t}); err != nil {
 		return nil, err
 	}
 	return cmd.Val(), cmd.Err()
@@ -72,6 +81,9 @@ func (c *client) run(ctx context.Context, repeat bool, s *script, keys []string,
 func (c *client) wait(ctx context.Context, x *call) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if x.task != nil {
+		return c.waitIn(ctx, x.task, x)
 	}
 	x.done = make(chan struct{})
 	c.mu.Lock()
@@ -101,7 +113,7 @@ func (c *client) wait(ctx context.Context, x *call) error {
 
 // flyAlone sends a call by who makes it, so that one at a time costs no change of goroutines. What waits by then flies on.
 func (c *client) flyAlone(ctx context.Context, x *call) error {
-	c.send(ctx, []*call{x})
+	c.send(ctx, []*call{x}, 0)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.waiting) > 0 {
@@ -132,24 +144,22 @@ func (c *client) fly() {
 		clear(c.waiting[left:])
 		c.waiting = c.waiting[:left]
 		c.mu.Unlock()
-		c.send(context.Background(), batch) // it is many callers': the connection's timeouts bound it
+		c.send(context.Background(), batch, 0) // it is many callers': the connection's timeouts bound it
 	}
 }
 
-// send sends calls, some of them again, until each is answered or given up.
-func (c *client) send(ctx context.Context, batch []*call) {
-	for attempt := 0; ; attempt++ {
+// send sends calls, some of them again, until each is answered or given up. attempt is how often they were sent before.
+func (c *client) send(ctx context.Context, batch []*call, attempt int) {
+	for ; ; attempt++ {
 		c.exchange(ctx, batch)
 		again := batch[:0]
 		wait := false
 		for _, x := range batch {
 			switch verdict := c.judge(x); {
 			case verdict == unknownScript:
-				args := x.commands[0].Args()
-				args[0], args[1] = "eval", x.script.text
-				x.script = nil
+				x.sendText()
 				again = append(again, x)
-			case attempt < c.retries && ctx.Err() == nil && (verdict == notDone || verdict == perhapsDone && x.repeat):
+			case c.again(ctx, x, verdict, attempt):
 				again, wait = append(again, x), true
 			default:
 				close(x.done)
@@ -162,11 +172,29 @@ func (c *client) send(ctx context.Context, batch []*call) {
 			component.Pause(ctx, c.backoff(attempt))
 		}
 		for _, x := range batch {
-			x.err = nil
-			for _, cmd := range x.commands {
-				cmd.SetErr(nil)
-			}
+			x.forget()
 		}
+	}
+}
+
+// again tells whether a call is to be sent once more, after so many times before the one that was judged.
+func (c *client) again(ctx context.Context, x *call, v verdict, attempt int) bool {
+	return attempt < c.retries && ctx.Err() == nil && (v == notDone || v == perhapsDone && x.repeat)
+}
+
+// sendText has a script sent as a text the next time.
+func (x *call) sendText() {
+	args := x.commands[0].Args()
+	args[0], args[1] = "eval", x.script.text
+	x.script = nil
+	x.forget()
+}
+
+// forget makes a call ready to be sent again.
+func (x *call) forget() {
+	x.err = nil
+	for _, cmd := range x.commands {
+		cmd.SetErr(nil)
 	}
 }
 
@@ -245,7 +273,7 @@ func (c *client) judge(x *call) verdict {
 		x.err = err
 		var op *net.OpError
 		switch {
-		case errors.Is(err, redis.ErrClosed):
+		case errors.Is(err, redis.ErrClosed), errors.Is(err, loop.ErrStopped), errors.Is(err, context.Canceled):
 		case errors.Is(err, redis.ErrPoolTimeout), errors.As(err, &op) && op.Op == "dial":
 			result = max(result, notDone)
 		case isTimeout(err): // a server that hangs is not asked again: who waits has waited long enough
@@ -267,6 +295,9 @@ func (c *client) close() error {
 	c.isClosed = true
 	c.mu.Unlock()
 	c.flying.Wait()
+	for _, l := range c.lanes { // nobody makes one any more
+		l.close()
+	}
 	return c.db.Close()
 }
 

@@ -142,7 +142,7 @@ func (s *Config) Set(ctx context.Context, items []config.Item) error {
 		}
 		args = append(args, strings.Clone(it.Value), metadata)
 	}
-	_, err := s.c.run(ctx, true, s.set, keys, args...)
+	_, err := s.c.run(ctx, nil, true, s.set, keys, args...)
 	return s.c.fail("config.Set", err)
 }
 

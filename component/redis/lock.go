@@ -57,7 +57,7 @@ if holder ~= ARGV[1] then return -2 end
 )
 
 func (l *Lock) run(ctx context.Context, s *script, repeat bool, name string, args ...any) (int64, error) {
-	res, err := l.c.run(ctx, repeat, s, []string{strings.Clone(name)}, args...)
+	res, err := l.c.run(ctx, nil, repeat, s, []string{strings.Clone(name)}, args...)
 	n, _ := res.(int64)
 	return n, l.c.fail("lock "+strconv.Quote(name), err)
 }

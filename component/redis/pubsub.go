@@ -86,7 +86,7 @@ func (p *Pubsub) Publish(ctx context.Context, events []loam.Event) error {
 			return err
 		}
 	}
-	_, err = p.c.run(ctx, true, p.append, keys, args...)
+	_, err = p.c.run(ctx, nil, true, p.append, keys, args...)
 	return p.c.fail("pubsub.Publish", err)
 }
 

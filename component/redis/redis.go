@@ -11,7 +11,8 @@
 // A write is as durable as the server makes it: with appendonly yes and appendfsync always it is on disk once it was
 // answered, with Redis's default up to a second later. A failover may lose what no replica had.
 //
-// Calls that come at the same time share a write to the socket and a read from it.
+// Calls that come at the same time share a write to the socket and a read from it. Those of tasks, for state on one node
+// without TLS, are made on their event loop.
 package redis
 
 import (
@@ -67,7 +68,7 @@ type Server struct {
 	DialTimeout  time.Duration `meta:"dialTimeout,5s" unit:"1ms"`
 	ReadTimeout  time.Duration `meta:"readTimeout,3s" unit:"1ms" min:"-1"`
 	WriteTimeout time.Duration `meta:"writeTimeout" unit:"1ms" min:"-1"` // as long as ReadTimeout where it is 0
-	PoolSize     int           `meta:"poolSize"`                         // connections; 0: ten for each processor
+	PoolSize     int           `meta:"poolSize"`                         // connections, beside those of lanes; 0: ten for each processor
 	PoolTimeout  time.Duration `meta:"poolTimeout" unit:"1ms"`           // how long to wait for one of them; 0: ReadTimeout and a second
 	MinIdle      int           `meta:"minIdleConns"`
 	MaxAge       time.Duration `meta:"maxConnAge" unit:"1ms"` // after which a connection is made anew; 0: never
@@ -193,6 +194,7 @@ func (s *Server) open(ctx context.Context, name string) (*client, error) {
 	if c.retries == 0 {
 		c.retries = 3
 	}
+	c.own, c.lanes = laneOptions(c.db, s), map[int]*lane{}
 	if s.DialTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.DialTimeout)

@@ -28,8 +28,9 @@ type StateConfig struct {
 	ProcessingTimeout string `meta:"processingTimeout"`
 }
 
-// State is a state.Driver, a Getter, a Lister, a Querier and an Outbox.
+// State is a state.Driver, a Getter, a Lister, a Querier, an Outbox and Tasked.
 type State struct {
+	task  loam.Task // that it is the driver of; nil: its calls block
 	c     *client
 	ttl   time.Duration
 	apply *script
@@ -52,6 +53,16 @@ func OpenState(ctx context.Context, name string, c StateConfig) (*State, error) 
 		s.life = "PTTL"
 	}
 	return s, nil
+}
+
+// In is the driver whose Get, GetOne and Apply wait in t. There is none over TLS, behind sentinels or for a cluster.
+func (s *State) In(t loam.Task) state.Driver {
+	if t.Shard() == 0 || s.c.own == nil {
+		return nil
+	}
+	in := *s
+	in.task = t
+	return &in
 }
 
 // Close waits for calls under way and disconnects.
@@ -162,7 +173,7 @@ func (s *State) GetOne(ctx context.Context, key string, _ state.GetOptions) (sta
 	it := state.Item{Key: key}
 	fields := redis.NewCmd(ctx, "hmget", strings.Clone(key), "data", "version")
 	life := redis.NewCmd(ctx, s.life, strings.Clone(key))
-	if err := s.c.do(ctx, true, fields, life); err != nil {
+	if err := s.c.wait(ctx, &call{commands: []redis.Cmder{fields, life}, repeat: true, task: s.task}); err != nil {
 		return it, s.c.fail("state "+strconv.Quote(key), err)
 	}
 	pair, err := fields.Slice()
@@ -226,7 +237,7 @@ func (s *State) read(ctx context.Context, items []state.Item, keys []string) err
 	for i, k := range keys {
 		own[i] = strings.Clone(k)
 	}
-	res, err := s.c.run(ctx, true, s.get, own, s.life)
+	res, err := s.c.run(ctx, s.task, true, s.get, own, s.life)
 	if err != nil {
 		return s.c.fail("state.Get", err)
 	}
@@ -290,7 +301,7 @@ func (s *State) ApplyAndPublish(ctx context.Context, ops []state.Op, bus any, ev
 			}
 		}
 	}
-	res, err := s.c.run(ctx, repeat, s.apply, keys, args...)
+	res, err := s.c.run(ctx, s.task, repeat, s.apply, keys, args...)
 	if err != nil {
 		return nil, s.c.fail("state.Apply", err)
 	}

@@ -35,6 +35,27 @@ func (a *API) state(name string) (stateStore, error) {
 	return stateStore{view, name}, nil
 }
 
+// call has fn ask the store, in the request's task where the component can wait in one.
+func (s *stateStore) call(req *loam.Request, fn func(ctx context.Context, s *state.Store)) {
+	if in := s.In(req.Task()); in != nil {
+		fn(req.Context(), in)
+		return
+	}
+	await(req, func() { fn(req.Context(), s.Store) })
+}
+
+// commit has fn write, in place where the store does so in memory.
+func (s *stateStore) commit(req *loam.Request, fn func(ctx context.Context, s *state.Store)) {
+	switch {
+	case s.InstantWrites():
+		fn(context.Background(), s.Store)
+	case s.HasOutbox(): // it publishes too
+		await(req, func() { fn(req.Context(), s.Store) })
+	default:
+		s.call(req, fn)
+	}
+}
+
 // getOne reads one item, in place where the store answers from memory.
 func (a *API) getOne(req *loam.Request, s *stateStore, key, consistency string, metadata map[string]string) (it state.Item, err error) {
 	o := state.GetOptions{Metadata: metadata}
@@ -46,7 +67,7 @@ func (a *API) getOne(req *loam.Request, s *stateStore, key, consistency string, 
 	case s.Instant():
 		it, err = s.GetOne(context.Background(), a.opts.App.Caller, key, o)
 	default:
-		await(req, func() { it, err = s.GetOne(req.Context(), a.opts.App.Caller, key, o) })
+		s.call(req, func(ctx context.Context, s *state.Store) { it, err = s.GetOne(ctx, a.opts.App.Caller, key, o) })
 	}
 	if err == nil {
 		return it, nil
@@ -76,7 +97,7 @@ func (a *API) getBulk(req *loam.Request, s *stateStore, names []string, parallel
 // that was not done, with the words of all.
 func (a *API) write(req *loam.Request, s *stateStore, ops []state.Op, fail func(err error, words string) error) error {
 	var errs []error
-	awaitUnless(s.InstantWrites(), req, func(ctx context.Context) { errs = s.Write(ctx, a.opts.App.Caller, ops) })
+	s.commit(req, func(ctx context.Context, s *state.Store) { errs = s.Write(ctx, a.opts.App.Caller, ops) })
 	var first error
 	var text []string
 	for _, err := range errs {
@@ -207,7 +228,9 @@ func (a *API) transact(req *loam.Request, s *stateStore, writes []stateWrite) er
 		}
 	}
 	if err == nil {
-		awaitUnless(s.InstantWrites(), req, func(ctx context.Context) { err = s.Transact(ctx, a.opts.App.Caller, ops, traceOf(req.Header)) })
+		s.commit(req, func(ctx context.Context, s *state.Store) {
+			err = s.Transact(ctx, a.opts.App.Caller, ops, traceOf(req.Header))
+		})
 	}
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f

@@ -30,11 +30,13 @@ func (a *API) getState(c *grpc.Call, in *pb.GetStateRequest) (*pb.GetStateRespon
 	}
 	o := state.GetOptions{Eventual: in.Consistency == pb.StateOptions_CONSISTENCY_EVENTUAL, Metadata: in.Metadata}
 	var it state.Item
-	read := func(ctx context.Context) { it, err = s.GetOne(ctx, a.caller, in.Key, o) }
-	if s.Instant() {
-		read(c.Task().Context())
-	} else {
-		await(c, read)
+	switch tasked := s.In(c.Task()); {
+	case tasked != nil:
+		it, err = tasked.GetOne(c.Context(), a.caller, in.Key, o)
+	case s.Instant():
+		it, err = s.GetOne(c.Task().Context(), a.caller, in.Key, o)
+	default:
+		await(c, func(ctx context.Context) { it, err = s.GetOne(ctx, a.caller, in.Key, o) })
 	}
 	if err != nil {
 		return nil, because(err, "fail to get %s from state store %s: ", in.Key, in.StoreName)
@@ -130,6 +132,10 @@ func stateOps(items []pb.StateItem, remove bool) ([]state.Op, error) {
 func (a *API) apply(c *grpc.Call, s *state.Store, ops []state.Op) (err error) {
 	if len(ops) == 0 {
 		return nil
+	}
+	if in := s.In(c.Task()); in != nil {
+		_, err = in.Apply(c.Context(), a.caller, ops, nil, nil)
+		return err
 	}
 	await(c, func(ctx context.Context) { _, err = s.Apply(ctx, a.caller, ops, nil, nil) })
 	return err
