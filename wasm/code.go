@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/loam-run/loam/wasm/rewrite"
@@ -89,6 +90,8 @@ type codeCache struct {
 	dir   string
 	build string // tells this build of Loam and the processor
 	own   bool   // the folder goes with the host
+
+	loading [32]sync.Mutex // by the code's name: see load
 }
 
 // identity tells this build of Loam from others, which may rewrite differently.
@@ -213,6 +216,11 @@ func (cc *codeCache) load(ctx context.Context, rt wazero.Runtime, c *code) (waze
 	if c.Native == "" {
 		return rt.CompileModule(ctx, c.Module)
 	}
+	// The engine (wazero 1.12) shows a module that it takes from its cache to others before it is whole: who loads the same
+	// one meanwhile would call through pointers that are not there yet.
+	one := &cc.loading[crc32.Checksum([]byte(c.Native), castagnoli)%uint32(len(cc.loading))]
+	one.Lock()
+	defer one.Unlock()
 	before, err := os.Stat(cc.path(c.Native))
 	if err != nil || before.Size() != c.Size {
 		return nil, errors.Join(errNotNative, err)

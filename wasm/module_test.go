@@ -406,3 +406,25 @@ func BenchmarkServe(b *testing.B) {
 		})
 	}
 }
+
+// Functions of one module that are loaded from the cache at the same time each get it whole.
+func TestLoadTogether(t *testing.T) {
+	binary := handmade{serve: serves, pages: 1}.bytes()
+	for round := range 20 {
+		h := newHost(t, Options{})
+		var group sync.WaitGroup
+		for n := range 8 {
+			group.Go(func() {
+				m, err := h.Compile(context.Background(), "together", binary, Config{Memory: int64(64+n) << 20, Env: map[string]string{"ROUND": fmt.Sprint(round)}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := m.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+	}
+}
