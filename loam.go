@@ -172,6 +172,14 @@ func NewRequest(ctx context.Context) *Request {
 	return r
 }
 
+// NewRequestOf is NewRequest for a task. Its deadline is that of the task's context.
+func NewRequestOf(task Task) *Request {
+	r := requests.Get().(*Request)
+	r.task = task
+	r.deadline, _ = task.Context().Deadline()
+	return r
+}
+
 // Begin empties the request for a new message that task serves. Who keeps requests for reuse calls it, and End after
 // each message.
 func (r *Request) Begin(task Task) { r.task = task }
@@ -435,6 +443,9 @@ func Guarded[T any](ctx context.Context, g Guard, call func(ctx context.Context)
 // A Method is one call of the capability API as every carrier hands it on: an encoded request message of api/ in,
 // an encoded response message out. A carrier resolves it by name once, then calls it.
 type Method func(ctx context.Context, caller *Caller, in []byte) ([]byte, error)
+
+// A TaskMethod is a Method that waits by its task and by nothing else: on an event loop it needs no thread.
+type TaskMethod func(ctx context.Context, task Task, caller *Caller, in []byte) ([]byte, error)
 
 // Methods are the capability API by name: "state.Get", "pubsub.Publish".
 type Methods map[string]Method

@@ -40,6 +40,9 @@ type Task interface {
 	Bill(a *Account) (was *Account)
 	// Go starts another task beside this one, on the same loop. fn ends before the engine does.
 	Go(fn func(Task)) Task
+	// Within runs fn in another task of the same loop, whose life is within ctx: its waits end when ctx does. It works for
+	// whom this one works for, and Within returns when fn has, not before: a Cancel of this task does not reach it but by ctx.
+	Within(ctx context.Context, fn func(Task))
 	// Shard is which of the engine's loops runs the task, from 1; 0: none, the task is a goroutine. State that is split by
 	// it is not contended for, and a Conn made in one shard is of no use in another.
 	Shard() int
@@ -84,6 +87,12 @@ func (t *goroutine) Cancel()                  { t.cancel() }
 func (t *goroutine) Yield()                   { runtime.Gosched() }
 func (t *goroutine) Bill(*Account) *Account   { return nil } // Go's scheduler knows no shares
 func (t *goroutine) Shard() int               { return 0 }
+
+func (t *goroutine) Within(ctx context.Context, fn func(Task)) {
+	child, end := NewTask(ctx)
+	defer end()
+	fn(child)
+}
 
 func (t *goroutine) Wake() {
 	select {

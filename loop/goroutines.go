@@ -70,6 +70,12 @@ func (r *routine) Go(fn func(loam.Task)) loam.Task {
 	return child
 }
 
+func (r *routine) Within(ctx context.Context, fn func(loam.Task)) {
+	t, end := loam.NewTask(ctx)
+	defer end()
+	fn(&routine{Task: t, e: r.e, end: end})
+}
+
 func (e *goroutines) run(r *routine, fn func(loam.Task)) {
 	defer e.wg.Done()
 	defer r.end()

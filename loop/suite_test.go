@@ -425,6 +425,56 @@ func TestAwait(t *testing.T) {
 	})
 }
 
+// What runs within a task has a life of its own on the same loop, and ends before the task goes on.
+func TestWithin(t *testing.T) {
+	type key struct{}
+	engines(t, func(t *testing.T, e Engine) {
+		type seen struct {
+			parked, canceled error
+			value            any
+			same, after      bool
+			thrown           any
+		}
+		got := inTask(t, e, func(task loam.Task) (s seen) {
+			ctx, cancel := context.WithCancel(context.WithValue(task.Context(), key{}, "mine"))
+			ended := false
+			task.Within(ctx, func(child loam.Task) {
+				s.value = child.Context().Value(key{})
+				s.same = child.Shard() == task.Shard()
+				s.parked = child.Park(time.Now().Add(time.Millisecond))
+				child.Await(cancel)
+				s.canceled = child.Park(time.Time{})
+				ended = true
+			})
+			s.after = ended
+			func() {
+				defer func() { s.thrown = recover() }()
+				task.Within(task.Context(), func(loam.Task) { panic("out of it") })
+			}()
+			return s
+		})
+		if got.value != "mine" || !got.same || !got.after || !errors.Is(got.parked, os.ErrDeadlineExceeded) || !errors.Is(got.canceled, context.Canceled) {
+			t.Errorf("%+v", got)
+		}
+		if got.thrown == nil {
+			t.Error("a panic was lost")
+		}
+		// A Cancel of the task reaches what runs within by its context.
+		tasks, err := make(chan loam.Task, 1), make(chan error, 1)
+		e.Go(func(task loam.Task) {
+			tasks <- task
+			task.Within(task.Context(), func(child loam.Task) { err <- child.Park(time.Time{}) })
+			err <- task.Park(time.Time{})
+		})
+		recv(t, tasks).Cancel()
+		for range 2 {
+			if err := recv(t, err); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 func TestEach(t *testing.T) {
 	engines(t, func(t *testing.T, e Engine) {
 		var mu sync.Mutex

@@ -350,11 +350,16 @@ type life struct {
 	cancel context.CancelFunc
 }
 
+func newLife(ctx context.Context) *life {
+	p := new(life)
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	return p
+}
+
 func (t *task) Context() context.Context {
 	p := t.life.Load()
 	if p == nil {
-		p = new(life)
-		p.ctx, p.cancel = context.WithCancel(context.Background())
+		p = newLife(context.Background())
 		t.life.Store(p)
 		if t.state.Load()&canceled != 0 || t.l.stopping {
 			p.cancel()
@@ -363,34 +368,59 @@ func (t *task) Context() context.Context {
 	return p.ctx
 }
 
-// awaited is a panic that happened in Await, on its way into the task.
+// awaited is how what a task waits for, elsewhere than in itself, has ended.
 type awaited struct {
-	value any
-	stack string
+	value  any // of a panic
+	stack  string
+	exited bool // by a Goexit
+}
+
+// call calls fn and notes how it ends, and last calls then.
+func (a *awaited) call(fn, then func()) {
+	a.exited = true
+	defer func() {
+		if p := recover(); p != nil {
+			*a = awaited{value: p, stack: string(debug.Stack())}
+		}
+		then()
+	}()
+	fn()
+	a.exited = false
+}
+
+// end ends the task that waited in the same way.
+func (a *awaited) end() {
+	switch {
+	case a.value != nil:
+		panic(a)
+	case a.exited:
+		runtime.Goexit()
+	}
 }
 
 func (t *task) Await(fn func()) {
-	l := t.l
-	var thrown *awaited
-	exited := true
-	go func() {
-		defer func() {
-			if p := recover(); p != nil {
-				thrown = &awaited{p, string(debug.Stack())}
-				exited = false
-			}
-			l.call(func() { l.resume(t, wakeReady) })
-		}()
-		fn()
-		exited = false
-	}()
+	var a awaited
+	go a.call(fn, func() { t.l.call(func() { t.l.resume(t, wakeReady) }) })
 	t.yield(waitAwait, 0)
-	switch {
-	case thrown != nil:
-		panic(thrown)
-	case exited:
-		runtime.Goexit()
-	}
+	a.end()
+}
+
+func (t *task) Within(ctx context.Context, fn func(loam.Task)) {
+	l := t.l
+	child := &task{l: l, account: t.account}
+	child.life.Store(newLife(ctx))
+	stop := context.AfterFunc(ctx, child.Cancel)
+	var a awaited
+	l.turns = append(l.turns, &birth{child, func(task loam.Task) {
+		a.call(func() { fn(task) }, func() {
+			t.wait, t.why = waitTurn, wakeReady
+			l.turns = append(l.turns, t)
+		})
+	}})
+	l.tasks++ // as in Go
+	t.yield(waitAwait, 0)
+	stop()
+	a.end()
 }
 
 func (t *task) lend(class uint8) *Buffer { return t.l.lend(class) }

@@ -347,7 +347,7 @@ func (s *server) startFunction(ctx context.Context, hash string, module []byte, 
 	config := wasm.Config{
 		ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Settings: []byte(f.Settings), Timeout: f.Timeout, CPU: f.CPU, Memory: f.Memory,
 		Concurrency: f.Concurrency, Queue: f.Queue, MaxRequest: f.MaxRequest, MaxResponse: f.MaxResponse, MaxCalls: f.MaxCalls, MaxEgress: f.MaxEgress, Idle: f.Idle,
-		Caller: &loam.Caller{Name: f.Name, Grants: f.Grants, Denied: f.Denied}, Methods: s.methods, Interpret: s.o.Quick,
+		Caller: &loam.Caller{Name: f.Name, Grants: f.Grants, Denied: f.Denied}, Methods: s.methods, InTask: s.invoker.TaskMethods(), Interpret: s.o.Quick,
 	}
 	if n := f.Session; n != nil {
 		config.Session = wasm.Session{Header: n.Header, Cookie: n.Cookie, Max: n.Max, Idle: n.Idle}

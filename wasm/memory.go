@@ -76,24 +76,88 @@ func (g *given) Reallocate(size uint64) []byte {
 	return b
 }
 
-// A sliceMemory is a slice of the Go heap: for images so small that mapping them costs more than copying, and for systems
-// that cannot do better.
-type sliceMemory struct {
-	image  *image // nil: it is not reset
+// A copiedMemory is a copy of an image in the Go heap, for images so small that mapping them costs more, and for systems
+// that cannot do better. One that grows moves to a memory of its own.
+type copiedMemory struct {
+	image  *image
+	mapper *mapper
 	limit  uint64 // bytes
-	buf    []byte
-	home   []byte // buf as it was before it grew
+	home   []byte
+	grown  experimental.LinearMemory // that it has moved to; nil: it is at home
 	shrink bool
 }
 
-func (m *sliceMemory) Reallocate(size uint64) []byte {
-	if m.image != nil {
-		size = max(size, uint64(len(m.image.bytes)))
-		if m.shrink {
-			size = uint64(len(m.image.bytes))
-			m.buf = m.home
-		}
+func (m *copiedMemory) Reallocate(size uint64) []byte {
+	home := uint64(len(m.image.bytes))
+	if m.home == nil {
+		m.home = make([]byte, home)
+		m.lay()
 	}
+	if m.shrink || size <= home {
+		m.leave()
+		return m.home[:home:home]
+	}
+	if m.grown != nil {
+		return m.grown.Reallocate(size)
+	}
+	grown := m.mapper.plain(m.limit)
+	b := grown.Reallocate(size)
+	if b == nil {
+		grown.Free()
+		return nil
+	}
+	copy(b, m.home)
+	m.grown = grown
+	return b
+}
+
+// leave gives back what it has moved to.
+func (m *copiedMemory) leave() {
+	if m.grown != nil {
+		m.grown.Free()
+		m.grown = nil
+	}
+}
+
+func (m *copiedMemory) lay() {
+	for _, r := range m.image.runs {
+		copy(m.home[r.from:r.to], m.image.bytes[r.from:r.to])
+	}
+}
+
+func (m *copiedMemory) reset(p pauser) (resized bool) {
+	at := 0
+	for _, r := range m.image.runs {
+		clear(m.home[at:r.from])
+		at = r.to
+	}
+	clear(m.home[at:])
+	m.lay()
+	m.drop(p)
+	return m.grown != nil
+}
+
+// drop implements pages.
+func (m *copiedMemory) drop(p pauser) {
+	if g, ok := m.grown.(pages); ok {
+		g.drop(p)
+	}
+}
+
+func (m *copiedMemory) shrinking(on bool) { m.shrink = on }
+
+func (m *copiedMemory) Free() {
+	m.leave()
+	m.home = nil
+}
+
+// A sliceMemory is a slice of the Go heap, where there is nothing better.
+type sliceMemory struct {
+	limit uint64 // bytes
+	buf   []byte
+}
+
+func (m *sliceMemory) Reallocate(size uint64) []byte {
 	if size > m.limit || size > math.MaxInt32*2 {
 		return nil
 	}
@@ -103,33 +167,7 @@ func (m *sliceMemory) Reallocate(size uint64) []byte {
 		m.buf = grown
 	}
 	m.buf = m.buf[:size]
-	if m.home == nil {
-		m.home = m.buf[:size:size] // what grows gets a slice of its own
-		m.buf = m.home
-		if m.image != nil {
-			m.lay()
-		}
-	}
 	return m.buf
 }
 
-func (m *sliceMemory) lay() {
-	for _, r := range m.image.runs {
-		copy(m.home[r.from:r.to], m.image.bytes[r.from:r.to])
-	}
-}
-
-func (m *sliceMemory) reset(pauser) (resized bool) {
-	at := 0
-	for _, r := range m.image.runs {
-		clear(m.home[at:r.from])
-		at = r.to
-	}
-	clear(m.home[at:])
-	m.lay()
-	return len(m.buf) != len(m.home)
-}
-
-func (m *sliceMemory) shrinking(on bool) { m.shrink = on }
-
-func (m *sliceMemory) Free() { m.buf, m.home = nil, nil }
+func (m *sliceMemory) Free() { m.buf = nil }

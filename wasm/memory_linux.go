@@ -172,27 +172,26 @@ type mappedMemory struct {
 }
 
 // fork makes a memory of the image that can grow to limit bytes.
-func (im *image) fork(limit uint64) (memory, error) {
+func (m *mapper) fork(im *image, limit uint64) (memory, error) {
 	if im.file == nil {
-		return &sliceMemory{image: im, limit: limit}, nil
+		return &copiedMemory{image: im, mapper: m, limit: limit}, nil
 	}
-	f := im.file
-	if f.mapper.maps.Add(1) > f.mapper.maxMaps {
-		f.mapper.maps.Add(-1)
+	if m.maps.Add(1) > m.maxMaps {
+		m.maps.Add(-1)
 		return nil, &loam.Error{
 			Code: loam.Unavailable, Op: "fork a guest", Err: errors.New("this process has as many memory mappings as the kernel lets it have"),
 			Hint: "raise vm.max_map_count, or keep fewer instances",
 		}
 	}
-	m := &mappedMemory{image: im, file: f, maps: 1, measured: true, watch: f.mapper.watch}
-	if err := m.reserve(max(limit, uint64(len(im.bytes)))); err != nil {
-		f.mapper.maps.Add(-1)
+	forked := &mappedMemory{image: im, file: im.file, maps: 1, measured: true, watch: m.watch}
+	if err := forked.reserve(max(limit, uint64(len(im.bytes)))); err != nil {
+		m.maps.Add(-1)
 		return nil, &loam.Error{
 			Code: loam.Unavailable, Op: "fork a guest", Err: fmt.Errorf("map its memory: %w", err),
 			Hint: "the process's address space is limited (ulimit -v), or memory may not be overcommitted (vm.overcommit_memory)",
 		}
 	}
-	return m, nil
+	return forked, nil
 }
 
 const (
@@ -274,7 +273,11 @@ func (m *mapper) plain(limit uint64) experimental.LinearMemory {
 	if m.maps.Add(1) <= m.maxMaps {
 		p, err := unix.MmapPtr(-1, 0, nil, uintptr(limit), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 		if err == nil {
-			return &plainMemory{mapper: m, buf: unsafe.Slice((*byte)(p), limit)}
+			buf := unsafe.Slice((*byte)(p), limit)
+			if m.noHuge {
+				_ = unix.Madvise(buf, unix.MADV_NOHUGEPAGE) // as in grow
+			}
+			return &plainMemory{mapper: m, buf: buf}
 		}
 	}
 	m.maps.Add(-1)

@@ -35,8 +35,14 @@ func allMemory(i *instance) []byte {
 			return m.buf[:len(m.image.bytes)]
 		}
 		return m.buf
-	case *sliceMemory:
-		return m.buf[:cap(m.buf)]
+	case *copiedMemory:
+		switch g := m.grown.(type) {
+		case *plainMemory:
+			return g.buf
+		case *sliceMemory:
+			return g.buf[:cap(g.buf)]
+		}
+		return m.home
 	}
 	return nil
 }
@@ -273,5 +279,47 @@ func TestPlainMemory(t *testing.T) {
 	h.mapper.maxMaps = 0 // as many as there may be
 	if _, ok := h.mapper.plain(limit).(*sliceMemory); !ok {
 		t.Error("a mapping more than there may be")
+	}
+}
+
+// A copy of a small image moves to a mapping when it grows, with what was written, and back when it is reset.
+func TestCopiedMemoryMoves(t *testing.T) {
+	h := newHost(t, Options{})
+	m, err := tryCompile(t, h, handmade{serve: serves, pages: 1, data: []byte("image")}.bytes(), Config{Memory: 32 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := m.program.fork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.close()
+	copied, ok := i.memory.(*copiedMemory)
+	if !ok {
+		t.Fatalf("the memory is a %T", i.memory)
+	}
+	before := h.mapper.used()
+	for range 3 {
+		i.module.Memory().WriteByte(1<<16-1, 7)
+		for range 30 { // a page at a time
+			if _, ok := i.module.Memory().Grow(16); !ok {
+				t.Fatal("it does not grow")
+			}
+		}
+		i.module.Memory().WriteByte(i.module.Memory().Size()-1, 8)
+		all := allMemory(i)
+		if n := h.mapper.used() - before; n != 1 || all[1<<16-1] != 7 || all[30<<20+1<<16-1] != 8 {
+			t.Fatalf("%d mappings, or it is not all there", n)
+		}
+		if _, ok := i.module.Memory().Grow(1000); ok {
+			t.Error("it grew beyond its limit")
+		}
+		if !i.reset() {
+			t.Fatal("not reset")
+		}
+		view, _ := i.module.Memory().Read(0, i.module.Memory().Size())
+		if n := h.mapper.used() - before; n != 0 || len(view) != 1<<16 || &view[0] != &copied.home[0] || string(view) != string(copied.image.bytes) {
+			t.Errorf("%d mappings, %d bytes, or it is not as it was", n, len(view))
+		}
 	}
 }

@@ -31,6 +31,6 @@ func (m *mapper) keep(im *image) error {
 
 func (im *image) free() { im.bytes = nil }
 
-func (im *image) fork(limit uint64) (memory, error) {
-	return &sliceMemory{image: im, limit: limit}, nil
+func (m *mapper) fork(im *image, limit uint64) (memory, error) {
+	return &copiedMemory{image: im, mapper: m, limit: limit}, nil
 }

@@ -47,6 +47,8 @@ type Config struct {
 	Warmup      *Warmup           // a request that the first instance serves before its image is taken; nil: none
 	Methods     loam.Methods      // the capability calls it may make
 	Caller      *loam.Caller      // as whom
+
+	InTask map[string]loam.TaskMethod // those of Methods that run in the task of the function's call, and need no thread
 }
 
 // A Session says which requests belong together.
@@ -537,7 +539,7 @@ func (v *visit) run(i *instance, body []byte) (*loam.Response, error) {
 	i.profiler = m.profiler.Load()
 	c := &i.call
 	c.Request, c.Body, c.Function = v.req, body, m.name
-	c.Caller, c.Methods, c.Limits, c.Life = m.config.Caller, m.config.Methods, m.limits, m.life
+	c.Caller, c.Methods, c.InTask, c.Limits, c.Life = m.config.Caller, m.config.Methods, m.config.InTask, m.limits, m.life
 	c.Settings, c.Next, c.Buffers = m.config.Settings, m.config.Next, &m.host.buffers
 	lost := &m.stats.Limits[guest.LimitOutput]
 	i.stdout = lineWriter{log: m.log, limit: &m.lines, stream: "stdout", request: v.req.ID, line: i.stdout.line[:0], lost: lost}

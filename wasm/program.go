@@ -370,7 +370,7 @@ func (p *program) seeds(task loam.Task, r *recipe, view []byte, drawn [][]byte) 
 
 // fork makes an instance of a program with an image.
 func (p *program) fork() (*instance, error) {
-	m, err := p.image.fork(p.limit)
+	m, err := p.host.mapper.fork(p.image, p.limit)
 	if err != nil {
 		return nil, err
 	}

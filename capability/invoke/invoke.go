@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -70,25 +71,54 @@ type depth struct{}
 
 // Call serves a call of the contract: the whole answer is read.
 func (i *Invoker) Call(ctx context.Context, caller *loam.Caller, c *api.InvokeCallRequest) (*api.InvokeCallResponse, error) {
-	op := "invoke " + strconv.Quote(c.Target)
+	ctx, end, err := begin(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	return i.exchange(loam.NewRequest(ctx), caller, c)
+}
+
+// CallWithin is Call in a task of an event loop, which the call shares: what answers runs there too.
+func (i *Invoker) CallWithin(ctx context.Context, task loam.Task, caller *loam.Caller, c *api.InvokeCallRequest) (resp *api.InvokeCallResponse, err error) {
+	ctx, end, err := begin(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	task.Within(ctx, func(t loam.Task) { resp, err = i.exchange(loam.NewRequestOf(t), caller, c) })
+	if loam.CodeOf(err) == loam.Canceled && errors.Is(ctx.Err(), context.DeadlineExceeded) { // which a task is not told
+		err = &loam.Error{Code: loam.DeadlineExceeded, Op: op(c), Err: err}
+	}
+	return resp, err
+}
+
+func op(c *api.InvokeCallRequest) string { return "invoke " + strconv.Quote(c.Target) }
+
+// begin makes the context of a call. The func returned ends it.
+func begin(ctx context.Context, c *api.InvokeCallRequest) (context.Context, context.CancelFunc, error) {
 	n, _ := ctx.Value(depth{}).(int)
 	if n >= MaxDepth {
-		return nil, &loam.Error{
-			Code: loam.ResourceExhausted, Op: op, Err: fmt.Errorf("%d calls wait for each other already", MaxDepth),
+		return nil, nil, &loam.Error{
+			Code: loam.ResourceExhausted, Op: op(c), Err: fmt.Errorf("%d calls wait for each other already", MaxDepth),
 			Hint: "look whether functions call each other in a circle",
 		}
 	}
 	ctx = context.WithValue(ctx, depth{}, n+1)
 	if c.TimeoutMs < 0 || c.TimeoutMs > MaxTimeout.Milliseconds() {
-		return nil, loam.Errorf(loam.InvalidArgument, op, "a timeout of %d ms: it lasts up to %s", c.TimeoutMs, MaxTimeout)
+		return nil, nil, loam.Errorf(loam.InvalidArgument, op(c), "a timeout of %d ms: it lasts up to %s", c.TimeoutMs, MaxTimeout)
 	}
-	if c.TimeoutMs > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, api.Millis(c.TimeoutMs))
-		defer cancel()
+	if c.TimeoutMs == 0 {
+		return ctx, func() {}, nil
 	}
-	req := loam.NewRequest(ctx)
+	ctx, end := context.WithTimeout(ctx, api.Millis(c.TimeoutMs))
+	return ctx, end, nil
+}
+
+// exchange fills and sends a request, releases it, and reads the answer.
+func (i *Invoker) exchange(req *loam.Request, caller *loam.Caller, c *api.InvokeCallRequest) (*api.InvokeCallResponse, error) {
 	defer req.Release()
+	op := op(c)
 	if err := fill(req, c); err != nil {
 		return nil, &loam.Error{Code: loam.InvalidArgument, Op: op, Err: err}
 	}
@@ -177,15 +207,31 @@ func safe(method string) bool {
 func (i *Invoker) Methods() loam.Methods {
 	return loam.Methods{
 		"invoke.Call": func(ctx context.Context, caller *loam.Caller, in []byte) ([]byte, error) {
-			var req api.InvokeCallRequest
-			if _, err := api.Parse(&req, in, func() (any, error) { return nil, nil }); err != nil {
-				return nil, err
-			}
-			resp, err := i.Call(ctx, caller, &req)
-			if err != nil {
-				return nil, err
-			}
-			return resp.AppendProto(nil), nil
+			return carry(in, func(c *api.InvokeCallRequest) (*api.InvokeCallResponse, error) { return i.Call(ctx, caller, c) })
 		},
 	}
+}
+
+// TaskMethods are the same for callers that run in a task of an event loop.
+func (i *Invoker) TaskMethods() map[string]loam.TaskMethod {
+	return map[string]loam.TaskMethod{
+		"invoke.Call": func(ctx context.Context, task loam.Task, caller *loam.Caller, in []byte) ([]byte, error) {
+			return carry(in, func(c *api.InvokeCallRequest) (*api.InvokeCallResponse, error) {
+				return i.CallWithin(ctx, task, caller, c)
+			})
+		},
+	}
+}
+
+// carry decodes a call and encodes its answer.
+func carry(in []byte, call func(*api.InvokeCallRequest) (*api.InvokeCallResponse, error)) ([]byte, error) {
+	var c api.InvokeCallRequest
+	if _, err := api.Parse(&c, in, func() (any, error) { return nil, nil }); err != nil {
+		return nil, err
+	}
+	resp, err := call(&c)
+	if err != nil {
+		return nil, err
+	}
+	return resp.AppendProto(nil), nil
 }

@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/api"
+	"github.com/loam-run/loam/loop"
 )
 
 var caller = &loam.Caller{Name: "orders", Grants: []loam.Grant{
@@ -119,6 +121,77 @@ func TestTimeout(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A call in a task runs in another one of the same loop, with the same context, bounds and answers.
+func TestCallWithin(t *testing.T) {
+	e := loop.New(loop.Options{Loops: 1})
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	type key struct{}
+	shards := make(chan int, MaxDepth+2)
+	var i *Invoker
+	i = serving(map[string]loam.TargetFunc{
+		"inventory": func(req *loam.Request) (*loam.Response, error) {
+			if req.Context().Value(key{}) != "mine" {
+				return nil, loam.Errorf(loam.Internal, "inventory", "the context is another one")
+			}
+			shards <- req.Task().Shard()
+			if req.Path == "/wait" {
+				return nil, req.Task().Park(time.Time{})
+			}
+			return echo(req)
+		},
+		"self": func(req *loam.Request) (*loam.Response, error) {
+			shards <- req.Task().Shard()
+			_, err := i.CallWithin(req.Context(), req.Task(), req.Caller, &api.InvokeCallRequest{Target: "self"})
+			return nil, err
+		},
+	})
+	type answer struct {
+		out   []byte
+		err   error
+		shard int
+	}
+	call := func(c *api.InvokeCallRequest) answer {
+		t.Helper()
+		answers := make(chan answer, 1)
+		e.Go(func(task loam.Task) {
+			ctx := context.WithValue(task.Context(), key{}, "mine")
+			out, err := i.TaskMethods()["invoke.Call"](ctx, task, caller, c.AppendProto(nil))
+			answers <- answer{out, err, task.Shard()}
+		})
+		a := <-answers
+		for len(shards) > 0 {
+			if s := <-shards; s != a.shard {
+				t.Errorf("it ran in shard %d, and the caller in %d", s, a.shard)
+			}
+		}
+		return a
+	}
+	a := call(&api.InvokeCallRequest{Target: "inventory", Path: "/a?b", Body: []byte("text")})
+	var resp api.InvokeCallResponse
+	if a.err != nil {
+		t.Fatal(a.err)
+	}
+	if err := resp.ParseProto(a.out); err != nil || resp.Status != 203 || string(resp.Body) != "POST /a b  text" {
+		t.Errorf("%v %d %q", err, resp.Status, resp.Body)
+	}
+	if a := call(&api.InvokeCallRequest{Target: "inventory", Path: "/wait", TimeoutMs: 50}); loam.CodeOf(a.err) != loam.DeadlineExceeded {
+		t.Error(a.err)
+	}
+	if a := call(&api.InvokeCallRequest{Target: "self"}); loam.CodeOf(a.err) != loam.ResourceExhausted {
+		t.Error(a.err)
+	}
+	if a := call(&api.InvokeCallRequest{Target: "other"}); loam.CodeOf(a.err) != loam.PermissionDenied {
+		t.Error(a.err)
+	}
+	if a := call(&api.InvokeCallRequest{Target: "inventory", TimeoutMs: -1}); loam.CodeOf(a.err) != loam.InvalidArgument {
+		t.Error(a.err)
+	}
 }
 
 type endless struct{ closed *bool }
