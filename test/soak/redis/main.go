@@ -28,6 +28,7 @@ import (
 	"github.com/loam-run/loam/capability/state"
 	"github.com/loam-run/loam/component/redis"
 	"github.com/loam-run/loam/component/redis/redistest"
+	"github.com/loam-run/loam/loop"
 )
 
 func main() {
@@ -53,6 +54,7 @@ type load struct {
 	lock     lock.Driver
 	sequence sequence.Driver
 	close    func() error
+	engine   loop.Engine // whose tasks write
 
 	mu     sync.Mutex
 	acked  map[string]bool // ids of writes, transactions and events that were acknowledged
@@ -76,7 +78,7 @@ var kinds = [...]string{writes: "write", transactions: "tx", events: "event", nu
 
 // open opens a component of each capability, as the process does.
 func open(addr string) (*load, error) {
-	l := &load{acked: map[string]bool{}, tried: map[string]bool{}, got: map[string]int{}, errors: map[string]int{}}
+	l := &load{engine: loop.New(loop.Options{}), acked: map[string]bool{}, tried: map[string]bool{}, got: map[string]int{}, errors: map[string]int{}}
 	var closers []func() error
 	for _, f := range redis.Factories() {
 		own := map[string]string{"redisHost": addr}
@@ -106,9 +108,24 @@ func open(addr string) (*load, error) {
 		for _, c := range closers {
 			errs = append(errs, c())
 		}
-		return errors.Join(errs...)
+		return errors.Join(append(errs, l.engine.Close())...)
 	}
 	return l, nil
+}
+
+// inTask calls the state driver as requests do: in a task of an event loop.
+func (l *load) inTask(call func(d state.Driver) error) (err error) {
+	done := make(chan struct{})
+	l.engine.Go(func(t loam.Task) {
+		defer close(done)
+		if d := l.state.(state.Tasked).In(t); d != nil {
+			err = call(d)
+			return
+		}
+		t.Await(func() { err = call(l.state) })
+	})
+	<-done
+	return err
 }
 
 func (l *load) complain(format string, args ...any) {
@@ -139,7 +156,7 @@ func (l *load) note(kind int, id string, err error) {
 // run goes on until ctx ends, and returns when all calls have.
 func (l *load) run(ctx context.Context) {
 	var working sync.WaitGroup
-	loop := func(kind int, do func(id string) error) {
+	repeat := func(kind int, do func(id string) error) {
 		for g := range writers {
 			working.Go(func() {
 				for n := 0; ctx.Err() == nil; n++ {
@@ -153,22 +170,24 @@ func (l *load) run(ctx context.Context) {
 		}
 	}
 	whole := context.Background() // what is begun is done
-	loop(writes, func(id string) error {
-		_, err := l.state.Apply(whole, []state.Op{{Key: id, Value: []byte("value of " + id)}})
-		if err == nil && rand.IntN(4) == 0 {
-			items, err := l.state.Get(whole, []string{id})
-			if err == nil && string(items[0].Value) != "value of "+id {
-				l.complain("%s holds %q right after it was written", id, items[0].Value)
+	repeat(writes, func(id string) error {
+		return l.inTask(func(d state.Driver) error {
+			_, err := d.Apply(whole, []state.Op{{Key: id, Value: []byte("value of " + id)}})
+			if err == nil && rand.IntN(4) == 0 {
+				items, err := d.Get(whole, []string{id})
+				if err == nil && string(items[0].Value) != "value of "+id {
+					l.complain("%s holds %q right after it was written", id, items[0].Value)
+				}
 			}
-		}
-		return err
+			return err
+		})
 	})
-	loop(transactions, func(id string) error {
+	repeat(transactions, func(id string) error {
 		ops := []state.Op{{Key: id + "/a", Value: []byte(id), IfAbsent: true}, {Key: id + "/b", Value: []byte(id)}, {Key: id + "/c", Value: []byte(id)}}
 		_, err := l.state.(state.Outbox).ApplyAndPublish(whole, ops, l.pubsub, []loam.Event{{ID: id, Topic: topic, Time: time.Now()}})
 		return err
 	})
-	loop(events, func(id string) error {
+	repeat(events, func(id string) error {
 		return l.pubsub.Publish(whole, []loam.Event{{ID: id, Topic: topic, Time: time.Now()}})
 	})
 	working.Go(func() {
