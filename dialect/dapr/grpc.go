@@ -124,6 +124,7 @@ func (a *API) newGRPC() *grpc.Server {
 		}
 		s.Methods[service+m.name] = m.serve
 	}
+	s.Reflect(pb.Descriptors())
 	return s
 }
 

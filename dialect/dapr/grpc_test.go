@@ -12,6 +12,7 @@ import (
 
 	"github.com/loam-run/loam"
 	pb "github.com/loam-run/loam/api/dapr"
+	"github.com/loam-run/loam/api/reflection"
 	"github.com/loam-run/loam/capability/config"
 	"github.com/loam-run/loam/dialect"
 	"github.com/loam-run/loam/internal/protowire"
@@ -39,16 +40,21 @@ func (a *API) call(t testing.TB, method string, in, out grpc.Message, headers ..
 // stream opens one over a connection; the test's goroutine is its task.
 func (a *API) stream(t testing.TB, method string) *grpc.ClientStream {
 	t.Helper()
+	return streamOf(t, a.GRPC(), service+method)
+}
+
+func streamOf(t testing.TB, target loam.Target, path string) *grpc.ClientStream {
+	t.Helper()
 	e := loop.New(loop.Options{Goroutines: true})
 	hub := http2.NewHub(e)
-	server := http2.NewServer(a.GRPC(), http2.ServerConfig{Options: protocol.Options{Log: slog.New(slog.DiscardHandler)}, Hub: hub})
+	server := http2.NewServer(target, http2.ServerConfig{Options: protocol.Options{Log: slog.New(slog.DiscardHandler)}, Hub: hub})
 	l, err := e.Listen(t.Context(), "tcp", "127.0.0.1:0", loop.ListenOptions{Open: func(c loop.Conn) loop.Session { return server.Session(c, nil, nil, nil) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	client := http2.NewClient(l.Addr().String(), http2.ClientConfig{Hub: hub})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	st := (&grpc.Client{Target: client}).Open(loam.NewRequest(ctx), service+method)
+	st := (&grpc.Client{Target: client}).Open(loam.NewRequest(ctx), path)
 	t.Cleanup(func() {
 		st.Close()
 		cancel()
@@ -216,6 +222,27 @@ func TestGRPCHostile(t *testing.T) {
 	}
 	if err := a.call(t, "SaveState", &pb.SaveStateRequest{StoreName: "store", States: []pb.StateItem{{Key: "a\x00../b", Value: []byte("1")}}}, &out); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReflection: either port tells of its own service; test/sdk-dapr calls by what it is told.
+func TestReflection(t *testing.T) {
+	a := newAPI(t, nil)
+	for name, target := range map[string]loam.Target{"dapr.proto.runtime.v1.Dapr": a.GRPC(), "dapr.proto.internals.v1.ServiceInvocation": a.Internal()} {
+		st := streamOf(t, target, reflection.MethodServerReflectionServerReflectionInfo)
+		var list, file reflection.ServerReflectionResponse
+		if err := errors.Join(
+			st.Send(&reflection.ServerReflectionRequest{ListServices: new(string)}), st.Recv(&list),
+			st.Send(&reflection.ServerReflectionRequest{FileContainingSymbol: &name}), st.Recv(&file),
+		); err != nil {
+			t.Fatal(err)
+		}
+		if l := list.ListServicesResponse; l == nil || len(l.Service) != 3 || l.Service[0].Name != name {
+			t.Errorf("it serves %+v, want %s", l, name)
+		}
+		if f := file.FileDescriptorResponse; f == nil || len(f.FileDescriptorProto) < 2 {
+			t.Errorf("%s: %+v", name, file.ErrorResponse)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	pb "github.com/loam-run/loam/api/dapr"
 	"github.com/loam-run/loam/internal/protowire"
 	"github.com/loam-run/loam/protocol"
 	"github.com/loam-run/loam/protocol/grpc"
@@ -485,15 +486,16 @@ func (c *chunks) Close() error { return nil }
 
 // Internal serves other sidecars: dapr.proto.internals.v1.ServiceInvocation, and gRPC calls for the app.
 func (a *API) Internal() loam.Target {
-	unary := &grpc.Server{MaxMessage: maxHead + maxChunk, Methods: map[string]grpc.Method{pathCallLocal: grpc.Unary(a.callLocal)}}
+	served := &grpc.Server{MaxMessage: maxHead + maxChunk, Methods: map[string]grpc.Method{pathCallLocal: grpc.Unary(a.callLocal)}}
+	served.Reflect(pb.Descriptors())
 	return loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
 		switch {
 		case a.settings.Invocation.MTLS:
 			return nil, errMTLS
 		case req.Path == pathCallLocalStream:
 			return a.callLocalStream(req)
-		case req.Path == pathCallLocal:
-			return unary.Serve(req)
+		case served.Methods[req.Path] != nil:
+			return served.Serve(req)
 		case strings.HasPrefix(req.Path, internalService):
 			return nil, grpc.NewStatus(loam.Unimplemented, "actors are not built yet: "+req.Path[strings.LastIndexByte(req.Path, '/')+1:])
 		case !grpc.Is(req.Header.Get("content-type")):

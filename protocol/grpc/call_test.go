@@ -120,7 +120,9 @@ func worlds(t *testing.T, test func(t *testing.T, w *world)) {
 	}
 }
 
-func newWorld(t testing.TB, goroutines bool) *world {
+func newWorld(t testing.TB, goroutines bool) *world { return newWorldOf(t, goroutines, newServer()) }
+
+func newWorldOf(t testing.TB, goroutines bool, server *grpc.Server) *world {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	e := loop.New(loop.Options{Goroutines: goroutines, Log: log, Loops: 1})
 	t.Cleanup(func() {
@@ -129,7 +131,7 @@ func newWorld(t testing.TB, goroutines bool) *world {
 		}
 	})
 	w := &world{Engine: e, hub: http2.NewHub(e)}
-	s := http2.NewServer(newServer(), http2.ServerConfig{Options: protocol.Options{Log: log}, Hub: w.hub})
+	s := http2.NewServer(server, http2.ServerConfig{Options: protocol.Options{Log: log}, Hub: w.hub})
 	for _, network := range []string{"tcp", "unix"} {
 		address := "127.0.0.1:0"
 		if network == "unix" {

@@ -150,6 +150,7 @@ func resources(t *testing.T, redis, outside string) string {
 type sidecar struct {
 	client.Client
 	http         string // base URL
+	grpc         string // host:port
 	redisAddress string // of the Redis behind its components
 	out          *bytes.Buffer
 	ended        chan struct{} // closed when the process has ended
@@ -187,7 +188,7 @@ func start(t *testing.T, id, port, protocol string, flags ...string) *sidecar {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := &sidecar{http: "http://127.0.0.1:" + httpPort, redisAddress: redis, out: out, ended: make(chan struct{})}
+	s := &sidecar{http: "http://127.0.0.1:" + httpPort, grpc: "127.0.0.1:" + grpcPort, redisAddress: redis, out: out, ended: make(chan struct{})}
 	var failure error
 	go func() {
 		failure = cmd.Wait()

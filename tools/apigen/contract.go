@@ -19,6 +19,7 @@ type contract struct {
 	messages []message // in the order of the files
 	enums    []enum
 	methods  []method
+	sources  []protoreflect.FileDescriptor // what files declare
 	goOptions
 }
 
@@ -92,6 +93,7 @@ func compile(protos ...string) (contract, error) {
 	r := &reading{to: &all, done: map[protoreflect.FullName]bool{}, names: map[string]protoreflect.FullName{}}
 	for _, file := range files {
 		all.files = append(all.files, filepath.Base(file.Path()))
+		all.sources = append(all.sources, file)
 		for i := range file.Enums().Len() {
 			r.enum(file.Enums().Get(i))
 		}

@@ -12,7 +12,9 @@ import (
 
 	"github.com/bufbuild/protocompile"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/loam-run/loam/tools/apigen/internal/full"
@@ -20,36 +22,79 @@ import (
 
 // What is committed of the contracts of others is what their go:generate lines say.
 func TestGeneratedUpToDate(t *testing.T) {
-	for _, dir := range []string{"internal/full", "../../api/dapr", "../../api/dapr/components", "../../api/layotto"} {
+	for _, dir := range []string{"internal/full", "../../api/dapr", "../../api/dapr/components", "../../api/layotto", "../../api/reflection"} {
 		pkg := filepath.Base(dir)
 		source, err := os.ReadFile(filepath.Join(dir, pkg+".go"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Which files, and in which order, is in that line.
-		_, list, ok := strings.Cut(string(source), "-proto ")
-		list, _, _ = strings.Cut(list, " ")
-		var named []string
-		for name := range strings.SplitSeq(strings.TrimSpace(list), ",") {
-			named = append(named, filepath.Join(dir, filepath.Base(name)))
+		said := false
+		for line := range strings.Lines(string(source)) {
+			// Which files, and in which order, is in that line.
+			_, list, ok := strings.Cut(line, "-proto ")
+			if !ok {
+				continue
+			}
+			said = true
+			list, _, _ = strings.Cut(list, " ")
+			var named []string
+			for name := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+				named = append(named, filepath.Join(dir, filepath.Base(name)))
+			}
+			c, err := compile(named...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.goOptions = goOptions{pkg: pkg, utf8: true}
+			if pkg == "full" {
+				c.wire = toolsWire
+			}
+			for flag, generate := range map[string]func(contract, []byte) ([]byte, error){"-go ": goSource, "-descriptors ": descriptorSet} {
+				_, file, ok := strings.Cut(line, flag)
+				if !ok {
+					continue
+				}
+				file, _, _ = strings.Cut(strings.TrimSpace(file), " ")
+				got, err := os.ReadFile(filepath.Join(dir, filepath.Base(file)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want, err := generate(c, nil); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s of %s is not what apigen writes: run go generate there (%v)", file, dir, err)
+				}
+			}
 		}
-		if !ok {
-			t.Fatalf("%s says no files", dir)
+		if !said {
+			t.Errorf("%s says no files", dir)
 		}
-		c, err := compile(named...)
+	}
+}
+
+// The descriptors of a contract are those of its files, whole, each behind what it imports.
+func TestDescriptors(t *testing.T) {
+	for _, file := range []string{"../../api/dapr/dapr.binpb", "../../api/reflection/v1.binpb", "../../api/reflection/v1alpha.binpb"} {
+		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.goOptions = goOptions{pkg: pkg, utf8: true}
-		if pkg == "full" {
-			c.wire = toolsWire
-		}
-		got, err := os.ReadFile(filepath.Join(dir, pkg+".pb.go"))
-		if err != nil {
+		var set descriptorpb.FileDescriptorSet
+		if err := proto.Unmarshal(b, &set); err != nil {
 			t.Fatal(err)
 		}
-		if want, err := goSource(c, nil); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s is not what apigen writes: run go generate there (%v)", dir, err)
+		known := map[string]bool{}
+		for _, f := range set.File {
+			for _, name := range f.Dependency {
+				if !known[name] {
+					t.Errorf("%s: %s stands before %s, which it imports", file, f.GetName(), name)
+				}
+			}
+			known[f.GetName()] = true
+			if f.SourceCodeInfo != nil {
+				t.Errorf("%s: %s has its comments", file, f.GetName())
+			}
+		}
+		if files, err := protodesc.NewFiles(&set); err != nil || files.NumFiles() != len(set.File) {
+			t.Errorf("%s: %v", file, err)
 		}
 	}
 }

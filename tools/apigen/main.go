@@ -14,6 +14,9 @@
 // no reflection; it reads and writes fields by a package, protowire, of which the Go SDK has a copy.
 //
 //	apigen -proto a.proto,b.proto -go a/b.pb.go -package a -utf8
+//
+// With -descriptors it also writes the contract as a serialized google.protobuf.FileDescriptorSet, which is what gRPC's
+// server reflection tells clients: a file behind those it imports, each called as its package in Go and its name.
 package main
 
 import (
@@ -50,6 +53,7 @@ type language struct {
 
 var languages = []language{
 	{"go", false, goSource}, {"rust", true, rustSource}, {"c", true, cSource}, {"assemblyscript", true, assemblyScriptSource},
+	{"descriptors", false, descriptorSet},
 }
 
 func run(protos []string, o goOptions, files map[string]*string) error {
