@@ -205,7 +205,9 @@ func factories(name, app string, engine loop.Engine, gone <-chan struct{}, clien
 		})
 	}
 	if has("PubSub") {
-		add("pubsub", "pubsub", func(ctx context.Context, c *conn, m map[string]string) (any, error) { return openPubsub(ctx, c, m, app) })
+		add("pubsub", "pubsub", func(ctx context.Context, c *conn, m map[string]string) (any, error) {
+			return openPubsub(ctx, c, m, app)
+		})
 	}
 	if in, out := has("InputBinding"), has("OutputBinding"); in || out {
 		add("binding", "bindings", func(ctx context.Context, c *conn, m map[string]string) (any, error) {
