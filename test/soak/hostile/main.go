@@ -335,9 +335,19 @@ func (s *soak) neighbours(length time.Duration, bad []attack) (*felt, error) {
 		}
 	}
 	f := &felt{count: map[string]int{}}
-	var err error
-	if f.measured, err = s.meter.measure(s.address, length); err != nil {
-		fail(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var err error
+		if f.measured, err = s.meter.measure(s.address, length); err != nil && ctx.Err() == nil {
+			fail(err)
+		}
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done(): // an attack came to what it should not: nothing that is measured matters any more
+		s.meter.kill()
+		<-done
 	}
 	cancel()
 	group.Wait()

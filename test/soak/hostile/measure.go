@@ -26,6 +26,7 @@ type meter struct {
 	in       io.WriteCloser
 	out      *bufio.Reader
 	upstream string
+	killed   bool
 }
 
 // A job is what a meter is asked for, and its answer.
@@ -98,7 +99,17 @@ func (m *meter) measure(address string, length time.Duration) (r measured, err e
 }
 
 func (m *meter) stop() error {
-	return errors.Join(m.in.Close(), m.cmd.Wait())
+	err := errors.Join(m.in.Close(), m.cmd.Wait())
+	if m.killed {
+		return nil
+	}
+	return err
+}
+
+// kill ends it at once, and what it measures.
+func (m *meter) kill() {
+	m.killed = true
+	_ = m.cmd.Process.Kill() // it may have ended
 }
 
 // runMeter is the process's life: it measures as it is asked to, until its input ends.
