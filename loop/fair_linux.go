@@ -176,7 +176,8 @@ func (l *loop) behind(a *loam.Account) bool {
 	f := &l.fair
 	s := f.share(a)
 	if s.had <= f.least+ahead {
-		return false
+		// What has come in beside it must not wait for all that is begun in one turn.
+		return l.more && len(f.shares) > 1 && l.now-l.began > yieldTime
 	}
 	if len(f.waiting) == 0 && len(f.shares) == 1 { // the others of this turn are its own
 		f.least = s.had

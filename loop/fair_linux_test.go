@@ -139,3 +139,23 @@ func TestSharesAreForgotten(t *testing.T) {
 		t.Error("somebody waits")
 	}
 }
+
+// Once a turn of the loop has taken long, what would begin in it lets the turn's other events go first.
+func TestTurnsAreShort(t *testing.T) {
+	one, other := &loam.Account{Name: "one"}, &loam.Account{Name: "other"}
+	l := &loop{more: true, now: yieldTime + 1}
+	l.fair.share(one)
+	if l.behind(one) {
+		t.Error("it waits where nobody else computes")
+	}
+	l.fair.share(other)
+	if !l.behind(one) {
+		t.Error("it begins though the turn has taken long")
+	}
+	if l.now = yieldTime; l.behind(one) {
+		t.Error("it waits though the turn is young")
+	}
+	if l.now, l.more = yieldTime+1, false; l.behind(one) {
+		t.Error("it waits for nothing")
+	}
+}

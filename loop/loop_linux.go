@@ -30,6 +30,7 @@ type loop struct {
 	open    int // connections there are
 
 	now   int64 // since base, in nanoseconds; read once a turn
+	began int64 // the present turn
 	busy  int64 // the last turn that had an event
 	cur   *task // that runs
 	turns []interface{ turn() }
@@ -117,6 +118,7 @@ func (l *loop) run() {
 		n := l.poll(events)
 		l.dog.mark(0)
 		l.now = int64(time.Since(l.base))
+		l.began = l.now
 		if n > 0 {
 			l.busy = l.now
 		}
