@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -395,6 +396,10 @@ func testOverSockets(t *testing.T, engine loop.Engine) {
 		eventually(t, sick+" is "+state, func() bool { send(); return find(t, s, sick).State == state })
 	}
 	until(Healthy)
+	eventually(t, "each endpoint has been asked", func() bool {
+		send()
+		return !slices.ContainsFunc(s.Status().Endpoints, func(e EndpointStatus) bool { return e.Requests == 0 })
+	})
 	broken.Store(true)
 	until(Unhealthy)
 	broken.Store(false)
