@@ -165,7 +165,8 @@ func run(loam string, rounds int, length time.Duration, only, who string) error 
 		cost := map[string][]float64{}
 		rate := map[string][]float64{}
 		for round := range rounds + 1 { // the first warms up
-			for _, c := range all {
+			for i := range all {
+				c := all[(i+round)%len(all)] // who comes first after a pause, and after whom each comes, changes
 				if c.lacks[j.port] {
 					continue
 				}
