@@ -137,6 +137,9 @@ func (l *loop) charge(a *loam.Account) {
 // takeShares lets those compute that wait for it, who has had least first, until there was one slice of it: the loop
 // looks at its sockets between any two.
 func (l *loop) takeShares() {
+	if len(l.fair.waiting) == 0 {
+		return
+	}
 	for began := l.clock(); ; {
 		t := l.fair.next()
 		if t == nil {
