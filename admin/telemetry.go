@@ -184,8 +184,8 @@ func (c *Client) Profile(ctx context.Context, function string, d time.Duration, 
 // retryMetrics is how long to wait for an address that is not free.
 const retryMetrics = time.Second
 
-// ServeMetrics serves /metrics to whoever reaches the address, until ctx ends. Where the address is not free it waits
-// until it is: the process before this one may still have it.
+// ServeMetrics serves /metrics to whoever reaches the address, and the same at /, where those of daprd are asked for, until
+// ctx ends. Where the address is not free it waits until it is: the process before this one may still have it.
 func ServeMetrics(ctx context.Context, address string, s Telemetry, log *slog.Logger) {
 	var config net.ListenConfig
 	var socket net.Listener
@@ -206,6 +206,7 @@ func ServeMetrics(ctx context.Context, address string, s Telemetry, log *slog.Lo
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics(s, log))
+	mux.Handle("GET /{$}", metrics(s, log))
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),

@@ -200,7 +200,7 @@ func (s *server) newAPI(p snapshot.API) (*api, error) {
 func (s *server) daprSettings(p snapshot.API, a *api) (dapr.Settings, error) {
 	c := p.Dapr
 	out := dapr.Settings{
-		AllowedOrigins: p.AllowedOrigins, Features: c.Features, AppProtocol: p.Protocol, MaxConcurrency: p.MaxConcurrency, Namespace: p.Namespace,
+		AllowedOrigins: p.AllowedOrigins, Features: c.Features, AppProtocol: p.Protocol, MaxConcurrency: p.MaxConcurrency, Namespace: p.Namespace, Metrics: s.dapr,
 		Subscriptions: func() []dapr.Subscription {
 			if a.rounds == nil {
 				return nil

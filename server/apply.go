@@ -31,6 +31,7 @@ import (
 	"github.com/loam-run/loam/capability/secret"
 	"github.com/loam-run/loam/capability/sequence"
 	"github.com/loam-run/loam/capability/state"
+	"github.com/loam-run/loam/dialect/dapr"
 	"github.com/loam-run/loam/event"
 	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/protocol/http2"
@@ -57,6 +58,7 @@ type server struct {
 	ledger    *telemetry.Ledger
 	logs      map[snapshot.AccessLog]*telemetry.AccessLog
 	acts      telemetry.Acts
+	dapr      *dapr.Metrics  // of the one app of a sidecar, by daprd's names; nil: nobody reads them
 	keepMu    sync.Mutex     // guards what follows: APIs make policies when they meet an app
 	factories []loam.Factory // the component types there are at this moment
 	kept      map[string]any // what policies count, by their kind and State
@@ -118,6 +120,9 @@ func newServer(o Options, host *wasm.Host) *server {
 	s.hub = http2.NewHub(s.engine)
 	s.series = telemetry.NewSet(s.engine.Shards())
 	s.ledger = telemetry.OpenLedger(telemetry.LedgerOptions{Dir: filepath.Join(o.DataDir, "usage"), Shards: s.engine.Shards(), Log: o.Log})
+	if o.App != "" && o.Metrics != "" {
+		s.dapr = dapr.NewMetrics(o.App, os.Getenv("NAMESPACE"), s.engine.Shards())
+	}
 	s.registry = registry.New(o.Log)
 	s.life, s.die = context.WithCancel(context.Background())
 	s.open.Store(newOpened(nil))

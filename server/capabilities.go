@@ -35,18 +35,20 @@ type found struct {
 	err  error
 	plan snapshot.Component
 	told capability.Component
+
+	opened, failed uint64 // how often
 }
 
 func newOpened(plan []snapshot.Component) *opened {
 	return &opened{by: map[string]map[string]*found{}, all: make([]*found, 0, len(plan))}
 }
 
-// put enters a component. err beside what was made: a newer version did not open.
-func (o *opened) put(c snapshot.Component, made any, g *guard, err error) {
-	f := &found{made: guarded(made, g), bare: made, err: err, plan: c, told: capability.Component{
-		Name: c.Name, Capability: c.Capability, Type: c.Type, Version: cmp.Or(c.Version, "v1"), Settings: c.Settings, Err: err,
+// put enters a component. An error beside what was made: a newer version did not open.
+func (o *opened) put(c snapshot.Component, x *component, g *guard) {
+	f := &found{made: guarded(x.made, g), bare: x.made, err: x.err, plan: c, opened: x.opened, failed: x.failed, told: capability.Component{
+		Name: c.Name, Capability: c.Capability, Type: c.Type, Version: cmp.Or(c.Version, "v1"), Settings: c.Settings, Err: x.err,
 	}}
-	if x, ok := made.(interface{ Features() []string }); ok {
+	if x, ok := x.made.(interface{ Features() []string }); ok {
 		f.told.Features = x.Features()
 	}
 	o.enter(f)
@@ -71,7 +73,7 @@ func (o *opened) only(app string, guards func(capability, name string) *guard) *
 	for _, f := range o.all {
 		if len(f.plan.Scopes) == 0 || slices.Contains(f.plan.Scopes, app) {
 			if g := guards(f.plan.Capability, f.plan.Name); f.made != f.bare || g != nil {
-				f = &found{made: guarded(f.bare, g), bare: f.bare, err: f.err, plan: f.plan, told: f.told}
+				f = &found{made: guarded(f.bare, g), bare: f.bare, err: f.err, plan: f.plan, told: f.told, opened: f.opened, failed: f.failed}
 			}
 			mine.enter(f)
 		}

@@ -42,6 +42,8 @@ type component struct {
 	made   any // *state.Store, *pubsub.Bus…
 	err    error
 	tried  time.Time
+
+	opened, failed uint64 // how often it did, and did not, since it was declared
 }
 
 // applyComponents opens what is new and returns what is to be closed once nothing uses it any more. Secrets come first:
@@ -90,7 +92,7 @@ func (s *server) applyComponents(ctx context.Context, plan *snapshot.Plan) map[c
 	set := newOpened(plan.Components)
 	for _, c := range plan.Components {
 		x := next[componentKey{c.Capability, c.Name}]
-		set.put(c, x.made, s.guard(plan.Resiliency.Component(c.Capability, c.Name).Outbound), x.err)
+		set.put(c, x, s.guard(plan.Resiliency.Component(c.Capability, c.Name).Outbound))
 	}
 	s.open.Store(set)
 	return old
@@ -107,12 +109,17 @@ func (s *server) keepOrOpen(ctx context.Context, c snapshot.Component, was *comp
 		return was
 	}
 	now := &component{hash: hash, tried: time.Now(), err: err}
+	if was != nil {
+		now.opened, now.failed = was.opened, was.failed
+	}
 	if err == nil {
 		now.driver, now.made, now.err = s.openComponent(ctx, filled)
 	}
 	if now.err == nil {
+		now.opened++
 		return now
 	}
+	now.failed++
 	now.hash = s.hash(c)
 	if was == nil || was.err == nil || was.err.Error() != now.err.Error() {
 		level := s.o.Log.Error
@@ -122,7 +129,7 @@ func (s *server) keepOrOpen(ctx context.Context, c snapshot.Component, was *comp
 		level("component did not open", "component", c.Name, "type", c.Type, "error", now.err, "hint", loam.HintOf(now.err))
 	}
 	if was != nil && was.driver != nil { // the previous one serves on
-		return &component{hash: now.hash, driver: was.driver, made: was.made, err: now.err, tried: now.tried}
+		now.driver, now.made = was.driver, was.made
 	}
 	return now
 }

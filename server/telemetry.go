@@ -10,6 +10,7 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/admin"
+	"github.com/loam-run/loam/dialect/dapr"
 	"github.com/loam-run/loam/snapshot"
 	"github.com/loam-run/loam/target/function"
 	"github.com/loam-run/loam/telemetry"
@@ -68,5 +69,15 @@ func (s *server) Profile(ctx context.Context, name string, d time.Duration, w io
 
 // WriteMetrics writes what is counted in Prometheus' text format.
 func (s *server) WriteMetrics(w io.Writer) error {
-	return errors.Join(s.series.WritePrometheus(w), s.acts.WritePrometheus(w), s.ledger.WritePrometheus(w))
+	err := errors.Join(s.series.WritePrometheus(w), s.acts.WritePrometheus(w), s.ledger.WritePrometheus(w))
+	if s.dapr == nil {
+		return err
+	}
+	var loaded []dapr.Loaded
+	for _, f := range s.open.Load().all {
+		if !f.plan.Embedded { // nobody declared it
+			loaded = append(loaded, dapr.Loaded{Name: f.plan.Name, Type: f.plan.Type, Opened: f.opened, Failed: f.failed})
+		}
+	}
+	return errors.Join(err, s.dapr.WritePrometheus(w, loaded))
 }

@@ -32,6 +32,8 @@ type Settings struct {
 	Invocation Invocation // how other apps are reached
 
 	Subscriptions func() []Subscription // those that are active, as metadata tells them; nil: none
+
+	Metrics *Metrics // what counts the calls; nil: nothing does
 }
 
 // AppHealth is how often the program is asked how it is.
@@ -68,6 +70,7 @@ type API struct {
 	watches *config.Subscriptions // of the program, to configuration
 
 	grpc      *grpc.Server
+	invokes   *grpc.Server // of InvokeService alone, whose messages have another bound
 	configs   configStreams
 	streaming streams
 }
@@ -81,6 +84,8 @@ func New(o dialect.Options, s Settings) (*API, error) {
 	a.watches = config.NewSubscriptions(o.Capabilities.Config, o.Log)
 	a.routes = newRouteTable(httpRoutes(), s.Allowed, s.Denied)
 	a.public = newRouteTable(publicRoutes(), nil, nil)
+	a.routes.count(s.Metrics)
+	a.public.count(s.Metrics)
 	a.grpc = a.newGRPC()
 	var err error
 	if a.channel, err = newChannel(o, s); err != nil {

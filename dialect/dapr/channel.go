@@ -33,6 +33,7 @@ type channel struct {
 	grpc      *grpc.Client
 	health    *health // nil: the program is not probed
 	inputs    grpcInputs
+	meters    *byVerb // of invocations; nil: they are not counted
 }
 
 // Bounds of what a program answers to what it is told of, and how long it may take where nobody says otherwise.
@@ -53,7 +54,7 @@ var (
 )
 
 func newChannel(o dialect.Options, s Settings) (*channel, error) {
-	c := &channel{opts: o, settings: s, target: o.App.Target, direct: o.App.Target, authority: "127.0.0.1"}
+	c := &channel{opts: o, settings: s, target: o.App.Target, direct: o.App.Target, authority: "127.0.0.1", meters: s.Metrics.verbs(httpClient, "", "")}
 	if s.AppAddress != "" {
 		c.authority = s.AppAddress
 	}
@@ -100,7 +101,17 @@ func (c *channel) call(req *loam.Request) (*loam.Response, error) {
 		fromGRPC(req)
 	}
 	c.prepare(req)
-	return c.target.Serve(req)
+	if c.meters == nil {
+		return c.target.Serve(req)
+	}
+	of, timing := c.meters.of(req.Method), c.settings.Metrics.begin(req.Task())
+	res, err := c.target.Serve(req)
+	status := 0
+	if res != nil {
+		status = res.Status
+	}
+	timing.endOf(of, answered(status, err), 1)
+	return res, err
 }
 
 // ready tells whether the program may be called.
@@ -197,10 +208,14 @@ func (c *channel) Deliver(ctx context.Context, t loam.Task, to *event.Subscripti
 	if err != nil {
 		return err
 	}
+	timing := c.settings.Metrics.begin(t)
 	if c.opts.App.GRPC {
-		return c.deliverGRPC(ctx, t, to, path, &e)
+		err = c.deliverGRPC(ctx, t, to, path, &e)
+	} else {
+		err = c.deliverHTTP(ctx, t, to, path, &e)
 	}
-	return c.deliverHTTP(ctx, t, to, path, &e)
+	timing.end(delivered, to.Component, to.Topic, verdict(err))
+	return err
 }
 
 // DeliverBulk brings several events, those for one path of the program together.
@@ -229,8 +244,15 @@ func (c *channel) DeliverBulk(ctx context.Context, to *event.Subscription, event
 		for j, i := range which {
 			batch[j] = events[i]
 		}
+		timing := c.settings.Metrics.begin(nil)
+		var became [3]int
 		for j, err := range deliver(ctx, to, path, batch) {
 			errs[which[j]] = err
+			became[min(verdict(err), 2)]++ // who dropped it is not told of here
+		}
+		timing.end(deliveredBulk, to.Component, to.Topic, 0)
+		for code, n := range became {
+			timing.endAll(deliveredEntries, to.Component, to.Topic, code, n)
 		}
 	}
 	return errs
@@ -295,15 +317,19 @@ func (c *channel) Read(ctx context.Context, name string, data []byte, metadata m
 	var answer *bindingAnswer
 	var body []byte
 	var err error
+	timing := c.settings.Metrics.begin(nil)
 	if c.opts.App.GRPC {
 		body, answer, err = c.readGRPC(ctx, name, data, metadata)
 	} else {
 		body, answer, err = c.readHTTP(ctx, bindingRoute(name, c.bindingSettings(name)), data, metadata)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = c.follow(ctx, answer)
+	} else {
+		body = nil
 	}
-	return body, c.follow(ctx, answer)
+	timing.end(bindingReads, name, "", succeeded(err))
+	return body, err
 }
 
 // bindingAnswer is what a program answers to what a binding read.
@@ -400,11 +426,22 @@ func (c *channel) save(ctx context.Context, a *bindingAnswer) error {
 
 // Job brings a job that is due.
 func (c *channel) Job(ctx context.Context, job jobs.Job) error {
+	timing := c.settings.Metrics.begin(nil)
+	bring, counted := c.jobHTTP, jobsDone
 	if c.opts.App.GRPC {
-		return c.jobGRPC(ctx, job)
+		bring = c.jobGRPC
 	}
-	return c.jobHTTP(ctx, job)
+	err := bring(ctx, job)
+	if err != nil {
+		counted = jobsFailed
+	}
+	timing.end(counted, jobTrigger, "", 0)
+	timing.end(jobsTriggered, jobTrigger, "", succeeded(err))
+	return err
 }
+
+// jobTrigger is what bringing a job is called among operations.
+const jobTrigger = "job_trigger_op"
 
 // Healthy asks the program whether it is well.
 func (c *channel) Healthy(ctx context.Context) error {

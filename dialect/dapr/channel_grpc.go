@@ -26,7 +26,18 @@ func (c *channel) callIn(ctx context.Context, t loam.Task, method string, in, ou
 	if err := c.ready(); err != nil {
 		return err
 	}
-	return c.callOn(ctx, t, c.grpc, method, in, out, header)
+	timing := c.settings.Metrics.begin(t)
+	err := c.callOn(ctx, t, c.grpc, method, in, out, header)
+	timing.end(grpcClient, method, "", codeOf(err))
+	return err
+}
+
+// codeOf is how a call ended, as gRPC has it.
+func codeOf(err error) int {
+	if err == nil {
+		return int(loam.OK)
+	}
+	return int(grpc.StatusOf(err).Code)
 }
 
 func (c *channel) callOn(ctx context.Context, t loam.Task, client *grpc.Client, method string, in, out grpc.Message, header loam.Header) error {
@@ -271,5 +282,8 @@ func (c *channel) jobGRPC(ctx context.Context, job jobs.Job) error {
 }
 
 func (c *channel) healthyGRPC(ctx context.Context) error {
-	return c.callOn(ctx, nil, &grpc.Client{Target: c.direct, Authority: c.authority}, pb.MethodAppCallbackHealthCheckHealthCheck, &pb.Empty{}, &pb.Empty{}, nil)
+	timing := c.settings.Metrics.begin(nil)
+	err := c.callOn(ctx, nil, &grpc.Client{Target: c.direct, Authority: c.authority}, pb.MethodAppCallbackHealthCheckHealthCheck, &pb.Empty{}, &pb.Empty{}, nil)
+	timing.end(grpcProbes, "", "", codeOf(err))
+	return err
 }

@@ -38,7 +38,7 @@ func (c *channel) postIn(ctx context.Context, t loam.Task, path, contentType str
 	if err := c.ready(); err != nil {
 		return 0, nil, err
 	}
-	return c.ask(ctx, t, c.target, http.MethodPost, path, contentType, body, header)
+	return c.askCounted(ctx, t, http.MethodPost, path, contentType, body, header)
 }
 
 // get sends the program a request without a body and reads what it answers.
@@ -46,7 +46,26 @@ func (c *channel) get(ctx context.Context, method, path string, header loam.Head
 	if err := c.ready(); err != nil {
 		return 0, nil, err
 	}
-	return c.ask(ctx, nil, c.target, method, path, "", nil, header)
+	return c.askCounted(ctx, nil, method, path, "", nil, header)
+}
+
+// askCounted is ask of the program as calls of it are counted.
+func (c *channel) askCounted(ctx context.Context, t loam.Task, method, path, contentType string, body []byte, header loam.Header) (int, []byte, error) {
+	timing := c.settings.Metrics.begin(t)
+	status, answer, err := c.ask(ctx, t, c.target, method, path, contentType, body, header)
+	if timing.m != nil {
+		path, _, _ = strings.Cut(strings.TrimPrefix(path, "/"), "?")
+		timing.end(httpClient, method, "/"+path, answered(status, err))
+	}
+	return status, answer, err
+}
+
+// answered is the status of an answer; where there is none, it is counted as daprd does.
+func answered(status int, err error) int {
+	if err != nil {
+		return http.StatusInternalServerError
+	}
+	return status
 }
 
 // ask sends a request and reads what is answered. A nil body is none. It waits in t; nil: in the goroutine that calls.
@@ -344,7 +363,9 @@ func (c *channel) healthyHTTP(ctx context.Context) error {
 	if c.settings.Health != nil && c.settings.Health.Path != "" {
 		path = c.settings.Health.Path
 	}
+	timing := c.settings.Metrics.begin(nil)
 	status, _, err := c.ask(ctx, nil, c.direct, http.MethodGet, path, "", nil, nil)
+	timing.end(httpProbes, "", "", answered(status, err))
 	if err == nil && (status < 200 || status > 299) {
 		err = loam.Errorf(loam.Unavailable, "health", "the app answered %d", status)
 	}

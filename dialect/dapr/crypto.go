@@ -30,6 +30,9 @@ func (a *API) provider(name string) (*crypto.Crypto, error) {
 	return nil, f
 }
 
+// cryptoOp is what all but reading a key is called among operations.
+const cryptoOp = "crypto_op"
+
 // cryptoFailed is the failure of an operation.
 func cryptoFailed(err error) error {
 	return errCrypto.caused(err, "failed to perform operation: %s", words(err))
@@ -48,13 +51,15 @@ func encryptOptions(o crypto.EncryptOptions, name func(field string) string) (cr
 }
 
 // decrypt reads a stream's header and makes the reader of what it holds. waits runs what may wait for the component.
-func (a *API) decrypt(ctx context.Context, p *crypto.Crypto, key string, in io.Reader, waits func(func())) (io.Reader, error) {
+func (a *API) decrypt(ctx context.Context, p *crypto.Crypto, name, key string, in io.Reader, waits func(func())) (io.Reader, error) {
 	sealed, err := crypto.ReadHeader(in)
 	if err != nil {
 		return nil, cryptoFailed(err)
 	}
 	var out io.Reader
+	timing := a.settings.Metrics.begin(nil)
 	waits(func() { out, err = p.DecryptStream(ctx, a.opts.App.Caller, key, sealed) })
+	timing.end(cryptoCalls, name, cryptoOp, succeeded(err))
 	if err != nil {
 		return nil, cryptoFailed(err)
 	}
@@ -102,7 +107,9 @@ func (c *call) encrypt() error {
 		return err
 	}
 	var out io.Reader
+	timing := c.api.settings.Metrics.begin(c.Task())
 	c.await(func() { out, err = p.EncryptStream(c.Context(), c.api.opts.App.Caller, o, c.bodyReader()) })
+	timing.end(cryptoCalls, c.params[0], cryptoOp, succeeded(err))
 	if err != nil {
 		return cryptoFailed(err)
 	}
@@ -114,7 +121,7 @@ func (c *call) decrypt() error {
 	if err != nil {
 		return err
 	}
-	out, err := c.api.decrypt(c.Context(), p, c.Header.Get("dapr-key-name"), c.bodyReader(), c.await)
+	out, err := c.api.decrypt(c.Context(), p, c.params[0], c.Header.Get("dapr-key-name"), c.bodyReader(), c.await)
 	if err != nil {
 		return err
 	}
@@ -190,6 +197,7 @@ func (a *API) subtle(req *loam.Request, component, operation string, in *subtleR
 	if in.Format < 0 || in.Format > 1 {
 		return out, errBadRequest.failure("invalid request: invalid key format")
 	}
+	timing := a.settings.Metrics.begin(req.Task())
 	await(req, func() {
 		ctx, caller := req.Context(), a.opts.App.Caller
 		switch operation {
@@ -210,6 +218,11 @@ func (a *API) subtle(req *loam.Request, component, operation string, in *subtleR
 			out.Valid, err = p.Verify(ctx, caller, in.params(), in.Digest, in.Signature)
 		}
 	})
+	counted := cryptoOp
+	if operation == "get key" {
+		counted = "get"
+	}
+	timing.end(cryptoCalls, component, counted, succeeded(err))
 	if err == nil {
 		return out, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/loam-run/loam"
 	pb "github.com/loam-run/loam/api/dapr"
@@ -122,10 +123,22 @@ func (a *API) newGRPC() *grpc.Server {
 		if !a.allowsMethod(m.group) {
 			m.serve = grpc.Streaming(func(*grpc.Stream) error { return errNotAvailable() })
 		}
-		s.Methods[service+m.name] = m.serve
+		s.Methods[service+m.name] = a.counted(service+m.name, m.serve)
 	}
+	a.invokes = &grpc.Server{MaxMessage: int(a.limit()), Methods: map[string]grpc.Method{pathInvokeService: a.counted(pathInvokeService, grpc.Unary(a.invokeService))}}
 	s.Reflect(pb.Descriptors())
 	return s
+}
+
+// counted is a method that is counted, where its calls have one answer: daprd counts no others.
+func (a *API) counted(name string, m grpc.Method) grpc.Method {
+	if a.settings.Metrics == nil {
+		return m
+	}
+	of := a.settings.Metrics.known(grpcServer, name, "")
+	return grpc.Watched(m, func(req *loam.Request, code loam.Code, took time.Duration) {
+		of.add(req.Task().Shard(), int(code), 1, took)
+	})
 }
 
 // allowsMethod tells whether the rules leave a group of methods.
@@ -169,7 +182,7 @@ func (a *API) serveGRPC(req *loam.Request) (*loam.Response, error) {
 		if !a.allowsMethod("invoke.v1") {
 			return nil, errNotAvailable()
 		}
-		return a.serveInvokeService(req)
+		return a.invokes.Serve(req)
 	}
 	return a.grpc.Serve(req)
 }

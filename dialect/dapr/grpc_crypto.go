@@ -104,7 +104,9 @@ func (a *API) grpcEncrypt(st *grpc.Stream) error {
 		return cryptoFailed(err)
 	}
 	var out io.Reader
+	timing := a.settings.Metrics.begin(st.Task())
 	await(st.Request(), func() { out, err = p.EncryptStream(st.Context(), a.opts.App.Caller, options, in) })
+	timing.end(cryptoCalls, first.Options.ComponentName, cryptoOp, succeeded(err))
 	if err != nil {
 		return cryptoFailed(err)
 	}
@@ -131,7 +133,7 @@ func (a *API) grpcDecrypt(st *grpc.Stream) error {
 	if err := in.take(first.Payload); err != nil {
 		return cryptoFailed(err)
 	}
-	out, err := a.decrypt(st.Context(), p, first.Options.KeyName, in, func(fn func()) { await(st.Request(), fn) })
+	out, err := a.decrypt(st.Context(), p, first.Options.ComponentName, first.Options.KeyName, in, func(fn func()) { await(st.Request(), fn) })
 	if err != nil {
 		return err
 	}

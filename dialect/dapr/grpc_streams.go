@@ -141,9 +141,12 @@ func (a *API) grpcSubscribeConfiguration(st *grpc.Stream) error {
 }
 
 func (a *API) grpcUnsubscribeConfiguration(_ *grpc.Call, in *pb.UnsubscribeConfigurationRequest) (*pb.UnsubscribeConfigurationResponse, error) {
+	timing := a.settings.Metrics.begin(nil)
 	if !a.configs.stop(in.Id, nil) {
+		timing.end(configCalls, in.StoreName, "unsubscribe", 1)
 		return &pb.UnsubscribeConfigurationResponse{Message: unsubscribeFailed(in.Id)}, nil
 	}
+	timing.end(configCalls, in.StoreName, "unsubscribe", 0)
 	return &pb.UnsubscribeConfigurationResponse{Ok: true}, nil
 }
 
@@ -190,7 +193,10 @@ func (a *API) grpcSubscribeTopicEvents(st *grpc.Stream) error {
 		return p.bus.Subscribe(ctx, o, func(ctx context.Context, e loam.Event, _ int) error {
 			full := enveloped(&e)
 			return a.opts.Guarded(ctx, "pubsub", in.PubsubName, func(ctx context.Context) error {
-				return s.Deliver(ctx, full.ID, eventMessage(&full, in))
+				timing := a.settings.Metrics.begin(nil)
+				err := s.Deliver(ctx, full.ID, eventMessage(&full, in))
+				timing.end(delivered, in.PubsubName, in.Topic, verdict(err))
+				return err
 			})
 		})
 	}, p.failed, func() error { return eventAnswers(st, s) })

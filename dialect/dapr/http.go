@@ -46,6 +46,9 @@ func (a *API) servePublic(req *loam.Request) (*loam.Response, error) {
 
 func (a *API) routeHTTP(req *loam.Request, routes *routeTable) (*loam.Response, error) {
 	p := cleanPath(req.Path)
+	if routes.meters != nil {
+		req.Observer = routes.meters.of(req.Method)
+	}
 	if a.opts.App.APIToken != "" && routes == a.routes {
 		token := req.Header.Get(tokenHeader)
 		if subtle.ConstantTimeCompare([]byte(token), []byte(a.opts.App.APIToken)) != 1 && !(req.Method == http.MethodGet && (p == "/v1.0/healthz" || p == "/v1.0/healthz/outbound")) {
@@ -55,6 +58,9 @@ func (a *API) routeHTTP(req *loam.Request, routes *routeTable) (*loam.Response, 
 	}
 	var params [3]string
 	r, err := routes.match(req.Method, p, &params)
+	if r != nil && r.meters != nil {
+		req.Observer = r.meters.of(req.Method)
+	}
 	switch {
 	case err != nil:
 		return text(http.StatusBadRequest, err.Error()), nil

@@ -15,7 +15,9 @@ func (a *API) secrets(req *loam.Request, store, name string, metadata map[string
 	if err != nil {
 		return nil, err
 	}
+	timing := a.settings.Metrics.begin(req.Task())
 	await(req, func() { m, err = s.GetFields(req.Context(), a.opts.App.Caller, name, metadata) })
+	timing.end(secretCalls, store, "get", succeeded(err))
 	if err != nil {
 		return nil, secretFailed(store, name, err)
 	}
@@ -28,7 +30,9 @@ func (a *API) allSecrets(req *loam.Request, store string, metadata map[string]st
 	if err != nil {
 		return nil, err
 	}
+	timing := a.settings.Metrics.begin(req.Task())
 	await(req, func() { m, err = s.GetAll(req.Context(), a.opts.App.Caller, metadata) })
+	timing.end(secretCalls, store, "bulk_get", succeeded(err))
 	if err != nil {
 		return nil, errSecretGet.caused(err, "failed getting secrets from secret store %s: %s", store, words(err))
 	}
@@ -119,7 +123,9 @@ func (a *API) invokeBinding(req *loam.Request, name string, r binding.Request) (
 		return binding.Response{}, errBinding.caused(err, "error invoking output binding %s: %s", name, words(err))
 	}
 	var out binding.Response
+	timing := a.settings.Metrics.begin(req.Task())
 	await(req, func() { out, err = b.Invoke(req.Context(), a.opts.App.Caller, r) })
+	timing.end(bindingCalls, name, r.Operation, succeeded(err))
 	if err != nil {
 		return out, errBinding.caused(err, "error invoking output binding %s: %s", name, words(err))
 	}

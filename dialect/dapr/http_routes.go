@@ -104,10 +104,12 @@ func publicRoutes() []route {
 type routeTable struct {
 	routes   map[string][]compiledRoute // by version and first segment: "v1.0/state"
 	fallback bool                       // what no route is for is an invocation by header
+	meters   *byVerb                    // of what no route is for; nil: nothing is counted
 }
 
 type compiledRoute struct {
 	route
+	meters   *byVerb
 	segments []string // behind the first; "": a parameter; "*": the rest
 	names    []string // of the parameters
 }
@@ -137,8 +139,18 @@ func newRouteTable(routes []route, allowed, denied []AccessRule) *routeTable {
 	return t
 }
 
+// count has requests counted, by the patterns of their routes.
+func (t *routeTable) count(m *Metrics) {
+	t.meters = m.verbs(httpServer, "", "")
+	for _, routes := range t.routes {
+		for i := range routes {
+			routes[i].meters = m.verbs(httpServer, "/"+routes[i].version+"/"+routes[i].pattern, routes[i].methods)
+		}
+	}
+}
+
 // match finds the route of a clean path and unescapes what its parameters stand for. nil: there is none.
-func (t *routeTable) match(method, path string, params *[3]string) (*route, error) {
+func (t *routeTable) match(method, path string, params *[3]string) (*compiledRoute, error) {
 	if path == "" || path[0] != '/' {
 		return nil, nil
 	}
@@ -158,7 +170,7 @@ func (t *routeTable) match(method, path string, params *[3]string) (*route, erro
 			continue
 		}
 		if c.serve == nil {
-			return &c.route, nil // an invocation reads its path itself
+			return c, nil // an invocation reads its path itself
 		}
 		for n, name := range c.names {
 			u, err := unescapeParam(name, params[n])
@@ -167,7 +179,7 @@ func (t *routeTable) match(method, path string, params *[3]string) (*route, erro
 			}
 			params[n] = u
 		}
-		return &c.route, nil
+		return c, nil
 	}
 	return nil, nil
 }

@@ -21,12 +21,7 @@ const (
 	pathOnInvoke      = "/dapr.proto.runtime.v1.AppCallback/OnInvoke"
 )
 
-// serveInvokeService serves dapr.proto.runtime.v1.Dapr/InvokeService.
-func (a *API) serveInvokeService(req *loam.Request) (*loam.Response, error) {
-	s := &grpc.Server{MaxMessage: int(a.limit()), Methods: map[string]grpc.Method{pathInvokeService: grpc.Unary(a.invokeService)}}
-	return s.Serve(req)
-}
-
+// invokeService serves dapr.proto.runtime.v1.Dapr/InvokeService.
 func (a *API) invokeService(c *grpc.Call, raw *grpc.Raw) (*grpc.Raw, error) {
 	id, h, err := parseInvokeService(*raw)
 	if err != nil {
@@ -227,7 +222,9 @@ func (c *channel) onInvoke(req *loam.Request) (*loam.Response, error) {
 	defer r.End()
 	r.SetDeadline(req.Deadline())
 	r.ID, r.Header = req.ID, c.metadata(req)
+	timing := c.settings.Metrics.begin(req.Task())
 	err := c.grpc.Call(&r, pathOnInvoke, &in, &out, &reply)
+	timing.end(grpcClient, pathOnInvoke, "", codeOf(err))
 	answer := responseHead{header: reply.Header, trailer: reply.Trailer}
 	if err != nil {
 		s := grpc.StatusOf(err)

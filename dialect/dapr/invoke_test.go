@@ -114,7 +114,7 @@ func (f *fleet) start(id, address string, change func(*dialect.Options, *Setting
 	f.t.Cleanup(a.Close)
 	grpc := loam.TargetFunc(func(req *loam.Request) (*loam.Response, error) {
 		if req.Path == pathInvokeService {
-			return a.serveInvokeService(req)
+			return a.invokes.Serve(req)
 		}
 		return a.serveProxy(req)
 	})

@@ -79,7 +79,9 @@ func (p *publication) event(data []byte, contentType string, metadata map[string
 // publish hands one event on.
 func (p *publication) publish(req *loam.Request, e loam.Event) error {
 	var err error
+	timing := p.api.settings.Metrics.begin(req.Task())
 	awaitUnless(p.bus.Instant(), req, func(ctx context.Context) { err = p.bus.Publish(ctx, p.api.opts.App.Caller, []loam.Event{e}) })
+	timing.end(published, p.pubsub, p.topic, succeeded(err))
 	if err != nil {
 		return p.failed(err)
 	}
@@ -138,6 +140,7 @@ func (p *publication) publishAll(req *loam.Request, entries []publishEntry) ([]f
 		return nil, nil
 	}
 	var errs []error
+	timing := p.api.settings.Metrics.begin(req.Task())
 	await(req, func() { errs = p.bus.PublishEach(req.Context(), p.api.opts.App.Caller, events) })
 	var failed []failedEntry
 	var first error
@@ -147,6 +150,7 @@ func (p *publication) publishAll(req *loam.Request, entries []publishEntry) ([]f
 			failed = append(failed, failedEntry{entries[i].id, words(err)})
 		}
 	}
+	timing.end(publishedBulk, p.pubsub, p.topic, succeeded(first))
 	if first != nil && loam.CodeOf(first) == loam.PermissionDenied && len(failed) == len(entries) {
 		return nil, p.failed(first)
 	}

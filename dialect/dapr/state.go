@@ -62,13 +62,16 @@ func (a *API) getOne(req *loam.Request, s *stateStore, key, consistency string, 
 	if err = s.check(key); err == nil && consistency != "" {
 		o.Eventual, err = state.Eventual(consistency)
 	}
+	timing := a.settings.Metrics.begin(req.Task())
 	switch {
 	case err != nil:
+		timing.m = nil // the store was not asked
 	case s.Instant():
 		it, err = s.GetOne(context.Background(), a.opts.App.Caller, key, o)
 	default:
 		s.call(req, func(ctx context.Context, s *state.Store) { it, err = s.GetOne(ctx, a.opts.App.Caller, key, o) })
 	}
+	timing.end(stateCalls, s.name, "get", succeeded(err))
 	if err == nil {
 		return it, nil
 	}
@@ -86,7 +89,9 @@ func (a *API) getBulk(req *loam.Request, s *stateStore, names []string, parallel
 		}
 	}
 	o := state.GetOptions{Metadata: metadata}
+	timing := a.settings.Metrics.begin(req.Task())
 	await(req, func() { results, err = s.GetBulk(req.Context(), a.opts.App.Caller, names, parallel, o) })
+	timing.end(stateCalls, s.name, "bulk_get", succeeded(err))
 	if err != nil {
 		return nil, errStateBulkGet.caused(err, "%s", words(err))
 	}
@@ -94,9 +99,10 @@ func (a *API) getBulk(req *loam.Request, s *stateStore, names []string, parallel
 }
 
 // write does ops each by itself, as Dapr's save or bulk delete is no transaction. fail makes the error of the first
-// that was not done, with the words of all.
-func (a *API) write(req *loam.Request, s *stateStore, ops []state.Op, fail func(err error, words string) error) error {
+// that was not done, with the words of all. It is counted as that operation.
+func (a *API) write(req *loam.Request, s *stateStore, operation string, ops []state.Op, fail func(err error, words string) error) error {
 	var errs []error
+	timing := a.settings.Metrics.begin(req.Task())
 	s.commit(req, func(ctx context.Context, s *state.Store) { errs = s.Write(ctx, a.opts.App.Caller, ops) })
 	var first error
 	var text []string
@@ -106,6 +112,7 @@ func (a *API) write(req *loam.Request, s *stateStore, ops []state.Op, fail func(
 			text = append(text, stateWords(err))
 		}
 	}
+	timing.end(stateCalls, s.name, operation, succeeded(first))
 	if first == nil {
 		return nil
 	}
@@ -128,7 +135,7 @@ func (a *API) save(req *loam.Request, s *stateStore, items []stateItem) error {
 	if err != nil {
 		return asFailure(err, failed)
 	}
-	return a.write(req, s, ops, failed)
+	return a.write(req, s, "set", ops, failed)
 }
 
 // remove deletes items, one or in bulk.
@@ -146,7 +153,11 @@ func (a *API) remove(req *loam.Request, s *stateStore, items []stateItem, bulk b
 	if err != nil {
 		return asFailure(err, failed)
 	}
-	return a.write(req, s, ops, failed)
+	operation := "delete"
+	if bulk {
+		operation = "bulk_delete"
+	}
+	return a.write(req, s, operation, ops, failed)
 }
 
 // asFailure leaves a failure as it is, and has one made of any other error.
@@ -228,9 +239,11 @@ func (a *API) transact(req *loam.Request, s *stateStore, writes []stateWrite) er
 		}
 	}
 	if err == nil {
+		timing := a.settings.Metrics.begin(req.Task())
 		s.commit(req, func(ctx context.Context, s *state.Store) {
 			err = s.Transact(ctx, a.opts.App.Caller, ops, traceOf(req.Header))
 		})
+		timing.end(stateCalls, s.name, "transaction", succeeded(err))
 	}
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
@@ -252,7 +265,9 @@ func (a *API) query(req *loam.Request, s *stateStore, text []byte) (page state.P
 	if err != nil {
 		return page, failed("failed to parse JSON query body: " + words(err))
 	}
+	timing := a.settings.Metrics.begin(req.Task())
 	await(req, func() { page, err = s.Query(req.Context(), a.opts.App.Caller, q) })
+	timing.end(stateCalls, s.name, "query", succeeded(err))
 	switch loam.CodeOf(err) {
 	case loam.OK:
 		return page, nil

@@ -33,7 +33,9 @@ func (a *API) getConfig(req *loam.Request, store string, keys []string) ([]confi
 		return nil, err
 	}
 	var items []config.Item
+	timing := a.settings.Metrics.begin(req.Task())
 	await(req, func() { items, err = c.Get(req.Context(), a.opts.App.Caller, keys) })
+	timing.end(configCalls, store, "get", succeeded(err))
 	if err != nil {
 		return nil, errConfigGet.caused(err, "failed to get %s from Configuration store %s: %s", keys, store, words(err))
 	}
@@ -103,7 +105,9 @@ func (a *API) subscribeConfig(req *loam.Request, store string, keys []string, ch
 	if _, err := a.configuration(store); err != nil {
 		return "", err
 	}
+	timing := a.settings.Metrics.begin(req.Task())
 	await(req, func() { id, err = a.watches.Add(req.Context(), store, a.opts.App.Caller, keys, changed) })
+	timing.end(configCalls, store, "subscribe", succeeded(err))
 	if err != nil {
 		return "", errConfigSubscribe.caused(err, "failed to subscribe %s from Configuration store %s: %s", keys, store, words(err))
 	}
@@ -114,7 +118,10 @@ func (c *call) unsubscribeConfiguration() error {
 	if _, err := c.api.configuration(c.params[0]); err != nil {
 		return err
 	}
-	if err := c.api.watches.Remove(c.params[0], c.params[1]); err != nil {
+	timing := c.api.settings.Metrics.begin(c.Task())
+	err := c.api.watches.Remove(c.params[0], c.params[1])
+	timing.end(configCalls, c.params[0], "unsubscribe", succeeded(err))
+	if err != nil {
 		b, err := json.Marshal(map[string]string{"message": unsubscribeFailed(c.params[1])})
 		c.json(errConfigGet.status, append(b, '\n'))
 		return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/protocol"
@@ -131,6 +132,32 @@ func Unary[In, Out any, PIn pointer[In], POut pointer[Out]](f func(*Call, PIn) (
 
 // unary answers the message in by appending to out.
 type unary func(c *Call, in, out []byte) ([]byte, error)
+
+// Watched is a method whose unary calls are told to done when they are answered, with how they ended. Streams are not told.
+func Watched(m Method, done func(req *loam.Request, code loam.Code, took time.Duration)) Method {
+	if f, ok := m.(unary); ok {
+		return watched{f, done}
+	}
+	return m
+}
+
+type watched struct {
+	unary
+	done func(req *loam.Request, code loam.Code, took time.Duration)
+}
+
+func (w watched) serve(s *Server, req *loam.Request) (*loam.Response, error) {
+	start := req.Task().Now()
+	res, err := w.unary.serve(s, req)
+	code := loam.OK
+	if err != nil {
+		code = StatusOf(err).Code
+	} else if c, ok := ParseCode(res.Header); ok {
+		code = c
+	}
+	w.done(req, code, req.Task().Now().Sub(start))
+	return res, err
+}
 
 // A reply is a unary call, and the body of its answer.
 type reply struct {
