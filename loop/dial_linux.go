@@ -129,7 +129,7 @@ func (t *task) connectTo(family int, sa syscall.Sockaddr, deadline time.Time) (*
 		_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1) // slower without, but it works
 		_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
 	}
-	flags := uint8(canWrite)
+	flags := uint16(canWrite)
 	switch err := syscall.Connect(fd, sa); err {
 	case nil:
 	case syscall.EINPROGRESS, syscall.EINTR:

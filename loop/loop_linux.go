@@ -37,7 +37,9 @@ type loop struct {
 	spare []interface{ turn() }
 
 	more    bool    // events of this turn are still to be looked at
-	writers []*task // that write once they were
+	notes   notes   // what is written once they were
+	writers []*task // that write then
+	debts   map[*conn][]byte
 
 	yielded []*task // that let others run and work for nobody in particular
 	fair    fair    // those that work for somebody
@@ -75,7 +77,7 @@ type inbox struct {
 func newLoop(e *coroutines, shard int) (*loop, error) {
 	l := &loop{
 		e: e, shard: shard, log: e.log, base: e.base, sockets: map[int32]*socket{}, workers: map[*worker]struct{}{},
-		relays: map[*relay]struct{}{}, ended: make(chan struct{}), busy: -int64(nap * time.Millisecond),
+		relays: map[*relay]struct{}{}, debts: map[*conn][]byte{}, ended: make(chan struct{}), busy: -int64(nap * time.Millisecond),
 	}
 	l.dog.goid = map[uint32][]byte{}
 	l.prune.owner = (*pruner)(l)
@@ -135,15 +137,6 @@ func (l *loop) run() {
 		l.takeYielded() // last, and not all at once: what computes waits for sockets and clock, not they for it
 		l.takeShares()
 	}
-}
-
-// takeWriters lets those write that waited until all events of the turn were seen.
-func (l *loop) takeWriters() {
-	for _, t := range l.writers { // none is added: no event of the turn is left
-		t.turn()
-	}
-	clear(l.writers)
-	l.writers = l.writers[:0]
 }
 
 // roundsPerTurn is how often tasks may wake each other before the loop looks at its sockets again.

@@ -47,9 +47,14 @@ func (l *loop) relay(a, b *conn, f *Frozen, done func(aToB, bToA int64)) {
 	r := &relay{l: l, idle: int64(f.Idle), last: l.now, tag: f.Tag, done: done, queued: true}
 	r.ways[0] = way{from: a, to: b, due: f.FromA, n: f.AToB, ended: f.EndA}
 	r.ways[1] = way{from: b, to: a, due: f.FromB, n: f.BToA, ended: f.EndB}
-	for _, c := range [2]*conn{a, b} {
+	for i, c := range [2]*conn{b, a} {
+		if !c.clear() {
+			w := &r.ways[i]
+			w.due = append(l.debts[c], w.due...)
+			delete(l.debts, c)
+		}
 		c.relay, c.owner = r, nil
-		c.flags &^= free | poll
+		c.flags &^= free | poll | owes
 	}
 	r.tm.owner = r
 	if r.idle > 0 {
