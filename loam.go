@@ -444,7 +444,8 @@ func Guarded[T any](ctx context.Context, g Guard, call func(ctx context.Context)
 // an encoded response message out. A carrier resolves it by name once, then calls it.
 type Method func(ctx context.Context, caller *Caller, in []byte) ([]byte, error)
 
-// A TaskMethod is a Method that waits by its task and by nothing else: on an event loop it needs no thread.
+// A TaskMethod is a Method that waits by its task and by nothing else: on an event loop it needs no thread, but where it asks
+// for one (Task.Await).
 type TaskMethod func(ctx context.Context, task Task, caller *Caller, in []byte) ([]byte, error)
 
 // Methods are the capability API by name: "state.Get", "pubsub.Publish".

@@ -52,6 +52,7 @@ type server struct {
 	engine    loop.Engine
 	hub       *http2.Hub
 	methods   loam.Methods
+	inTask    map[string]loam.TaskMethod // those of methods that need no thread
 	invoker   *invoke.Invoker
 	sender    *http.Sender // of functions' and apps' requests to hosts outside
 	series    *telemetry.Set
@@ -129,8 +130,9 @@ func newServer(o Options, host *wasm.Host) *server {
 	s.named.Store(&map[snapshot.TargetRef]*handle{})
 	s.sender = http.New()
 	s.methods = loam.Methods{}
+	findBus := func(name string) (state.Bus, error) { return find[*pubsub.Bus](s, "pubsub")(name) }
 	for _, m := range []loam.Methods{
-		state.Methods(find[*state.Store](s, "state"), func(name string) (state.Bus, error) { return find[*pubsub.Bus](s, "pubsub")(name) }),
+		state.Methods(find[*state.Store](s, "state"), findBus),
 		pubsub.Methods(find[*pubsub.Bus](s, "pubsub")),
 		lock.Methods(find[*lock.Locker](s, "lock")),
 		config.Methods(find[*config.Config](s, "config")),
@@ -148,6 +150,10 @@ func newServer(o Options, host *wasm.Host) *server {
 	s.invoker = invoke.New(s.callee)
 	maps.Copy(s.methods, s.invoker.Methods()) // these need no component
 	maps.Copy(s.methods, s.sender.Methods())
+	s.inTask = s.invoker.TaskMethods()
+	for name, do := range state.TaskMethods(find[*state.Store](s, "state"), findBus) {
+		s.inTask[name] = s.gate.taskMethod(do, s.methods[name])
+	}
 	return s
 }
 
@@ -352,7 +358,7 @@ func (s *server) startFunction(ctx context.Context, hash string, module []byte, 
 	config := wasm.Config{
 		ABI: f.ABI, Isolation: f.Isolation, Env: f.Env, Settings: []byte(f.Settings), Timeout: f.Timeout, CPU: f.CPU, Memory: f.Memory,
 		Concurrency: f.Concurrency, Queue: f.Queue, MaxRequest: f.MaxRequest, MaxResponse: f.MaxResponse, MaxCalls: f.MaxCalls, MaxEgress: f.MaxEgress, Idle: f.Idle,
-		Caller: &loam.Caller{Name: f.Name, Grants: f.Grants, Denied: f.Denied}, Methods: s.methods, InTask: s.invoker.TaskMethods(), Interpret: s.o.Quick,
+		Caller: &loam.Caller{Name: f.Name, Grants: f.Grants, Denied: f.Denied}, Methods: s.methods, InTask: s.inTask, Interpret: s.o.Quick,
 	}
 	if n := f.Session; n != nil {
 		config.Session = wasm.Session{Header: n.Header, Cookie: n.Cookie, Max: n.Max, Idle: n.Idle}

@@ -38,10 +38,9 @@ func (g *gate) enter(ctx context.Context) (*peer, error) {
 		p := g.at.Load()
 		switch {
 		case p.here:
-			if g.inside.Add(1) < closing {
+			if g.enterNow() {
 				return nil, nil
 			}
-			g.leave() // it is being shut: another place holds already
 		case p.peer != nil:
 			return p.peer, nil
 		default:
@@ -52,6 +51,18 @@ func (g *gate) enter(ctx context.Context) (*peer, error) {
 			}
 		}
 	}
+}
+
+// enterNow is enter where the components are here and nobody takes them away.
+func (g *gate) enterNow() bool {
+	if !g.at.Load().here {
+		return false
+	}
+	if g.inside.Add(1) < closing {
+		return true
+	}
+	g.leave() // it is being shut: another place holds already
+	return false
 }
 
 func (g *gate) leave() {
@@ -114,6 +125,18 @@ func (g *gate) method(name string, m loam.Method) loam.Method {
 		}
 		defer g.leave()
 		return m(ctx, caller, in)
+	}
+}
+
+// taskMethod makes m go in the caller's task where the components are here; else the call waits as any other does, by method.
+func (g *gate) taskMethod(m loam.TaskMethod, method loam.Method) loam.TaskMethod {
+	return func(ctx context.Context, task loam.Task, caller *loam.Caller, in []byte) (out []byte, err error) {
+		if !g.enterNow() {
+			task.Await(func() { out, err = method(ctx, caller, in) })
+			return out, err
+		}
+		defer g.leave()
+		return m(ctx, task, caller, in)
 	}
 }
 

@@ -275,7 +275,7 @@ func TestGateUnderLoad(t *testing.T) {
 	g := newGate()
 	var open atomic.Bool
 	open.Store(true)
-	m := g.method("state.Get", func(context.Context, *loam.Caller, []byte) ([]byte, error) {
+	see := func() ([]byte, error) {
 		for range 3 {
 			if !open.Load() {
 				t.Error("a call came while the store was closed")
@@ -283,14 +283,24 @@ func TestGateUnderLoad(t *testing.T) {
 			runtime.Gosched()
 		}
 		return nil, nil
-	})
+	}
+	m := g.method("state.Get", func(context.Context, *loam.Caller, []byte) ([]byte, error) { return see() })
+	own := g.taskMethod(func(context.Context, loam.Task, *loam.Caller, []byte) ([]byte, error) { return see() }, m)
 	ctx, stop := context.WithCancel(t.Context())
 	var calls sync.WaitGroup
 	var n atomic.Int64
-	for range 8 {
+	for i := range 8 {
 		calls.Go(func() {
+			task, end := loam.NewTask(t.Context())
+			defer end()
 			for ctx.Err() == nil {
-				if _, err := m(t.Context(), nil, nil); err != nil {
+				var err error
+				if i%2 == 0 {
+					_, err = m(t.Context(), nil, nil)
+				} else {
+					_, err = own(t.Context(), task, nil, nil)
+				}
+				if err != nil {
 					t.Error(err)
 				}
 				n.Add(1)

@@ -608,16 +608,7 @@ func (s *Store) check(op string, caller *loam.Caller, key string, write bool) er
 func Methods(find func(component string) (*Store, error), findBus func(component string) (Bus, error)) loam.Methods {
 	return loam.Methods{
 		"state.Get": func(ctx context.Context, caller *loam.Caller, in []byte) ([]byte, error) {
-			var req api.StateGetRequest
-			s, err := api.Parse(&req, in, func() (*Store, error) { return find(req.Component) })
-			if err != nil {
-				return nil, err
-			}
-			items, err := s.Get(ctx, caller, req.Keys...)
-			if err != nil {
-				return nil, err
-			}
-			return (&api.StateGetResponse{Items: toAPI(items)}).AppendProto(nil), nil
+			return carryGet(ctx, nil, caller, in, find)
 		},
 		"state.List": func(ctx context.Context, caller *loam.Caller, in []byte) ([]byte, error) {
 			var req api.StateListRequest
@@ -632,35 +623,92 @@ func Methods(find func(component string) (*Store, error), findBus func(component
 			return (&api.StateListResponse{Items: toAPI(items)}).AppendProto(nil), nil
 		},
 		"state.Apply": func(ctx context.Context, caller *loam.Caller, in []byte) ([]byte, error) {
-			var req api.StateApplyRequest
-			s, err := api.Parse(&req, in, func() (*Store, error) { return find(req.Component) })
-			if err != nil {
-				return nil, err
-			}
-			ops := make([]Op, len(req.Ops))
-			for i, op := range req.Ops {
-				ops[i] = Op{Delete: op.Delete, Key: op.Key, Value: op.Value, TTL: api.Millis(op.TtlMs), IfMatch: op.IfMatch, IfAbsent: op.IfAbsent}
-			}
-			var bus Bus
-			events, component, err := api.Events(req.Events)
-			if err != nil {
-				return nil, err
-			}
-			if len(events) > 0 {
-				if bus, err = findBus(component); err != nil {
-					return nil, err
-				}
-			}
-			var res api.StateApplyResponse
-			if res.Etags, err = s.Apply(ctx, caller, ops, bus, events); err != nil {
-				return nil, err
-			}
-			for i := range events {
-				res.EventIds = append(res.EventIds, events[i].ID)
-			}
-			return res.AppendProto(nil), nil
+			return carryApply(ctx, nil, caller, in, find, findBus)
 		},
 	}
+}
+
+// TaskMethods are the same for callers that run in a task of an event loop, of those whose component may be asked in it.
+func TaskMethods(find func(component string) (*Store, error), findBus func(component string) (Bus, error)) map[string]loam.TaskMethod {
+	return map[string]loam.TaskMethod{
+		"state.Get": func(ctx context.Context, task loam.Task, caller *loam.Caller, in []byte) ([]byte, error) {
+			return carryGet(ctx, task, caller, in, find)
+		},
+		"state.Apply": func(ctx context.Context, task loam.Task, caller *loam.Caller, in []byte) ([]byte, error) {
+			return carryApply(ctx, task, caller, in, find, findBus)
+		},
+	}
+}
+
+// few is how many items and ops are no work to speak of: more are not read and written on an event loop.
+const few = 16
+
+// ask has fn ask the store for so many items, in the task where it can: in place, or waiting in it. A nil task may block.
+func (s *Store) ask(task loam.Task, items int, instant bool, fn func(*Store)) {
+	switch {
+	case task == nil || items <= few && instant:
+		fn(s)
+		return
+	case items <= few:
+		if in := s.In(task); in != nil {
+			fn(in)
+			return
+		}
+	}
+	task.Await(func() { fn(s) })
+}
+
+// carryGet decodes a call and encodes its answer.
+func carryGet(ctx context.Context, task loam.Task, caller *loam.Caller, in []byte, find func(component string) (*Store, error)) ([]byte, error) {
+	var req api.StateGetRequest
+	s, err := api.Parse(&req, in, func() (*Store, error) { return find(req.Component) })
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	s.ask(task, len(req.Keys), s.Instant(), func(s *Store) {
+		var items []Item
+		if items, err = s.Get(ctx, caller, req.Keys...); err == nil {
+			out = (&api.StateGetResponse{Items: toAPI(items)}).AppendProto(nil)
+		}
+	})
+	return out, err
+}
+
+// carryApply is carryGet of state.Apply.
+func carryApply(
+	ctx context.Context, task loam.Task, caller *loam.Caller, in []byte, find func(component string) (*Store, error), findBus func(component string) (Bus, error),
+) ([]byte, error) {
+	var req api.StateApplyRequest
+	s, err := api.Parse(&req, in, func() (*Store, error) { return find(req.Component) })
+	if err != nil {
+		return nil, err
+	}
+	ops := make([]Op, len(req.Ops))
+	for i, op := range req.Ops {
+		ops[i] = Op{Delete: op.Delete, Key: op.Key, Value: op.Value, TTL: api.Millis(op.TtlMs), IfMatch: op.IfMatch, IfAbsent: op.IfAbsent}
+	}
+	events, component, err := api.Events(req.Events)
+	if err != nil {
+		return nil, err
+	}
+	var bus Bus
+	items := len(ops)
+	if len(events) > 0 {
+		items = few + 1 // publishing waits for more than the store
+		if bus, err = findBus(component); err != nil {
+			return nil, err
+		}
+	}
+	var res api.StateApplyResponse
+	s.ask(task, items, s.InstantWrites(), func(s *Store) { res.Etags, err = s.Apply(ctx, caller, ops, bus, events) })
+	if err != nil {
+		return nil, err
+	}
+	for i := range events {
+		res.EventIds = append(res.EventIds, events[i].ID)
+	}
+	return res.AppendProto(nil), nil
 }
 
 func toAPI(items []Item) []api.StateItem {

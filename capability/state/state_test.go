@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/api"
 )
 
 func TestSetOptions(t *testing.T) {
@@ -402,5 +404,81 @@ func TestIn(t *testing.T) {
 	guard := func(ctx context.Context, do func(context.Context) error) error { return do(ctx) }
 	if s.Guarded(guard).In(task) != nil || New("p", &plain{}).In(task) != nil {
 		t.Error("a store that blocks is asked in a task")
+	}
+}
+
+// awaits counts how often a task lets something block.
+type awaits struct {
+	loam.Task
+	n int
+}
+
+func (a *awaits) Await(fn func()) { a.n++; a.Task.Await(fn) }
+
+// inPlace is a driver in memory.
+type inPlace struct{ *plain }
+
+func (inPlace) Instant() bool { return true }
+
+// written is a besideTask that notes Get and Apply too.
+type written struct{ besideTask }
+
+func (d written) In(t loam.Task) Driver { return written{d.besideTask.In(t).(besideTask)} }
+
+func (d written) Get(ctx context.Context, keys []string) ([]Item, error) {
+	*d.asked = append(*d.asked, d.t)
+	return d.plain.Get(ctx, keys)
+}
+
+func (d written) Apply(ctx context.Context, ops []Op) ([]string, error) {
+	*d.asked = append(*d.asked, d.t)
+	return d.plain.Apply(ctx, ops)
+}
+
+// A caller in a task asks in it what can be asked there, and gets the same answers.
+func TestTaskMethods(t *testing.T) {
+	own, end := loam.NewTask(t.Context())
+	defer end()
+	var asked []loam.Task
+	stores := map[string]*Store{
+		"blocks": New("blocks", &plain{items: map[string][]byte{"k": []byte("v")}}),
+		"memory": New("memory", inPlace{&plain{items: map[string][]byte{"k": []byte("v")}}}),
+		"tasked": New("tasked", written{besideTask{plain: &plain{items: map[string][]byte{"k": []byte("v")}}, asked: &asked}}),
+	}
+	find := func(name string) (*Store, error) { return stores[name], nil }
+	bus := func(string) (Bus, error) { return nil, loam.Errorf(loam.NotFound, "pubsub", "none") }
+	whole, tasks := Methods(find, bus), TaskMethods(find, bus)
+	caller := &loam.Caller{Grants: []loam.Grant{{Capability: "state", Component: "*"}}}
+	many := make([]string, few+1)
+	for i := range many {
+		many[i] = "k"
+	}
+	for _, c := range []struct {
+		method, component string
+		in                interface{ AppendProto([]byte) []byte }
+		awaits            int
+		asked             bool
+		code              loam.Code
+	}{
+		{"state.Get", "blocks", &api.StateGetRequest{Component: "blocks", Keys: []string{"k"}}, 1, false, loam.OK},
+		{"state.Get", "memory", &api.StateGetRequest{Component: "memory", Keys: []string{"k"}}, 0, false, loam.OK},
+		{"state.Get", "memory", &api.StateGetRequest{Component: "memory", Keys: many}, 1, false, loam.OK},
+		{"state.Get", "tasked", &api.StateGetRequest{Component: "tasked", Keys: []string{"k"}}, 0, true, loam.OK},
+		{"state.Get", "tasked", &api.StateGetRequest{Component: "tasked"}, 0, false, loam.InvalidArgument},
+		{"state.Apply", "blocks", &api.StateApplyRequest{Component: "blocks", Ops: []api.StateOp{{Key: "k", Value: []byte("w")}}}, 1, false, loam.OK},
+		{"state.Apply", "memory", &api.StateApplyRequest{Component: "memory", Ops: []api.StateOp{{Key: "k", Value: []byte("w")}}}, 0, false, loam.OK},
+		{"state.Apply", "tasked", &api.StateApplyRequest{Component: "tasked", Ops: []api.StateOp{{Key: "k", Value: []byte("w")}}}, 0, true, loam.OK},
+		{"state.Apply", "tasked", &api.StateApplyRequest{Component: "tasked", Events: []api.Publication{{Topic: "t"}}}, 0, false, loam.NotFound},
+	} {
+		asked = nil
+		task := &awaits{Task: own}
+		in := c.in.AppendProto(nil)
+		got, err := tasks[c.method](t.Context(), task, caller, in)
+		if loam.CodeOf(err) != c.code || task.n != c.awaits || (len(asked) == 1 && asked[0] == loam.Task(task)) != c.asked {
+			t.Errorf("%s of %s: %v, %d awaits, asked in %v", c.method, c.component, err, task.n, asked)
+		}
+		if want, err := whole[c.method](t.Context(), caller, in); loam.CodeOf(err) != c.code || !bytes.Equal(got, want) {
+			t.Errorf("%s of %s: %q, not %q (%v)", c.method, c.component, got, want, err)
+		}
 	}
 }
