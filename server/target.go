@@ -3,11 +3,16 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/snapshot"
 	"github.com/loam-run/loam/target/app"
 )
 
@@ -122,4 +127,139 @@ func onlyAsks(name string) loam.Target {
 			Code: loam.FailedPrecondition, Op: "app " + strconv.Quote(name), Err: errors.New("it only asks: it says nowhere that it listens"), Hint: "write its address, command or source",
 		}
 	})
+}
+
+// applyTargets starts functions and apps that are new or changed.
+func (s *server) applyTargets(ctx context.Context, plan *snapshot.Plan) {
+	wanted := map[snapshot.TargetRef]bool{}
+	var making sync.WaitGroup
+	var mu sync.Mutex
+	slots := make(chan struct{}, 2) // compiling takes a core
+	start := func(ref snapshot.TargetRef, hash string, make func() (*version, error)) {
+		wanted[ref] = true
+		h := s.targets[ref]
+		if h == nil {
+			h = &handle{name: ref.Name}
+			s.targets[ref] = h
+		}
+		key := ref.Kind + "/" + ref.Name
+		if _, failed := s.failures[key]; failed {
+			return // it could not be prepared
+		}
+		if v := h.current.Load(); v != nil && v.hash == hash {
+			return
+		}
+		making.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			v, err := make()
+			if err != nil {
+				s.o.Log.Error("not started", strings.ToLower(ref.Kind), ref.Name, "error", err, "hint", loam.HintOf(err))
+				mu.Lock()
+				s.failures[key] = err
+				mu.Unlock()
+				return
+			}
+			if old := h.current.Swap(v); old != nil {
+				s.endLater(old.end, strings.ToLower(ref.Kind), ref.Name)
+			}
+			if v.improve != nil {
+				s.ending.Go(func() { v.improve(h) })
+			}
+		})
+	}
+	for _, f := range plan.Functions {
+		ref := snapshot.TargetRef{Kind: "Function", Name: f.Name}
+		sum, err := s.digest(f.File)
+		start(ref, snapshot.Hash(f)+sum, func() (*version, error) {
+			if err != nil {
+				return nil, &loam.Error{Code: loam.NotFound, Op: fmt.Sprintf("function %q", f.Name), Err: err, Hint: "build it first: loam build"}
+			}
+			module, err := os.ReadFile(f.File)
+			if err != nil {
+				return nil, err
+			}
+			return s.startFunction(ctx, snapshot.Hash(f)+sum, module, f)
+		})
+	}
+	for _, a := range plan.Apps {
+		ref := snapshot.TargetRef{Kind: "App", Name: a.Name}
+		sum, err := "", error(nil)
+		args := a.Command
+		if a.Source != "" {
+			args = []string{a.Binary}
+			sum, err = s.digest(a.Binary)
+		}
+		start(ref, snapshot.Hash(a)+sum, func() (*version, error) {
+			if err != nil {
+				return nil, &loam.Error{Code: loam.NotFound, Op: fmt.Sprintf("app %q", a.Name), Err: err, Hint: "build it first: loam build"}
+			}
+			if !a.Program() {
+				return newVersion(snapshot.Hash(a), onlyAsks(a.Name), func(context.Context) error { return nil }), nil
+			}
+			if a.Address != "" {
+				t := app.New(app.Config{Engine: s.engine, Hub: s.hub, Address: a.Address, Protocol: a.Protocol})
+				return newVersion(snapshot.Hash(a), t, t.Close), nil
+			}
+			command := app.Command{Name: a.Name, Args: args, Dir: a.Dir, Env: a.Env, Port: a.Port, Ready: a.Health, Protocol: a.Protocol, Hub: s.hub}
+			var p *app.Process
+			if old, ok := s.inheritApp(a.Name, snapshot.Hash(a)+sum); ok {
+				command.Port = old.Port
+				p = app.Resume(s.engine, command, old.Ready, s.o.Log)
+			} else if p, err = app.Start(s.engine, command, s.o.Log); err != nil {
+				return nil, err
+			}
+			v := newVersion(snapshot.Hash(a)+sum, p, p.Close)
+			v.state = p.State
+			return v, nil
+		})
+	}
+	for _, sv := range plan.Services {
+		ref := snapshot.TargetRef{Kind: "Service", Name: sv.Name}
+		before := s.targets[ref].service()
+		start(ref, snapshot.Hash(sv), func() (*version, error) { return s.startService(snapshot.Hash(sv), sv, before) })
+	}
+	making.Wait()
+	for ref, h := range s.targets {
+		if !wanted[ref] {
+			delete(s.targets, ref)
+			if v := h.current.Swap(nil); v != nil {
+				s.endLater(v.end, strings.ToLower(ref.Kind), ref.Name)
+			}
+		}
+	}
+	s.guardTargets(plan.Policies)
+	named := maps.Clone(s.targets)
+	s.named.Store(&named)
+	for path := range s.digests {
+		if !s.digests[path].used {
+			delete(s.digests, path)
+		}
+	}
+}
+
+// guardTargets puts round targets what of their policies holds for events and calls by name as well: what bounds and mends
+// calls. What asks who comes from outside, or changes what goes there, is for requests of routes.
+func (s *server) guardTargets(all []snapshot.TargetPolicy) {
+	own := map[*handle]loam.Target{}
+	for _, p := range all {
+		if h := s.targets[p.TargetRef]; h != nil {
+			inside := snapshot.Policy{
+				Timeout: p.Policy.Timeout, Retry: p.Policy.Retry, Hedge: p.Policy.Hedge, Bulkhead: p.Policy.Bulkhead, Adaptive: p.Policy.Adaptive, Breaker: p.Policy.Breaker,
+			}
+			for _, l := range p.Policy.RateLimits {
+				if l.By == "all" {
+					inside.RateLimits = append(inside.RateLimits, l)
+				}
+			}
+			own[h] = s.policies(inside, nil)(h)
+		}
+	}
+	for _, h := range s.targets {
+		if t := own[h]; t != nil {
+			h.own.Store(&t)
+		} else {
+			h.own.Store(nil)
+		}
+	}
 }

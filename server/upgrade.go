@@ -14,7 +14,6 @@ import (
 
 	"github.com/loam-run/loam"
 	"github.com/loam-run/loam/internal/filelock"
-	"github.com/loam-run/loam/loop"
 	"github.com/loam-run/loam/snapshot"
 	"github.com/loam-run/loam/target/app"
 )
@@ -53,50 +52,6 @@ func Predecessor() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "predecessor"), nil
 }
 
-// hello is what the old process serves.
-type hello struct {
-	Wire     int              `json:"wire"`
-	Version  string           `json:"version"`
-	PID      int              `json:"pid"`
-	Serves   []string         `json:"serves"` // keys of resources that work
-	Open     []string         `json:"open"`   // components, as capability/name
-	Registry []byte           `json:"registry"`
-	Apps     map[string]appOf `json:"apps,omitempty"`
-}
-
-// appOf is a program that the old process has started.
-type appOf struct {
-	Hash  string `json:"hash"` // of what declares it
-	Port  int    `json:"port"`
-	Ready bool   `json:"ready"`
-}
-
-// appGiven is such a program when it changes hands. Its files are what it prints, what keeps it alive, and what tells of
-// its end, as far as they are there.
-type appGiven struct {
-	Name                  string
-	PID, Restarts         int
-	Output, Leash, Handle bool
-}
-
-// ready is what the new process says when it could begin.
-type ready struct {
-	Version string   `json:"version"`
-	Apps    []string `json:"apps,omitempty"` // the programs that it would take over
-}
-
-// socketOf is a listener whose sockets are handed over.
-type socketOf struct {
-	Name    string `json:"name"`
-	Address string `json:"address"`
-}
-
-// take is the rest that only one process can have.
-type take struct {
-	Token    string `json:"token"` // of the admin endpoint
-	Registry []byte `json:"registry"`
-}
-
 // heir is the new process, once it serves.
 type heir struct {
 	*successor
@@ -107,20 +62,6 @@ type heir struct {
 type arrival struct {
 	n   *successor
 	err error
-}
-
-// serving is what the new process says when it has begun.
-type serving struct {
-	Listeners []string `json:"listeners"` // whose sockets it took
-}
-
-// relayOf is a relay that was frozen; its bytes are the payload.
-type relayOf struct {
-	FromA, FromB int // bytes of the payload
-	EndA, EndB   bool
-	Idle         time.Duration
-	Tag          string
-	AToB, BToA   int64
 }
 
 // An upgradeRequest asks for an upgrade.
@@ -460,162 +401,6 @@ func (s *server) takeBack() {
 	}
 	s.apply(s.life, s.plan)
 	s.gate.open()
-}
-
-// leave goes on with what the new process cannot take over, until all of it has ended, or ctx has.
-func (s *server) leave(ctx context.Context, n *heir) {
-	began := time.Now()
-	s.die() // what compiles is of no use any more, and the new process serves the metrics
-	taken := map[string]bool{}
-	for _, name := range n.listeners {
-		taken[name] = true
-	}
-	say := func(kind string, body any, payload []byte, files ...*os.File) {
-		if err := n.peer.send(kind, 0, body, payload, files...); err != nil {
-			s.o.Log.Error("a connection was lost on its way to the new process", "error", err)
-		}
-		for _, f := range files {
-			f.Close()
-		}
-	}
-	for _, name := range n.ready.Apps {
-		s.give(name, say)
-	}
-	var ends sync.WaitGroup
-	for name, l := range s.listeners {
-		switch {
-		case l.listener == nil:
-			delete(s.listeners, name)
-		case !taken[name]: // the new process does not listen there
-			delete(s.listeners, name)
-			ends.Go(func() { _ = l.listener.Drain(ctx) })
-		default:
-			if err := l.listener.Leave(); err != nil {
-				s.o.Log.Warn("did not end cleanly", "listener", name, "error", err)
-			}
-		}
-	}
-	close(s.left)
-	ends.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, handTime/2)
-		defer cancel()
-		s.admin.Leave(ctx)
-	})
-	if s.before != nil {
-		ends.Go(func() {
-			select {
-			case <-s.before.ended: // its connections are passed on
-			case <-ctx.Done():
-			}
-		})
-	}
-	ended := make(chan struct{})
-	go func() {
-		ends.Wait()
-		close(ended)
-	}()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	retired, alone := false, false
-	for {
-		left := 0
-		for name, l := range s.listeners {
-			left += l.listener.Move(func(f *os.File) { say("conn", name, nil, f) })
-		}
-		if s.engine.Relays() > 0 {
-			for _, f := range s.engine.Freeze() {
-				say("relay", relayOf{
-					FromA: len(f.FromA), FromB: len(f.FromB), EndA: f.EndA, EndB: f.EndB, Idle: f.Idle, Tag: f.Tag, AToB: f.AToB, BToA: f.BToA,
-				}, append(f.FromA, f.FromB...), f.A, f.B)
-			}
-			left += s.engine.Relays() // those in TLS
-		}
-		if alone && left == 0 {
-			return
-		}
-		if since := time.Since(began); since > handTime {
-			if !retired {
-				retired = true
-				tick.Reset(20 * time.Millisecond)
-			}
-			for _, l := range s.listeners {
-				l.listener.Retire()
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ended:
-			ended, alone = nil, true
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// give hands a program to the new process, which starts one where there is none.
-func (s *server) give(name string, say func(kind string, body any, payload []byte, files ...*os.File)) {
-	var g app.Given
-	if h := s.targets[snapshot.TargetRef{Kind: "App", Name: name}]; h != nil && h.current.Load() != nil {
-		if p, ok := h.current.Load().target.(*app.Process); ok {
-			var err error
-			if g, err = p.Give(); err != nil {
-				s.o.Log.Error("the app ends with this process, and is started anew", "app", name, "error", err)
-			}
-		}
-	}
-	a := appGiven{Name: name, PID: g.PID, Restarts: g.Restarts, Output: g.Output != nil, Leash: g.Leash != nil, Handle: g.Handle != nil}
-	var files []*os.File
-	for _, f := range []*os.File{g.Output, g.Leash, g.Handle} {
-		if f != nil {
-			files = append(files, f)
-		}
-	}
-	say("app", a, nil, files...)
-}
-
-// given makes of a message the program it tells of.
-func given(m *message) (a appGiven, g app.Given, err error) {
-	if err := m.into(&a); err != nil {
-		return a, g, err
-	}
-	g = app.Given{PID: a.PID, Restarts: a.Restarts}
-	for _, f := range []struct {
-		is bool
-		to **os.File
-	}{{a.Output, &g.Output}, {a.Leash, &g.Leash}, {a.Handle, &g.Handle}} {
-		if !f.is {
-			continue
-		}
-		if len(m.files) == 0 {
-			return a, g, errors.New("an app's files are missing")
-		}
-		*f.to, m.files = m.files[0], m.files[1:]
-	}
-	if g.PID > 0 && (g.Output == nil || g.Handle == nil) {
-		return a, g, errors.New("an app's files are missing")
-	}
-	return a, g, nil
-}
-
-// handTime is how long the old process waits for connections of HTTP/1 to be between two requests, before it ends them
-// with the request that they are in.
-const handTime = 600 * time.Millisecond
-
-// thaw makes of a message the relay it tells of.
-func thaw(m *message) (f loop.Frozen, err error) {
-	var r relayOf
-	if err := m.into(&r); err != nil {
-		return f, err
-	}
-	if r.FromA < 0 || r.FromB < 0 || r.FromA+r.FromB != len(m.payload) || len(m.files) != 2 {
-		return f, errors.New("a relay's parts are missing")
-	}
-	f = loop.Frozen{
-		A: m.files[0], B: m.files[1], FromA: m.payload[:r.FromA:r.FromA], FromB: m.payload[r.FromA:], EndA: r.EndA, EndB: r.EndB,
-		Idle: r.Idle, Tag: r.Tag, AToB: r.AToB, BToA: r.BToA,
-	}
-	m.files = nil
-	return f, nil
 }
 
 // works is why a resource of a plan does not work; nil: it does.
