@@ -222,6 +222,43 @@ func TestCall(t *testing.T) {
 	})
 }
 
+// Who watches a method is told how its calls ended, be the status in a head or an error; a stream is not told of.
+func TestWatched(t *testing.T) {
+	codes := make(chan loam.Code, 10)
+	told := func(_ *loam.Request, code loam.Code, took time.Duration) {
+		if took < 0 {
+			t.Errorf("it took %v", took)
+		}
+		codes <- code
+	}
+	server := &grpc.Server{Methods: map[string]grpc.Method{}}
+	for name, m := range methods {
+		server.Methods[name] = grpc.Watched(m, told)
+	}
+	w := newWorldOf(t, false, server)
+	for _, c := range []struct {
+		in       string
+		metadata bool // with it, the error comes in a head
+		want     loam.Code
+	}{{"hello", false, loam.OK}, {"fail", false, loam.NotFound}, {"fail", true, loam.NotFound}, {"secret", true, loam.Unknown}, {"unreadable", false, loam.Internal}} {
+		w.do(t, func(req *loam.Request) {
+			if c.metadata {
+				req.Header.Add("x-say-a", "1")
+			}
+			if err := w.client.Call(req, "/test.Echo/Say", &text{c.in}, &text{}, nil); loam.CodeOf(err) != c.want {
+				t.Errorf("%s: %v", c.in, err)
+			}
+		})
+		if got := <-codes; got != c.want {
+			t.Errorf("%s: %v, told %v", c.in, c.want, got)
+		}
+	}
+	w.do(t, func(req *loam.Request) { _ = w.client.Call(req, "/test.Echo/Chat", &text{"fail"}, &text{}, nil) })
+	if len(codes) > 0 {
+		t.Errorf("a stream was told of: %v", <-codes)
+	}
+}
+
 func TestStream(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		w.do(t, func(req *loam.Request) {
