@@ -128,6 +128,7 @@ func (t *task) connectTo(family int, sa syscall.Sockaddr, deadline time.Time) (*
 	if family != syscall.AF_UNIX {
 		_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1) // slower without, but it works
 		_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
+		nearby(fd, sa)
 	}
 	flags := uint16(canWrite)
 	switch err := syscall.Connect(fd, sa); err {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/loam-run/loam"
 )
@@ -60,6 +61,46 @@ func TestProbesAreSpread(t *testing.T) {
 	}
 	if len(seen) < 2 {
 		t.Errorf("all are asked after %v s", seen)
+	}
+}
+
+// A connection within the machine is not slowed down for the sake of a network.
+func TestNearbyConnections(t *testing.T) {
+	e := coroutinesFor(t, Options{Loops: 1})
+	control := func(c Conn) string {
+		b := make([]byte, 16)
+		n := uint32(len(b))
+		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, uintptr(c.(*conn).fd), syscall.IPPROTO_TCP, syscall.TCP_CONGESTION, uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&n)), 0)
+		if errno != 0 {
+			t.Error(errno)
+		}
+		return strings.TrimRight(string(b[:n]), "\x00")
+	}
+	both := make(chan string, 2)
+	for _, address := range []string{"127.0.0.1:0", ":0"} {
+		ln, err := e.Listen(t.Context(), "tcp", address, ListenOptions{Open: func(c Conn) Session {
+			both <- control(c)
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(ln.Addr().String())
+		e.Go(func(task loam.Task) {
+			c, err := Dial(task, "tcp", "127.0.0.1:"+port, task.Now().Add(2*time.Minute))
+			if err != nil {
+				t.Error(err)
+				both <- ""
+				return
+			}
+			both <- control(c)
+			c.Close()
+		})
+		for range 2 {
+			if got := <-both; got != "reno" {
+				t.Errorf("%s: %q", address, got)
+			}
+		}
 	}
 }
 
