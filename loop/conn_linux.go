@@ -301,7 +301,7 @@ func (c *conn) Close() error {
 	if c.flags&dead != 0 {
 		return errClosed
 	}
-	if !c.clear() {
+	if !c.clear() && c.check(c.writeBy) == nil { // it had time enough otherwise
 		c.linger()
 		return nil
 	}
