@@ -7,14 +7,16 @@ import (
 	"testing"
 )
 
-// docs/dapr.md lists every route and every method of Dapr 1.18, and says of those that are not built that they are not.
+// docs/dapr.md lists every route and every method of Dapr 1.18, and says of those that are not built that they are not; and
+// the metrics that there are.
 func TestDocs(t *testing.T) {
 	b, err := os.ReadFile("../../docs/dapr.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	api, metrics, _ := strings.Cut(string(b), "\n## Metrics\n")
 	said := map[string]string{} // by what the first cell names
-	for line := range strings.SplitSeq(string(b), "\n") {
+	for line := range strings.SplitSeq(api, "\n") {
 		cells := strings.Split(line, "|")
 		if len(cells) < 5 || !strings.HasPrefix(cells[1], " `") {
 			continue
@@ -59,6 +61,28 @@ func TestDocs(t *testing.T) {
 	for name := range said {
 		if !known[name] {
 			t.Errorf("docs/dapr.md tells of %s, which there is not", name)
+		}
+	}
+	counted := map[string]bool{"runtime_component_loaded": true, "runtime_component_init_total": true, "runtime_component_init_fail_total": true}
+	m := NewMetrics("", "", 1)
+	for i := range m.families {
+		for _, name := range append(m.families[i].counts, m.families[i].latency) {
+			counted[name] = name != ""
+		}
+	}
+	for line := range strings.SplitSeq(metrics, "\n") {
+		if cells := strings.Split(line, "|"); len(cells) == 5 {
+			for _, name := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(cells[1], -1) {
+				if !counted[name[1]] {
+					t.Errorf("docs/dapr.md tells of a metric %s twice, or there is none", name[1])
+				}
+				delete(counted, name[1])
+			}
+		}
+	}
+	for name, is := range counted {
+		if is {
+			t.Errorf("docs/dapr.md does not tell of the metric %s", name)
 		}
 	}
 	// What the contract has messages for, is served.

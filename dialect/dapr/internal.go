@@ -143,13 +143,50 @@ func (p *peer) send(req *loam.Request) (*loam.Response, error) {
 	return p.reach(req, func(to loam.Target) (*loam.Response, bool, error) {
 		o := &outbound{frames: frameReader{most: maxHead + maxChunk}}
 		o.begin(p, req, first, whole)
+		timing := p.api.settings.Metrics.begin(req.Task())
+		timing.end(callsSent, p.id, "", 0)
 		res, err := o.call(to)
 		if err != nil {
 			o.req.End()
 			o.frames.free()
+			return res, whole, err
 		}
-		return res, whole, err
+		timing.end(answersReceived, p.id, "", said(res))
+		timing.end(answersAwaited, p.id, "", said(res))
+		return res, whole, nil
 	})
+}
+
+// said is what an app answered: the status of HTTP, or gRPC's code.
+func said(res *loam.Response) int {
+	if code := res.Header.Get(fieldCode); code != "" {
+		n, _ := strconv.Atoi(code) // written here
+		return n
+	}
+	return max(res.Status, 0)
+}
+
+// calledBy counts a call of another sidecar's app, and with the func returned what it was answered; nil: nothing was.
+func (a *API) calledBy(h *requestHead, t loam.Task) func(*loam.Response) {
+	m := a.settings.Metrics
+	if m == nil {
+		return func(*loam.Response) {}
+	}
+	caller := "unknown"
+	for _, f := range h.header {
+		if strings.EqualFold(f.Name, metaCallerID) {
+			caller = f.Value
+		}
+	}
+	timing := m.begin(t)
+	timing.end(callsReceived, caller, "", 0)
+	return func(res *loam.Response) {
+		status := 0
+		if res != nil {
+			status = said(res)
+		}
+		timing.end(answersSent, caller, "", status)
+	}
 }
 
 // first is the first message of a call, in its frame. It is the whole of it where the body is short.
@@ -536,7 +573,9 @@ func (a *API) callLocalStream(req *loam.Request) (*loam.Response, error) {
 		return nil, err
 	}
 	in.body()
+	answered := a.calledBy(&h, req.Task())
 	res, err := a.channel.call(&in.req)
+	answered(res)
 	if err != nil {
 		in.release()
 		return nil, channelFailed(err)
@@ -891,7 +930,9 @@ func (a *API) callLocal(c *grpc.Call, raw *grpc.Raw) (*grpc.Raw, error) {
 	}
 	defer in.req.End()
 	in.body()
+	answered := a.calledBy(&h, c.Task())
 	res, err := a.channel.call(&in.req)
+	answered(res)
 	if err != nil {
 		return nil, channelFailed(err)
 	}

@@ -44,6 +44,11 @@ const (
 	jobsDone
 	jobsFailed
 	jobsTriggered
+	callsSent
+	callsReceived
+	answersSent
+	answersReceived
+	answersAwaited
 	families
 )
 
@@ -96,6 +101,15 @@ func NewMetrics(app, namespace string, shards int) *Metrics {
 		jobsDone:      {counts: []string{"component_job_success_count"}, labels: [2]string{"operation"}, namespaced: true},
 		jobsFailed:    {counts: []string{"component_job_failure_count"}, labels: [2]string{"operation"}, namespaced: true},
 		jobsTriggered: {latency: "component_job_latencies", labels: [2]string{"operation"}, namespaced: true, outcome: success},
+
+		callsSent:     {counts: []string{"runtime_service_invocation_req_sent_total"}, labels: [2]string{"dst_app_id"}, outcome: func(int) string { return `type="unary"` }},
+		callsReceived: {counts: []string{"runtime_service_invocation_req_recv_total"}, labels: [2]string{"src_app_id"}},
+		answersSent:   {counts: []string{"runtime_service_invocation_res_sent_total"}, labels: [2]string{"dst_app_id"}, outcome: status},
+		answersReceived: {
+			counts: []string{"runtime_service_invocation_res_recv_total"}, labels: [2]string{"src_app_id"},
+			outcome: func(code int) string { return status(code) + `,type="unary"` },
+		},
+		answersAwaited: {latency: "runtime_service_invocation_res_recv_latency_ms", labels: [2]string{"src_app_id"}, outcome: status},
 	}
 	for i := range m.families {
 		m.families[i].meters.Store(new([]*meter))
@@ -130,14 +144,7 @@ func succeeded(err error) int {
 // grpcStatus makes a label of a call's code, by the names that Go's gRPC has for them.
 func grpcStatus(label string) func(code int) string {
 	return func(code int) string {
-		names := [...]string{
-			"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied", "ResourceExhausted",
-			"FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
-		}
-		if code < 0 || code >= len(names) {
-			code = int(loam.Unknown)
-		}
-		return label + `="` + names[code] + `"`
+		return label + `="` + codeName(loam.Code(code)) + `"`
 	}
 }
 

@@ -3,6 +3,7 @@ package dapr
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,36 @@ func TestMetricsBuckets(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in\n%s", want, got)
 		}
+	}
+}
+
+// Both sidecars of a call count it, each with the other's app.
+func TestMetricsOfInvocation(t *testing.T) {
+	f := newFleet(t)
+	front, back := NewMetrics("front", "", 64), NewMetrics("back", "", 64)
+	f.start("back", app(t, http.HandlerFunc(mirror)), func(_ *dialect.Options, s *Settings) { s.Metrics = back })
+	caller := f.start("front", "", func(_ *dialect.Options, s *Settings) { s.Metrics = front })
+	for _, status := range []string{"200", "418"} {
+		if res, b := send(t, "POST", "http://"+caller.http+"/v1.0/invoke/back/method/x", "{}", "X-Status: "+status); fmt.Sprint(res.StatusCode) != status {
+			t.Fatalf("%d %s", res.StatusCode, b)
+		}
+	}
+	for _, c := range []struct {
+		of         *Metrics
+		name, want string
+	}{
+		{front, "req_sent_total", `{app_id="front",dst_app_id="back",type="unary"} 2`},
+		{front, "res_recv_total", `{app_id="front",src_app_id="back",status="200",type="unary"} 1|{app_id="front",src_app_id="back",status="418",type="unary"} 1`},
+		{front, "res_recv_latency_ms_count", `{app_id="front",src_app_id="back",status="200"} 1|{app_id="front",src_app_id="back",status="418"} 1`},
+		{back, "req_recv_total", `{app_id="back",src_app_id="front"} 2`},
+		{back, "res_sent_total", `{app_id="back",dst_app_id="front",status="200"} 1|{app_id="back",dst_app_id="front",status="418"} 1`},
+	} {
+		if got := strings.Join(lines(t, c.of, "runtime_service_invocation_"+c.name), "|"); got != c.want {
+			t.Errorf("%s: %s", c.name, got)
+		}
+	}
+	if got := lines(t, back, "http_client_completed_count"); len(got) != 2 {
+		t.Errorf("calls of the app: %v", got)
 	}
 }
 
