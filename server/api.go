@@ -182,11 +182,24 @@ func (s *server) newAPI(p snapshot.API) (*api, error) {
 	return a, nil
 }
 
+// daprMetrics are what the calls of a sidecar's app are counted in, unless its Configuration says that they are not.
+func (s *server) daprMetrics(c snapshot.Configuration) *dapr.Metrics {
+	switch {
+	case s.o.App == "" || s.o.Metrics == "":
+		return nil
+	case c.NoMetrics:
+		s.dapr.Store(nil)
+	case s.dapr.Load() == nil:
+		s.dapr.Store(dapr.NewMetrics(s.o.App, os.Getenv("NAMESPACE"), s.engine.Shards()))
+	}
+	return s.dapr.Load()
+}
+
 // daprSettings are what Dapr's API has beyond the options of every dialect.
 func (s *server) daprSettings(p snapshot.API, a *api) (dapr.Settings, error) {
 	c := p.Dapr
 	out := dapr.Settings{
-		AllowedOrigins: p.AllowedOrigins, Features: c.Features, AppProtocol: p.Protocol, MaxConcurrency: p.MaxConcurrency, Namespace: p.Namespace, Metrics: s.dapr,
+		AllowedOrigins: p.AllowedOrigins, Features: c.Features, AppProtocol: p.Protocol, MaxConcurrency: p.MaxConcurrency, Namespace: p.Namespace, Metrics: s.daprMetrics(c),
 		Subscriptions: func() []dapr.Subscription {
 			if a.rounds == nil {
 				return nil

@@ -52,7 +52,6 @@ type server struct {
 	ledger    *telemetry.Ledger
 	logs      map[snapshot.AccessLog]*telemetry.AccessLog
 	acts      telemetry.Acts
-	dapr      *dapr.Metrics  // of the one app of a sidecar, by daprd's names; nil: nobody reads them
 	keepMu    sync.Mutex     // guards what follows: APIs make policies when they meet an app
 	factories []loam.Factory // the component types there are at this moment
 	kept      map[string]any // what policies count, by their kind and State
@@ -89,6 +88,7 @@ type server struct {
 	open   atomic.Pointer[opened]                         // the components that capability calls find
 	named  atomic.Pointer[map[snapshot.TargetRef]*handle] // the functions, apps and services that calls by name find
 	status atomic.Pointer[current]                        // what admin tells
+	dapr   atomic.Pointer[dapr.Metrics]                   // of a sidecar's one app, by daprd's names; nil: nobody wants them
 }
 
 // watchdog is how long a task may hold its loop before the log says so: longer than a busy machine keeps one waiting.
@@ -114,9 +114,6 @@ func newServer(o Options, host *wasm.Host) *server {
 	s.hub = http2.NewHub(s.engine)
 	s.series = telemetry.NewSet(s.engine.Shards())
 	s.ledger = telemetry.OpenLedger(telemetry.LedgerOptions{Dir: filepath.Join(o.DataDir, "usage"), Shards: s.engine.Shards(), Log: o.Log})
-	if o.App != "" && o.Metrics != "" {
-		s.dapr = dapr.NewMetrics(o.App, os.Getenv("NAMESPACE"), s.engine.Shards())
-	}
 	s.registry = registry.New(o.Log)
 	s.life, s.die = context.WithCancel(context.Background())
 	s.open.Store(newOpened(nil))

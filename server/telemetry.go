@@ -70,7 +70,8 @@ func (s *server) Profile(ctx context.Context, name string, d time.Duration, w io
 // WriteMetrics writes what is counted in Prometheus' text format.
 func (s *server) WriteMetrics(w io.Writer) error {
 	err := errors.Join(s.series.WritePrometheus(w), s.acts.WritePrometheus(w), s.ledger.WritePrometheus(w))
-	if s.dapr == nil {
+	metrics := s.dapr.Load()
+	if metrics == nil {
 		return err
 	}
 	var loaded []dapr.Loaded
@@ -79,5 +80,5 @@ func (s *server) WriteMetrics(w io.Writer) error {
 			loaded = append(loaded, dapr.Loaded{Name: f.plan.Name, Type: f.plan.Type, Opened: f.opened, Failed: f.failed})
 		}
 	}
-	return errors.Join(err, s.dapr.WritePrometheus(w, loaded))
+	return errors.Join(err, metrics.WritePrometheus(w, loaded))
 }
