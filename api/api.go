@@ -3,5 +3,5 @@
 package api
 
 //go:generate cp ../internal/protowire/protowire.go ../sdk/go/internal/protowire/
-//go:generate go run -C ../tools ./apigen -proto ../api/loam.proto -go ../sdk/go/internal/api/loam.pb.go -wire github.com/loam-run/loam/sdk/go/internal/protowire
+//go:generate go run -C ../tools ./apigen -proto ../api/loam.proto -go ../sdk/go/internal/api/loam.pb.go -wire github.com/loam-run/loam/sdk/go/internal/protowire -views
 //go:generate go run -C ../tools ./apigen -proto ../api/loam.proto -go ../api/loam.pb.go -rust ../sdk/rust/api.rs -c ../sdk/c/loam.h -assemblyscript ../sdk/assemblyscript/api.ts

@@ -116,7 +116,7 @@ func hostRequestBody(b []byte) int {
 
 func hostResponseHead(b []byte) {
 	var head api.ResponseHead
-	if err := head.ParseProto(b); err != nil {
+	if err := head.ParseProto(slices.Clone(b)); err != nil {
 		panic(err)
 	}
 	f := mustFake()
@@ -262,7 +262,7 @@ func outgoing(method string, header []api.Header, body []byte, timeoutMs int64) 
 
 // handled decodes a request and hands it on.
 func handled[R message](in []byte, req R, do func(R) (message, error)) (message, error) {
-	if err := req.ParseProto(in); err != nil {
+	if err := req.ParseProto(slices.Clone(in)); err != nil {
 		return nil, Errorf(InvalidArgument, "%w", err)
 	}
 	return do(req)

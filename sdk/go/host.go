@@ -32,8 +32,8 @@ func readRequest() (*Request, error) {
 		wire.out = make([]byte, n)
 		n = hostRequestHead(wire.out)
 	}
-	var head api.RequestHead
-	if err := head.ParseProto(wire.out[:n]); err != nil {
+	head := api.RequestHead{Headers: make([]api.Header, 0, 16)} // most requests have no more
+	if err := head.ParseProto(slices.Clone(wire.out[:n])); err != nil {
 		return nil, err
 	}
 	return newRequest(&head), nil
@@ -61,7 +61,7 @@ func call(method string, req, resp message) error {
 		wire.out = make([]byte, n)
 		n = max(hostResult(wire.out), 0)
 	}
-	answer := slices.Clone(wire.out[:n]) // the response's byte fields stand in it
+	answer := slices.Clone(wire.out[:n]) // the response's strings and byte fields stand in it
 	wire.Unlock()
 
 	if code != OK {

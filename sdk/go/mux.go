@@ -97,7 +97,7 @@ func (m mux) match(r *Request) (h HandlerFunc, allow string) {
 		if rt.method == "" || rt.method == r.Method || rt.method == "GET" && r.Method == "HEAD" {
 			r.names, r.values = r.names[:0], values
 			for _, s := range rt.segments {
-				if s.kind != literal {
+				if s.kind != literal && s.text != "" {
 					r.names = append(r.names, s.text)
 				}
 			}
@@ -120,7 +120,10 @@ func (rt *route) matchPath(path string) (values []string, ok bool) {
 	}
 	for i, s := range rt.segments {
 		if s.kind == rest {
-			return append(values, unescape(path)), true
+			if s.text != "" { // else it is a slash at the pattern's end
+				values = append(values, unescape(path))
+			}
+			return values, true
 		}
 		part, tail, more := strings.Cut(path, "/")
 		if more == (i == len(rt.segments)-1) {

@@ -25,9 +25,10 @@ type contract struct {
 
 // goOptions are how Go is written.
 type goOptions struct {
-	pkg  string
-	utf8 bool   // strings are checked
-	wire string // the import path of protowire; empty: goWire
+	pkg   string
+	utf8  bool   // strings are checked
+	views bool   // strings that are read share the message's memory
+	wire  string // the import path of protowire; empty: goWire
 }
 
 // A message has its comment as lines of prose; there is always one.

@@ -33,12 +33,13 @@ func main() {
 	pkg := flag.String("package", "api", "the package of what is written in go")
 	wire := flag.String("wire", goWire, "the package that go reads and writes fields by")
 	utf8 := flag.Bool("utf8", false, "in go, refuse strings that are not UTF-8, as protobuf asks; those of loam.proto may carry any header's value")
+	views := flag.Bool("views", false, "in go, strings that are read share the message's memory, as bytes do: for who reads each message from memory of its own")
 	files := map[string]*string{}
 	for _, l := range languages {
 		files[l.name] = flag.String(l.name, "", "files to write in "+l.name+", separated by commas")
 	}
 	flag.Parse()
-	if err := run(strings.Split(*protos, ","), goOptions{*pkg, *utf8, *wire}, files); err != nil {
+	if err := run(strings.Split(*protos, ","), goOptions{*pkg, *utf8, *views, *wire}, files); err != nil {
 		fmt.Fprintln(os.Stderr, "apigen:", err)
 		os.Exit(1)
 	}

@@ -59,9 +59,9 @@ func TestUpToDate(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		c.wire = ""
+		c.goOptions = goOptions{}
 		if strings.HasPrefix(file, "sdk/go/") {
-			c.wire = sdkWire
+			c.wire, c.views = sdkWire, true
 		}
 		if want, err := generate(c, got); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s is not what apigen writes: run go generate ./api (%v)", file, err)
@@ -276,7 +276,7 @@ func each(names []string, format string, arg func(name string) []any) string {
 }
 
 func goProgram(t *testing.T, c contract, names []string) *exec.Cmd {
-	c.goOptions = goOptions{"main", true, "echo/protowire"}
+	c.goOptions = goOptions{"main", true, true, "echo/protowire"}
 	src, err := goSource(c, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,8 @@
 package api
 
 import (
+	"unsafe"
+
 	"github.com/loam-run/loam/sdk/go/internal/protowire"
 )
 
@@ -31,7 +33,7 @@ func (m *Error) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *Error) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -43,9 +45,9 @@ func (m *Error) ParseProto(b []byte) error {
 		case 8:
 			m.Code = uint32(f.Num)
 		case 18:
-			m.Message = string(f.Data)
+			m.Message = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Hint = string(f.Data)
+			m.Hint = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2, 3:
@@ -76,7 +78,7 @@ func (m *Header) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *Header) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -86,9 +88,9 @@ func (m *Header) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Value = string(f.Data)
+			m.Value = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -154,7 +156,7 @@ func (m *RequestHead) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *RequestHead) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -164,15 +166,15 @@ func (m *RequestHead) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Method = string(f.Data)
+			m.Method = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Scheme = string(f.Data)
+			m.Scheme = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Authority = string(f.Data)
+			m.Authority = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
-			m.Path = string(f.Data)
+			m.Path = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 42:
-			m.Query = string(f.Data)
+			m.Query = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 50:
 			var x Header
 			err = x.ParseProto(f.Data)
@@ -181,7 +183,7 @@ func (m *RequestHead) ParseProto(b []byte) error {
 			}
 			m.Headers = append(m.Headers, x)
 		case 58:
-			m.Id = string(f.Data)
+			m.Id = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 64:
 			m.Length = int64(f.Num)
 		case 72:
@@ -216,7 +218,7 @@ func (m *ResponseHead) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *ResponseHead) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -264,7 +266,7 @@ func (m *StateGetRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *StateGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -274,9 +276,9 @@ func (m *StateGetRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Keys = append(m.Keys, string(f.Data))
+			m.Keys = append(m.Keys, unsafe.String(unsafe.SliceData(f.Data), len(f.Data)))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -302,7 +304,7 @@ func (m *StateGetResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *StateGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -358,7 +360,7 @@ func (m *StateItem) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *StateItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -368,11 +370,11 @@ func (m *StateItem) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
 			m.Value = f.Data
 		case 26:
-			m.Etag = string(f.Data)
+			m.Etag = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 32:
 			m.ExpiresUnixMs = int64(f.Num)
 		default:
@@ -415,7 +417,7 @@ func (m *StateListRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *StateListRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -425,11 +427,11 @@ func (m *StateListRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Prefix = string(f.Data)
+			m.Prefix = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.After = string(f.Data)
+			m.After = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 32:
 			m.Limit = uint32(f.Num)
 		default:
@@ -457,7 +459,7 @@ func (m *StateListResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *StateListResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -508,7 +510,7 @@ func (m *StateApplyRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *StateApplyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -518,7 +520,7 @@ func (m *StateApplyRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
 			var x StateOp
 			err = x.ParseProto(f.Data)
@@ -583,7 +585,7 @@ func (m *StateOp) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *StateOp) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -595,13 +597,13 @@ func (m *StateOp) ParseProto(b []byte) error {
 		case 8:
 			m.Delete = f.Num != 0
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
 			m.Value = f.Data
 		case 32:
 			m.TtlMs = int64(f.Num)
 		case 42:
-			m.IfMatch = string(f.Data)
+			m.IfMatch = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 48:
 			m.IfAbsent = f.Num != 0
 		default:
@@ -634,7 +636,7 @@ func (m *StateApplyResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *StateApplyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -644,9 +646,9 @@ func (m *StateApplyResponse) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Etags = append(m.Etags, string(f.Data))
+			m.Etags = append(m.Etags, unsafe.String(unsafe.SliceData(f.Data), len(f.Data)))
 		case 18:
-			m.EventIds = append(m.EventIds, string(f.Data))
+			m.EventIds = append(m.EventIds, unsafe.String(unsafe.SliceData(f.Data), len(f.Data)))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -677,7 +679,7 @@ func (m *Attribute) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *Attribute) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -687,9 +689,9 @@ func (m *Attribute) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Value = string(f.Data)
+			m.Value = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -750,7 +752,7 @@ func (m *Publication) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *Publication) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -760,17 +762,17 @@ func (m *Publication) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Topic = string(f.Data)
+			m.Topic = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Id = string(f.Data)
+			m.Id = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
-			m.Type = string(f.Data)
+			m.Type = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 42:
-			m.Subject = string(f.Data)
+			m.Subject = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 50:
-			m.ContentType = string(f.Data)
+			m.ContentType = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 58:
 			var x Attribute
 			err = x.ParseProto(f.Data)
@@ -805,7 +807,7 @@ func (m *PubsubPublishRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *PubsubPublishRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -846,7 +848,7 @@ func (m *PubsubPublishResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *PubsubPublishResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -856,7 +858,7 @@ func (m *PubsubPublishResponse) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.EventIds = append(m.EventIds, string(f.Data))
+			m.EventIds = append(m.EventIds, unsafe.String(unsafe.SliceData(f.Data), len(f.Data)))
 		default:
 			switch f.Tag >> 3 {
 			case 1:
@@ -897,7 +899,7 @@ func (m *LockTryLockRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *LockTryLockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -907,11 +909,11 @@ func (m *LockTryLockRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Owner = string(f.Data)
+			m.Owner = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 32:
 			m.TtlMs = int64(f.Num)
 		default:
@@ -939,7 +941,7 @@ func (m *LockTryLockResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *LockTryLockResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -990,7 +992,7 @@ func (m *LockRenewRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *LockRenewRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1000,11 +1002,11 @@ func (m *LockRenewRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Owner = string(f.Data)
+			m.Owner = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 32:
 			m.TtlMs = int64(f.Num)
 		default:
@@ -1042,7 +1044,7 @@ func (m *LockUnlockRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *LockUnlockRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1052,11 +1054,11 @@ func (m *LockUnlockRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Owner = string(f.Data)
+			m.Owner = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2, 3:
@@ -1087,7 +1089,7 @@ func (m *ConfigGetRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *ConfigGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1097,9 +1099,9 @@ func (m *ConfigGetRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Keys = append(m.Keys, string(f.Data))
+			m.Keys = append(m.Keys, unsafe.String(unsafe.SliceData(f.Data), len(f.Data)))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -1125,7 +1127,7 @@ func (m *ConfigGetResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *ConfigGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1181,7 +1183,7 @@ func (m *ConfigItem) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *ConfigItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1191,11 +1193,11 @@ func (m *ConfigItem) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Value = string(f.Data)
+			m.Value = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Version = string(f.Data)
+			m.Version = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
 			var x Attribute
 			err = x.ParseProto(f.Data)
@@ -1233,7 +1235,7 @@ func (m *ConfigSetRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *ConfigSetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1243,7 +1245,7 @@ func (m *ConfigSetRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
 			var x ConfigItem
 			err = x.ParseProto(f.Data)
@@ -1281,7 +1283,7 @@ func (m *ConfigDeleteRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *ConfigDeleteRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1291,9 +1293,9 @@ func (m *ConfigDeleteRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Keys = append(m.Keys, string(f.Data))
+			m.Keys = append(m.Keys, unsafe.String(unsafe.SliceData(f.Data), len(f.Data)))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -1329,7 +1331,7 @@ func (m *SequenceNextRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *SequenceNextRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1339,9 +1341,9 @@ func (m *SequenceNextRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 24:
 			m.Count = int64(f.Num)
 		default:
@@ -1369,7 +1371,7 @@ func (m *SequenceNextResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *SequenceNextResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1431,7 +1433,7 @@ func (m *InvokeCallRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *InvokeCallRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1441,11 +1443,11 @@ func (m *InvokeCallRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Target = string(f.Data)
+			m.Target = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Method = string(f.Data)
+			m.Method = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Path = string(f.Data)
+			m.Path = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
 			var x Header
 			err = x.ParseProto(f.Data)
@@ -1492,7 +1494,7 @@ func (m *InvokeCallResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *InvokeCallResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1542,7 +1544,7 @@ func (m *SecretGetRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *SecretGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1552,9 +1554,9 @@ func (m *SecretGetRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -1580,7 +1582,7 @@ func (m *SecretGetResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *SecretGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1636,7 +1638,7 @@ func (m *HttpSendRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *HttpSendRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1646,9 +1648,9 @@ func (m *HttpSendRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Method = string(f.Data)
+			m.Method = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Url = string(f.Data)
+			m.Url = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
 			var x Header
 			err = x.ParseProto(f.Data)
@@ -1695,7 +1697,7 @@ func (m *HttpSendResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *HttpSendResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1755,7 +1757,7 @@ func (m *BindingInvokeRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *BindingInvokeRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1765,9 +1767,9 @@ func (m *BindingInvokeRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Operation = string(f.Data)
+			m.Operation = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
 			m.Data = f.Data
 		case 34:
@@ -1807,7 +1809,7 @@ func (m *BindingInvokeResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *BindingInvokeResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1871,7 +1873,7 @@ func (m *CryptoSealRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoSealRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1881,13 +1883,13 @@ func (m *CryptoSealRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Algorithm = string(f.Data)
+			m.Algorithm = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
-			m.Cipher = string(f.Data)
+			m.Cipher = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 42:
 			m.Data = f.Data
 		default:
@@ -1915,7 +1917,7 @@ func (m *CryptoSealResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoSealResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1961,7 +1963,7 @@ func (m *CryptoOpenRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoOpenRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -1971,9 +1973,9 @@ func (m *CryptoOpenRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
 			m.Data = f.Data
 		default:
@@ -2001,7 +2003,7 @@ func (m *CryptoOpenResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoOpenResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2062,7 +2064,7 @@ func (m *CryptoEncryptRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoEncryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2072,11 +2074,11 @@ func (m *CryptoEncryptRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Algorithm = string(f.Data)
+			m.Algorithm = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
 			m.Nonce = f.Data
 		case 42:
@@ -2113,7 +2115,7 @@ func (m *CryptoEncryptResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoEncryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2181,7 +2183,7 @@ func (m *CryptoDecryptRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoDecryptRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2191,11 +2193,11 @@ func (m *CryptoDecryptRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Algorithm = string(f.Data)
+			m.Algorithm = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
 			m.Nonce = f.Data
 		case 42:
@@ -2229,7 +2231,7 @@ func (m *CryptoDecryptResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoDecryptResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2290,7 +2292,7 @@ func (m *CryptoWrapRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoWrapRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2300,11 +2302,11 @@ func (m *CryptoWrapRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Algorithm = string(f.Data)
+			m.Algorithm = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
 			m.Nonce = f.Data
 		case 42:
@@ -2341,7 +2343,7 @@ func (m *CryptoWrapResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoWrapResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2409,7 +2411,7 @@ func (m *CryptoUnwrapRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoUnwrapRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2419,11 +2421,11 @@ func (m *CryptoUnwrapRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Algorithm = string(f.Data)
+			m.Algorithm = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
 			m.Nonce = f.Data
 		case 42:
@@ -2457,7 +2459,7 @@ func (m *CryptoUnwrapResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoUnwrapResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2508,7 +2510,7 @@ func (m *CryptoSignRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoSignRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2518,11 +2520,11 @@ func (m *CryptoSignRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Algorithm = string(f.Data)
+			m.Algorithm = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
 			m.Digest = f.Data
 		default:
@@ -2550,7 +2552,7 @@ func (m *CryptoSignResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoSignResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2606,7 +2608,7 @@ func (m *CryptoVerifyRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoVerifyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2616,11 +2618,11 @@ func (m *CryptoVerifyRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Algorithm = string(f.Data)
+			m.Algorithm = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
 			m.Digest = f.Data
 		case 42:
@@ -2650,7 +2652,7 @@ func (m *CryptoVerifyResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoVerifyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2696,7 +2698,7 @@ func (m *CryptoPublicKeyRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoPublicKeyRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2706,9 +2708,9 @@ func (m *CryptoPublicKeyRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Key = string(f.Data)
+			m.Key = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 24:
 			m.Jwk = f.Num != 0
 		default:
@@ -2736,7 +2738,7 @@ func (m *CryptoPublicKeyResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *CryptoPublicKeyResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2746,7 +2748,7 @@ func (m *CryptoPublicKeyResponse) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Text = string(f.Data)
+			m.Text = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1:
@@ -2792,7 +2794,7 @@ func (m *FilePutRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FilePutRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2802,11 +2804,11 @@ func (m *FilePutRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.ContentType = string(f.Data)
+			m.ContentType = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
 			var x Attribute
 			err = x.ParseProto(f.Data)
@@ -2846,7 +2848,7 @@ func (m *FilePutResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FilePutResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2858,7 +2860,7 @@ func (m *FilePutResponse) ParseProto(b []byte) error {
 		case 8:
 			m.Size = int64(f.Num)
 		case 18:
-			m.Etag = string(f.Data)
+			m.Etag = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -2909,7 +2911,7 @@ func (m *FileAppendRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileAppendRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2919,13 +2921,13 @@ func (m *FileAppendRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 24:
 			m.Offset = int64(f.Num)
 		case 34:
-			m.ContentType = string(f.Data)
+			m.ContentType = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 42:
 			var x Attribute
 			err = x.ParseProto(f.Data)
@@ -2965,7 +2967,7 @@ func (m *FileAppendResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileAppendResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -2977,7 +2979,7 @@ func (m *FileAppendResponse) ParseProto(b []byte) error {
 		case 8:
 			m.Size = int64(f.Num)
 		case 18:
-			m.Etag = string(f.Data)
+			m.Etag = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -3018,7 +3020,7 @@ func (m *FileGetRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3028,9 +3030,9 @@ func (m *FileGetRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 24:
 			m.Offset = int64(f.Num)
 		case 32:
@@ -3085,7 +3087,7 @@ func (m *FileGetResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3099,11 +3101,11 @@ func (m *FileGetResponse) ParseProto(b []byte) error {
 		case 16:
 			m.Size = int64(f.Num)
 		case 26:
-			m.Etag = string(f.Data)
+			m.Etag = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 32:
 			m.ModifiedUnixMs = int64(f.Num)
 		case 42:
-			m.ContentType = string(f.Data)
+			m.ContentType = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 50:
 			var x Attribute
 			err = x.ParseProto(f.Data)
@@ -3141,7 +3143,7 @@ func (m *FileStatRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileStatRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3151,9 +3153,9 @@ func (m *FileStatRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -3199,7 +3201,7 @@ func (m *FileStatResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileStatResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3211,11 +3213,11 @@ func (m *FileStatResponse) ParseProto(b []byte) error {
 		case 8:
 			m.Size = int64(f.Num)
 		case 18:
-			m.Etag = string(f.Data)
+			m.Etag = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 24:
 			m.ModifiedUnixMs = int64(f.Num)
 		case 34:
-			m.ContentType = string(f.Data)
+			m.ContentType = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 42:
 			var x Attribute
 			err = x.ParseProto(f.Data)
@@ -3268,7 +3270,7 @@ func (m *FileListRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileListRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3278,13 +3280,13 @@ func (m *FileListRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Prefix = string(f.Data)
+			m.Prefix = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Delimiter = string(f.Data)
+			m.Delimiter = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
-			m.After = string(f.Data)
+			m.After = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 40:
 			m.Limit = uint32(f.Num)
 		default:
@@ -3322,7 +3324,7 @@ func (m *FileListResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileListResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3339,9 +3341,9 @@ func (m *FileListResponse) ParseProto(b []byte) error {
 			}
 			m.Items = append(m.Items, x)
 		case 18:
-			m.Prefixes = append(m.Prefixes, string(f.Data))
+			m.Prefixes = append(m.Prefixes, unsafe.String(unsafe.SliceData(f.Data), len(f.Data)))
 		case 26:
-			m.Next = string(f.Data)
+			m.Next = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2, 3:
@@ -3382,7 +3384,7 @@ func (m *FileItem) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileItem) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3392,11 +3394,11 @@ func (m *FileItem) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 16:
 			m.Size = int64(f.Num)
 		case 26:
-			m.Etag = string(f.Data)
+			m.Etag = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 32:
 			m.ModifiedUnixMs = int64(f.Num)
 		default:
@@ -3429,7 +3431,7 @@ func (m *FileDeleteRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *FileDeleteRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3439,9 +3441,9 @@ func (m *FileDeleteRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -3512,7 +3514,7 @@ func (m *Job) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *Job) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3522,19 +3524,19 @@ func (m *Job) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Schedule = string(f.Data)
+			m.Schedule = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 26:
-			m.Due = string(f.Data)
+			m.Due = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 34:
-			m.Ttl = string(f.Data)
+			m.Ttl = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 40:
 			m.Repeats = uint32(f.Num)
 		case 50:
 			m.Data = f.Data
 		case 58:
-			m.ContentType = string(f.Data)
+			m.ContentType = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 64:
 			m.DropFailed = f.Num != 0
 		case 72:
@@ -3576,7 +3578,7 @@ func (m *JobsScheduleRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *JobsScheduleRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3586,7 +3588,7 @@ func (m *JobsScheduleRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
 			var x Job
 			err = x.ParseProto(f.Data)
@@ -3626,7 +3628,7 @@ func (m *JobsGetRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *JobsGetRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3636,9 +3638,9 @@ func (m *JobsGetRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Names = append(m.Names, string(f.Data))
+			m.Names = append(m.Names, unsafe.String(unsafe.SliceData(f.Data), len(f.Data)))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -3664,7 +3666,7 @@ func (m *JobsGetResponse) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *JobsGetResponse) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3710,7 +3712,7 @@ func (m *JobsDeleteRequest) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *JobsDeleteRequest) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
@@ -3720,9 +3722,9 @@ func (m *JobsDeleteRequest) ParseProto(b []byte) error {
 		b = rest
 		switch f.Tag {
 		case 10:
-			m.Component = string(f.Data)
+			m.Component = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		case 18:
-			m.Name = string(f.Data)
+			m.Name = unsafe.String(unsafe.SliceData(f.Data), len(f.Data))
 		default:
 			switch f.Tag >> 3 {
 			case 1, 2:
@@ -3743,7 +3745,7 @@ func (m *Empty) AppendProto(b []byte) []byte {
 }
 
 // ParseProto reads m from the proto3 wire format, adding to what m holds; fields it does not know are skipped.
-// Byte fields share b's memory.
+// Byte fields and strings share b's memory: b must not change as long as a string of m is used.
 func (m *Empty) ParseProto(b []byte) error {
 	for len(b) > 0 {
 		f, rest, err := protowire.Next(b)
