@@ -21,7 +21,7 @@ type fair struct {
 }
 
 // A share is what an account has had of the loop's time, in nanoseconds. One that begins, or comes back after it wanted
-// nothing for a while, begins with what the others have had: who waited for nothing has saved nothing.
+// nothing for a while, begins with little less than the others have had: who waited for nothing has saved next to nothing.
 type share struct {
 	had   int64
 	tasks []*task // that wait for their turn, first come first served
@@ -30,6 +30,10 @@ type share struct {
 // ahead is by how much an account may have had more than others that wait, and still begin something new before them: so
 // much that a few short calls in a row need not wait.
 const ahead = int64(200 * time.Microsecond)
+
+// saved is how much of what it did not take an account may have later: so that a neighbour who takes little goes before
+// one who takes much and has just begun its next call.
+const saved = int64(500 * time.Microsecond)
 
 // share is that of an account.
 func (f *fair) share(a *loam.Account) *share {
@@ -41,7 +45,7 @@ func (f *fair) share(a *loam.Account) *share {
 		s = new(share)
 		f.shares[a] = s
 	}
-	s.had = max(s.had, f.least)
+	s.had = max(s.had, f.least-saved)
 	return s
 }
 
@@ -51,7 +55,7 @@ func (f *fair) sweep() {
 		f.shares = map[*loam.Account]*share{}
 	}
 	for a, s := range f.shares {
-		if len(s.tasks) == 0 && s.had <= f.least {
+		if len(s.tasks) == 0 && s.had <= f.least-saved {
 			delete(f.shares, a)
 		}
 	}
@@ -179,8 +183,8 @@ func (l *loop) behind(a *loam.Account) bool {
 	f := &l.fair
 	s := f.share(a)
 	if s.had <= f.least+ahead {
-		// What has come in beside it must not wait for all that is begun in one turn.
-		return l.more && len(f.shares) > 1 && l.now-l.began > yieldTime
+		// What has come in beside it must not wait for it, nor for all that would begin in one turn.
+		return l.more && len(f.shares) > 1
 	}
 	if len(f.waiting) == 0 && len(f.shares) == 1 { // the others of this turn are its own
 		f.least = s.had

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -125,14 +126,14 @@ func TestSharesAreForgotten(t *testing.T) {
 	var f fair
 	heavy := &loam.Account{}
 	for n := range 10_000 {
-		f.share(heavy).had += 10
+		f.share(heavy).had += 10 * saved
 		f.share(&loam.Account{}).had++
-		f.least = int64(n)
+		f.least = int64(n) * saved
 	}
 	if n := len(f.shares); n > 200 {
 		t.Errorf("%d accounts are kept", n)
 	}
-	if f.share(heavy).had < 10_000 {
+	if f.share(heavy).had < 100_000*saved {
 		t.Error("who has had much was forgotten")
 	}
 	if f.next() != nil {
@@ -140,22 +141,55 @@ func TestSharesAreForgotten(t *testing.T) {
 	}
 }
 
-// Once a turn of the loop has taken long, what would begin in it lets the turn's other events go first.
-func TestTurnsAreShort(t *testing.T) {
+// What would begin while others compute too lets the turn's other events go first.
+func TestEventsFirst(t *testing.T) {
 	one, other := &loam.Account{Name: "one"}, &loam.Account{Name: "other"}
-	l := &loop{more: true, now: yieldTime + 1}
+	l := &loop{more: true}
 	l.fair.share(one)
 	if l.behind(one) {
 		t.Error("it waits where nobody else computes")
 	}
 	l.fair.share(other)
 	if !l.behind(one) {
-		t.Error("it begins though the turn has taken long")
+		t.Error("it begins before the turn's other events")
 	}
-	if l.now = yieldTime; l.behind(one) {
-		t.Error("it waits though the turn is young")
-	}
-	if l.now, l.more = yieldTime+1, false; l.behind(one) {
+	if l.more = false; l.behind(one) {
 		t.Error("it waits for nothing")
+	}
+}
+
+// In the same way what was woken in an earlier turn lets go first those that were woken beside it, and the events.
+func TestWokenTogether(t *testing.T) {
+	l := &loop{}
+	var more []bool
+	for range 3 {
+		l.turns = append(l.turns, turnFunc(func() { more = append(more, l.more) }))
+	}
+	l.takeTurns(false)
+	l.turns = append(l.turns, turnFunc(func() { more = append(more, l.more) }))
+	l.takeTurns(true)
+	if want := []bool{true, true, false, true}; !slices.Equal(more, want) {
+		t.Errorf("what follows in the turn: %v, want %v", more, want)
+	}
+}
+
+type turnFunc func()
+
+func (f turnFunc) turn() { f() }
+
+// TestSaved: who has had less than its share goes before one who has had all of it and comes at the same time, by no
+// more than what can be saved.
+func TestSaved(t *testing.T) {
+	var f fair
+	f.least = int64(time.Second)
+	much, light := &loam.Account{Name: "much"}, &loam.Account{Name: "light"}
+	f.share(much).had = f.least
+	f.wait(&task{account: much})
+	f.wait(&task{account: light})
+	if first := f.next().account; first != light {
+		t.Errorf("%s goes first", first.Name)
+	}
+	if had := f.share(light).had; had != f.least-saved {
+		t.Errorf("it begins with %v less than others, not %v", time.Duration(f.least-had), time.Duration(saved))
 	}
 }

@@ -30,7 +30,6 @@ type loop struct {
 	open    int // connections there are
 
 	now   int64 // since base, in nanoseconds; read once a turn
-	began int64 // the present turn
 	busy  int64 // the last turn that had an event
 	cur   *task // that runs
 	turns []interface{ turn() }
@@ -120,11 +119,10 @@ func (l *loop) run() {
 		n := l.poll(events)
 		l.dog.mark(0)
 		l.now = int64(time.Since(l.base))
-		l.began = l.now
 		if n > 0 {
 			l.busy = l.now
 		}
-		l.takeTurns()
+		l.takeTurns(n > 0)
 		for i := range events[:n] {
 			l.more = i+1 < n
 			l.event(&events[i])
@@ -142,14 +140,15 @@ func (l *loop) run() {
 // roundsPerTurn is how often tasks may wake each other before the loop looks at its sockets again.
 const roundsPerTurn = 8
 
-// takeTurns gives each of those that wait for their turn one.
-func (l *loop) takeTurns() {
+// takeTurns gives each of those that wait for their turn one. more: there are events of this turn.
+func (l *loop) takeTurns(more bool) {
 	if len(l.turns) == 0 {
 		return
 	}
 	turns := l.turns
 	l.turns = l.spare[:0]
-	for _, t := range turns {
+	for i, t := range turns {
+		l.more = more || i+1 < len(turns)
 		t.turn()
 	}
 	clear(turns)

@@ -30,7 +30,7 @@ const (
 
 	maxTwice = 96 // bytes of the body of a loop that is written twice
 
-	maxCost = 1 << 16 // that is taken at once for a loop's body; MinFuel is enough for it
+	maxCost = 1 << 15 // that is taken at once for a loop's body; MinFuel is enough for it
 
 	smallBulk = 4096 // bytes up to which a bulk operation of known length is a matter of weight
 )
