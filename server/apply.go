@@ -96,8 +96,8 @@ const watchdog = 500 * time.Millisecond
 
 // ballast is counted as memory in use by the collector, in bytes, and takes none, since it is never touched. The collector
 // runs when the heap has doubled; with the megabyte or two that are in use here, that would be dozens of times a second
-// under load, and each time its threads take the core from the loops for milliseconds. With it 64 MB become garbage first.
-const ballast = 64 << 20
+// under load, and each time its threads take the core from the loops for milliseconds. With it 16 MB become garbage first.
+const ballast = 16 << 20
 
 func newServer(o Options, host *wasm.Host) *server {
 	s := &server{
