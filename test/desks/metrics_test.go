@@ -113,7 +113,9 @@ func counted(t *testing.T, sidecar ...string) map[string]float64 {
 		call(t, "127.0.0.1:"+p[1], "SaveState", "\x0a\x05store\x12\x06\x0a\x01g\x12\x011")
 		until(t, metrics, `process_status="drop"`)
 		text := ""
-		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); <-tick.C {
 			text = ask("GET", metrics, "")
 			if m := regexp.MustCompile(`(?m)^dapr_component_pubsub_ingress_count.*topic="orders".* 2$`); m.MatchString(text) && strings.Contains(text, "dapr_http_healthprobes_completed_count") {
 				break
