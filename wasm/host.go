@@ -65,7 +65,6 @@ type Host struct {
 
 	mu       sync.Mutex
 	engines  [2]wazero.Runtime // compiling, interpreting; made when they are first needed
-	ballast  []byte               // that nobody looks at
 	programs map[programKey]*program
 	modules  map[*Module]struct{} // that may have something to tidy
 
@@ -187,16 +186,8 @@ func (h *Host) engine(interpret bool) (wazero.Runtime, error) {
 		return nil, errors.Join(loam.Errorf(loam.Internal, "make the engine", "%w", err), e.Close(ctx))
 	}
 	h.engines[at] = e
-	if h.ballast == nil {
-		h.ballast = make([]byte, ballast)
-	}
 	return e, nil
 }
-
-// ballast is counted as memory in use by the collector, in bytes, and takes none, since it is never touched: so much more
-// becomes garbage before the collector takes the core from the loops. The stack of one guest that recurses without end is
-// 1.2 MB of it, as the engine doubles a stack by making a new one.
-const ballast = 48 << 20
 
 // tidyEvery is how often what is not used is looked for.
 const tidyEvery = time.Second
