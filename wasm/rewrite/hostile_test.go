@@ -206,6 +206,34 @@ func TestGrowIsCharged(t *testing.T) {
 	}
 }
 
+// TestLongBodies: what a loop does at a stretch is charged whole, however long that is.
+func TestLongBodies(t *testing.T) {
+	for name, group := range map[string][]byte{
+		"whole numbers": {0x41, 1, 0x41, 0, 0x6a, 0x1a},
+		"floats":        {0x43, 0, 0, 0, 0, 0x91, 0x1a},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, _ := runtimeWithHost(t)
+			each := func(groups int) int64 {
+				body := cat([]byte{0x03, 0x40}, bytes.Repeat(group, groups), []byte{0x20, 0, 0x41, 1, 0x6b, 0x22, 0, 0x0d, 0, 0x0b})
+				mod := start(t, r, mustRewrite(t, one("\x7f", "", nil, body...), rewrite.Options{}).Binary)
+				fuel := mod.ExportedGlobal(rewrite.FuelGlobal).(api.MutableGlobal)
+				used := func(rounds uint64) int64 {
+					fuel.Set(uint64(rewrite.NewFuel(1 << 30)))
+					if _, err := mod.ExportedFunction("run").Call(context.Background(), rounds); err != nil {
+						t.Fatal(err)
+					}
+					return 1<<30 - rewrite.Fuel(fuel.Get()).Left()
+				}
+				return (used(11) - used(1)) / 10
+			}
+			if short, long := each(1000), each(100_000); long < 99*short || long > 101*short {
+				t.Errorf("%d units, and %d for a body that is 100 times as long", short, long)
+			}
+		})
+	}
+}
+
 // TestTableGrow: a table without a limit does not grow beyond what all tables may have.
 func TestTableGrow(t *testing.T) {
 	grow := []byte{0xd0, 0x70, 0x20, 0, 0xfc, 15}

@@ -30,7 +30,7 @@ const (
 
 	maxTwice = 96 // bytes of the body of a loop that is written twice
 
-	maxCost = 1 << 15 // that is taken at once for a loop's body; MinFuel is enough for it
+	maxCost = 1 << 15 // that must be there before the body of a loop; what it takes beyond is owed
 
 	smallBulk = 4096 // bytes up to which a bulk operation of known length is a matter of weight
 )
@@ -148,7 +148,7 @@ func (me *meter) plan() {
 		} else if seg.forced && seg.looks && seg.cost <= worth {
 			seg.cost = 0
 		} else if seg.forced {
-			seg.cost = min(max(seg.cost, 1), maxCost)
+			seg.cost = max(seg.cost, 1)
 		}
 	}
 }
@@ -369,10 +369,10 @@ func (me *meter) first(again int) {
 	me.copied = from
 }
 
-// short writes whether the fuel, in its local, is less than a cost.
+// short writes whether the fuel, in its local, is less than a cost, or than what must be there for one.
 func (me *meter) short(cost uint32) {
 	me.local(opLocalGet, me.fuelAt)
-	me.i64(int64(cost) << depthBits)
+	me.i64(int64(min(cost, maxCost)) << depthBits)
 	me.op(opI64LtS)
 }
 
