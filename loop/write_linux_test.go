@@ -2,6 +2,7 @@ package loop
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -110,7 +111,7 @@ func TestNotesComeThroughInOrder(t *testing.T) {
 				if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 					t.Error(err)
 				}
-				if n, err := c.Read(got); n > 0 || err != io.EOF {
+				if n, err := c.Read(got); n > 0 || !errors.Is(err, io.EOF) {
 					t.Error("at the end:", n, err)
 				}
 			})
@@ -148,7 +149,7 @@ func TestNoteToNobody(t *testing.T) {
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
 	c.Close()
