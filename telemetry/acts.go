@@ -47,7 +47,7 @@ func (a *Acts) WritePrometheus(w io.Writer) error {
 		return err
 	}
 	for _, act := range a.All() {
-		if _, err := fmt.Fprintf(w, "loam_policy_acts_total{route=%s,act=%s} %d\n", quote(act.Route), quote(act.Act), act.Count); err != nil {
+		if _, err := fmt.Fprintf(w, "loam_policy_acts_total{route=%s,act=%s} %d\n", Label(act.Route), Label(act.Act), act.Count); err != nil {
 			return err
 		}
 	}

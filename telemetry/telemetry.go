@@ -190,7 +190,7 @@ func (s *Set) WritePrometheus(w io.Writer) error {
 	var b strings.Builder
 	sums := s.All()
 	label := func(l Labels) string {
-		return fmt.Sprintf("route=%s,target=%s", quote(l.Route), quote(l.Target))
+		return fmt.Sprintf("route=%s,target=%s", Label(l.Route), Label(l.Target))
 	}
 	b.WriteString("# HELP loam_requests_total Requests that were answered, by the class of their status.\n# TYPE loam_requests_total counter\n")
 	for _, sum := range sums {
@@ -225,7 +225,7 @@ func (s *Set) WritePrometheus(w io.Writer) error {
 	return err
 }
 
-// quote writes a label's value (only these three are escaped there).
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
+// Label is a label's value as Prometheus' text format has it, quoted: UTF-8, in which only three are escaped.
+func Label(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(strings.ToValidUTF8(s, "\uFFFD")) + `"`
 }

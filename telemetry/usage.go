@@ -437,7 +437,7 @@ func (l *Ledger) WritePrometheus(w io.Writer) error {
 				if len(labels) > 0 {
 					label = "," + labels[i]
 				}
-				fmt.Fprintf(&b, "%s{function=%s%s} %.12g\n", name, quote(function), label, v)
+				fmt.Fprintf(&b, "%s{function=%s%s} %.12g\n", name, Label(function), label, v)
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/loam-run/loam"
+	"github.com/loam-run/loam/telemetry"
 )
 
 // Metrics count what a program asks of the API, what the API asks of it, and what components were asked for it, by the names
@@ -183,10 +184,14 @@ var latencyBounds = [...]int{
 
 // meter finds or makes the one of those labels. There are few: looking at each is quicker than hashing two strings.
 func (m *Metrics) meter(of int, first, second string) *meter {
-	if one := m.families[of].find(first, second); one != nil {
+	f := &m.families[of]
+	if one := f.find(first, second); one != nil {
 		return one
 	}
-	if len(*m.families[of].meters.Load()) >= maxMeters || len(first) > maxLabel || len(second) > maxLabel {
+	if len(*f.meters.Load()) >= maxMeters || len(first) > maxLabel || len(second) > maxLabel {
+		if one := f.find("", ""); one != nil {
+			return one
+		}
 		first, second = "", ""
 	}
 	return m.known(of, first, second)
@@ -252,13 +257,13 @@ func (m *meter) of(code int) *outcomes {
 		return o
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "app_id=%s", label(m.metrics.app))
+	fmt.Fprintf(&b, "app_id=%s", telemetry.Label(m.metrics.app))
 	if m.family.namespaced {
-		fmt.Fprintf(&b, ",namespace=%s", label(m.metrics.namespace))
+		fmt.Fprintf(&b, ",namespace=%s", telemetry.Label(m.metrics.namespace))
 	}
 	for i, name := range m.family.labels {
 		if name != "" {
-			fmt.Fprintf(&b, ",%s=%s", name, label(m.values[i]))
+			fmt.Fprintf(&b, ",%s=%s", name, telemetry.Label(m.values[i]))
 		}
 	}
 	if m.family.outcome != nil {
@@ -364,7 +369,7 @@ type Loaded struct {
 // WritePrometheus writes what was counted in Prometheus' text format. The components are those that the program may find.
 func (m *Metrics) WritePrometheus(w io.Writer, components []Loaded) error {
 	var b strings.Builder
-	app := label(m.app)
+	app := telemetry.Label(m.app)
 	loaded, opened := 0, map[string]uint64{}
 	var types []string
 	for _, c := range components {
@@ -380,12 +385,12 @@ func (m *Metrics) WritePrometheus(w io.Writer, components []Loaded) error {
 	fmt.Fprintf(&b, "dapr_runtime_component_loaded{app_id=%s} %d\n", app, loaded)
 	b.WriteString("# TYPE dapr_runtime_component_init_total counter\n")
 	for _, t := range types {
-		fmt.Fprintf(&b, "dapr_runtime_component_init_total{app_id=%s,component=%s} %d\n", app, label(t), opened[t])
+		fmt.Fprintf(&b, "dapr_runtime_component_init_total{app_id=%s,component=%s} %d\n", app, telemetry.Label(t), opened[t])
 	}
 	b.WriteString("# TYPE dapr_runtime_component_init_fail_total counter\n")
 	for _, c := range components {
 		if c.Failed > 0 {
-			fmt.Fprintf(&b, "dapr_runtime_component_init_fail_total{app_id=%s,component=%s,componentName=%s,reason=\"init\"} %d\n", app, label(c.Type), label(c.Name), c.Failed)
+			fmt.Fprintf(&b, "dapr_runtime_component_init_fail_total{app_id=%s,component=%s,componentName=%s,reason=\"init\"} %d\n", app, telemetry.Label(c.Type), telemetry.Label(c.Name), c.Failed)
 		}
 	}
 	for i := range m.families {
@@ -437,9 +442,4 @@ func (f *family) write(b *strings.Builder) {
 		fmt.Fprintf(b, "dapr_%s_sum{%s} %g\n", f.latency, o.labels, float64(nanos)/1e6)
 		fmt.Fprintf(b, "dapr_%s_count{%s} %d\n", f.latency, o.labels, n)
 	}
-}
-
-// label writes a label's value (only these three are escaped there).
-func label(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(strings.ToValidUTF8(s, "\uFFFD")) + `"`
 }
