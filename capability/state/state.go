@@ -128,7 +128,7 @@ func (s *Store) Instant() bool { return s.instant }
 // InstantWrites tells the same of Apply, Write and Transact, which an outbox makes wait.
 func (s *Store) InstantWrites() bool { return s.instant && s.outbox == nil }
 
-// In is the store for calls that task t makes: GetOne and Get wait in t, and so do Write, Apply and Transact where there is no
+// In is the store for calls that task t makes: GetOne, Get, Write and Apply wait in t, and so does Transact where there is no
 // outbox; nothing else is called. nil: they block, so t calls the store in Task.Await.
 func (s *Store) In(t loam.Task) *Store {
 	tasked, ok := s.driver.(Tasked)
@@ -643,13 +643,14 @@ func TaskMethods(find func(component string) (*Store, error), findBus func(compo
 // few is how many items and ops are no work to speak of: more are not read and written on an event loop.
 const few = 16
 
-// ask has fn ask the store for so many items, in the task where it can: in place, or waiting in it. A nil task may block.
-func (s *Store) ask(task loam.Task, items int, instant bool, fn func(*Store)) {
-	switch {
-	case task == nil || items <= few && instant:
+// ask has fn ask the store, in the task where that is light and can be: in place where the store is instant, or waiting in
+// the task. A nil task may block.
+func (s *Store) ask(task loam.Task, light, instant bool, fn func(*Store)) {
+	if task == nil || light && instant {
 		fn(s)
 		return
-	case items <= few:
+	}
+	if light {
 		if in := s.In(task); in != nil {
 			fn(in)
 			return
@@ -666,7 +667,7 @@ func carryGet(ctx context.Context, task loam.Task, caller *loam.Caller, in []byt
 		return nil, err
 	}
 	var out []byte
-	s.ask(task, len(req.Keys), s.Instant(), func(s *Store) {
+	s.ask(task, len(req.Keys) <= few, s.Instant(), func(s *Store) {
 		var items []Item
 		if items, err = s.Get(ctx, caller, req.Keys...); err == nil {
 			out = (&api.StateGetResponse{Items: toAPI(items)}).AppendProto(nil)
@@ -693,15 +694,14 @@ func carryApply(
 		return nil, err
 	}
 	var bus Bus
-	items := len(ops)
 	if len(events) > 0 {
-		items = few + 1 // publishing waits for more than the store
 		if bus, err = findBus(component); err != nil {
 			return nil, err
 		}
 	}
 	var res api.StateApplyResponse
-	s.ask(task, items, s.InstantWrites(), func(s *Store) { res.Etags, err = s.Apply(ctx, caller, ops, bus, events) })
+	light := len(ops) <= few && len(events) == 0 // publishing waits for more than the store
+	s.ask(task, light, s.InstantWrites(), func(s *Store) { res.Etags, err = s.Apply(ctx, caller, ops, bus, events) })
 	if err != nil {
 		return nil, err
 	}
