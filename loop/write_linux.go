@@ -1,8 +1,6 @@
 package loop
 
-import (
-	"time"
-)
+import "time"
 
 // What is written while events of the turn are still to be looked at goes out when all of them were. Written in a row it
 // wakes a peer that sleeps once; written between the work of two requests it wakes it each time, and to wake somebody on
