@@ -10,8 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -25,16 +23,14 @@ type process struct {
 	log bytes.Buffer
 }
 
-// begin starts a program on the core that is measured, or on the other one.
+// pinned says that what is measured runs on core 0, and this process, with all others, on core 1.
+var pinned bool
+
+// begin starts a program, one that is measured or another.
 func begin(measured bool, name string, args ...string) (*process, error) {
 	p := &process{}
-	if runtime.NumCPU() > 1 {
-		core := "1"
-		if measured {
-			core = "0"
-		}
-		args = append([]string{"-c", core, name}, args...)
-		name = "taskset"
+	if pinned && measured { // others inherit this process's core
+		name, args = "taskset", append([]string{"-c", "0", name}, args...)
 	}
 	p.cmd = exec.Command(name, args...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
@@ -66,17 +62,6 @@ func (p *process) said() string {
 	}
 	t := p.log.String()
 	return t[max(0, len(t)-3000):]
-}
-
-// pin keeps this process, with the app and the load, off the core that is measured.
-func pin() error {
-	if runtime.NumCPU() < 2 {
-		return nil
-	}
-	if err := exec.Command("taskset", "-a", "-p", "-c", "1", strconv.Itoa(os.Getpid())).Run(); err != nil {
-		return fmt.Errorf("taskset: %w", err)
-	}
-	return nil
 }
 
 func freePort() (string, error) {

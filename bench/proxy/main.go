@@ -1,6 +1,7 @@
 // Command proxy measures the data path beside nginx, haproxy, Caddy and the standard library's ReverseProxy, each doing
 // the same job. The proxy under test has one core, the load and the upstream the other; what is compared is the
-// proxy's own processor time for each request, as the median of rounds in which the contenders take turns.
+// proxy's own processor time for each request, as the median of rounds in which the contenders take turns. How long the
+// paced requests take is another question: there everything runs where the system puts it, as in a pod.
 package main
 
 import (
@@ -23,6 +24,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,7 +132,7 @@ func run(loam string, rounds int, length time.Duration, only, who string) error 
 	if err := reachable(up); err != nil {
 		return err
 	}
-	if err := exec.Command("taskset", "-p", "-c", "1", strconv.Itoa(os.Getpid())).Run(); err != nil {
+	if err := exec.Command("taskset", "-a", "-p", "-c", "1", strconv.Itoa(os.Getpid())).Run(); err != nil {
 		return err
 	}
 	newPlace := func() place {
@@ -204,7 +206,7 @@ func run(loam string, rounds int, length time.Duration, only, who string) error 
 		verdicts = append(verdicts, lines...)
 	}
 	if pattern.MatchString("two hops") && (who == "" || strings.Contains(who, "loam")) {
-		lines, err := hops(loam, self, dir, newPlace, up, rounds)
+		lines, err := hops(loam, self, dir, newPlace, up, server.Process.Pid, rounds)
 		if err != nil {
 			return err
 		}
@@ -375,7 +377,12 @@ func idle(c *contender, address string, n int, secure *tls.Config) (float64, err
 
 // hops sends 1,000 requests a second through one proxy, and through two of them one behind the other, and tells what they
 // add. It goes several times, the chains in turns, and takes the middle one of each: another tenant's burst is not ours.
-func hops(loam, self, dir string, newPlace func() place, up string, rounds int) (verdicts []string, err error) {
+// Each proxy has one loop or worker, and nothing is kept to a core. With the proxies on one core and all else on another
+// the system would have to wake a sleeping core four times for each request, whoever needs it.
+func hops(loam, self, dir string, newPlace func() place, up string, upstream, rounds int) (verdicts []string, err error) {
+	if err := unpin(os.Getpid(), upstream); err != nil {
+		return nil, err
+	}
 	type chain struct {
 		name         string
 		address      string
@@ -399,6 +406,9 @@ func hops(loam, self, dir string, newPlace func() place, up string, rounds int) 
 				return nil, err
 			}
 			defer c.stop()
+			if err := unpin(c.pids...); err != nil {
+				return nil, err
+			}
 			address, pids = p.H1, slices.Concat(pids, c.pids)
 			chains = append(chains, &chain{name: count + name, address: address, pids: pids})
 		}
@@ -483,6 +493,19 @@ func paced(address string) (p50, p99 float64, n int, err error) {
 	slices.Sort(took)
 	return took[len(took)/2], took[len(took)*99/100], rate * seconds, nil
 }
+
+// unpin lets processes run on every core.
+func unpin(pids ...int) error {
+	for _, pid := range pids {
+		if out, err := exec.Command("taskset", "-a", "-p", "-c", "0-"+strconv.Itoa(cores-1), strconv.Itoa(pid)).CombinedOutput(); err != nil {
+			return fmt.Errorf("taskset: %w\n%s", err, out)
+		}
+	}
+	return nil
+}
+
+// cores there are: counted before this process keeps to one of them.
+var cores = runtime.NumCPU()
 
 // free is an address that nobody listens at.
 func free() string {
