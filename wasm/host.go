@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,7 +60,8 @@ type Host struct {
 	mapper *mapper
 	abis   map[string]guest.ABI
 	began  time.Time
-	rate   float64 // units of fuel in a nanosecond
+	rate   float64      // units of fuel in a nanosecond
+	deep   atomic.Int64 // instances with a large stack
 
 	buffers guest.Buffers
 

@@ -36,7 +36,8 @@ type instance struct {
 	budget int64     // units that it may use
 	slice  time.Time // when its slice began
 	task   loam.Task // that it runs in
-	deep   bool      // its stack was so deep that it is not worth keeping
+	deep   bool      // the engine has given it a large stack
+	broken bool      // its last call ended by a fault of the host
 
 	profiler *profiler // who wants to know where it is; nil: nobody
 }
@@ -58,7 +59,6 @@ func (i *instance) prepare(task loam.Task, until time.Time, cpu time.Duration) {
 	i.task = task
 	i.budget = p.host.units(cpu)
 	i.slice = task.Now()
-	i.deep = false
 }
 
 // run calls an export without parameters, if there is one.
@@ -159,7 +159,7 @@ func (i *instance) refresh() {
 
 // reset makes the instance as it was when it was forked, and tells whether that was possible.
 func (i *instance) reset() bool {
-	if i.deep {
+	if i.deep && i.program.host.deep.Load() > maxDeep {
 		return false
 	}
 	if i.memory.reset(i) && !i.shrink() {
@@ -197,6 +197,9 @@ func (i *instance) discard() {
 // close frees the instance. Nothing of it may be under way.
 func (i *instance) close() {
 	_ = i.module.Close(context.Background()) // it has no files, whose closing alone can fail
+	if i.deep {
+		i.program.host.deep.Add(-1)
+	}
 }
 
 // What a slice is.
@@ -204,7 +207,11 @@ const (
 	sliceFuel = rewrite.MinFuel       // units after which the clock is looked at
 	sliceTime = 80 * time.Microsecond // after which others run
 	maxStack  = 512 << 10             // bytes, as wasmtime gives; the engine moves a stack that grows, which holds up the loop
-	deepStack = 128 << 10             // bytes; the engine never gives a stack back
+
+	// A stack of more bytes is a large one. The engine never takes one back, and each that it makes is garbage of twice the
+	// size, so a few instances are kept with theirs: a guest that recurses without end makes little work for the collector.
+	deepStack = 128 << 10
+	maxDeep   = 32 // of a host, so at most 20 MB
 )
 
 // An overrun is what ends a guest that used up what it was given.
@@ -233,7 +240,10 @@ func (i *instance) yield(f rewrite.Fuel) rewrite.Fuel {
 	i.used += i.given - f.Left()
 	i.given = sliceFuel
 	if stack := f.Stack(); stack > deepStack {
-		i.deep = true
+		if !i.deep {
+			i.deep = true
+			i.program.host.deep.Add(1)
+		}
 		if stack > maxStack {
 			i.call.Used.Limits[guest.LimitStack]++
 			panic(errStack)

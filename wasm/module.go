@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -330,13 +331,9 @@ func (v *visit) serve() (*loam.Response, error) {
 		return nil, err
 	}
 	resp, err := v.run(i, body)
-	switch {
-	case err != nil:
-		i.discard()
-		m.stats.Dropped.Add(1)
-	case m.config.Isolation == IsolationShared:
+	if err == nil && m.config.Isolation == IsolationShared {
 		m.keep(i)
-	default:
+	} else {
 		v.clean(i)
 	}
 	return resp, err
@@ -547,6 +544,7 @@ func (v *visit) run(i *instance, body []byte) (*loam.Response, error) {
 	began := i.slice
 	resp, err := i.serve(c)
 	if err != nil {
+		i.broken = errors.As(err, new(runtime.Error))
 		err = i.failure(&m.recipe, "request "+v.req.ID, err)
 	}
 	u := &v.usage
@@ -562,10 +560,12 @@ func (v *visit) run(i *instance, body []byte) (*loam.Response, error) {
 	return resp, err
 }
 
-// clean makes an instance ready for a stranger's request, or drops it.
+// clean makes an instance ready for a stranger's request, or drops it. That its guest trapped makes no difference: all
+// that a guest has are its memory and its globals.
 func (v *visit) clean(i *instance) {
-	if i.memory == nil || !i.reset() {
+	if i.broken || i.memory == nil || !i.reset() {
 		i.discard()
+		v.module.stats.Dropped.Add(1)
 		return
 	}
 	v.module.stats.Reset.Add(1)

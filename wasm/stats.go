@@ -57,7 +57,7 @@ type Stats struct {
 	Started          atomic.Int64 // instances, for want of an image
 	Forked           atomic.Int64 // instances
 	Reset            atomic.Int64 // instances, made clean for the next request
-	Dropped          atomic.Int64 // instances that failed
+	Dropped          atomic.Int64 // instances, that could not be made clean or not be kept
 	Evicted          atomic.Int64 // sessions that made room for another
 }
 
