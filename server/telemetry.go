@@ -69,7 +69,7 @@ func (s *server) Profile(ctx context.Context, name string, d time.Duration, w io
 
 // WriteMetrics writes what is counted in Prometheus' text format.
 func (s *server) WriteMetrics(w io.Writer) error {
-	err := errors.Join(s.series.WritePrometheus(w), s.acts.WritePrometheus(w), s.ledger.WritePrometheus(w))
+	err := errors.Join(s.series.WritePrometheus(w), s.acts.WritePrometheus(w), s.ledger.WritePrometheus(w), telemetry.WriteProcess(w))
 	metrics := s.dapr.Load()
 	if metrics == nil {
 		return err
