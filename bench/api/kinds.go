@@ -33,9 +33,7 @@ var kinds = []kind{
 	{grpc: true, name: "gRPC GetState, Redis", redis: true, pids: theCallee, caller: overGRPC(grpcGet("redis"))},
 	{grpc: true, name: "gRPC SaveState, Redis", redis: true, pids: theCallee, caller: overGRPC(grpcSave("redis"))},
 	{name: "publish to delivery, memory", pids: theCallee, caller: publish, floor: posts},
-	{name: "invoke, two sidecars", pids: both, caller: overHTTP(func(*contender, int) ([]byte, bool) {
-		return request("GET", "/v1.0/invoke/callee/method/echo", ""), true
-	}), floor: relays},
+	{name: "invoke, two sidecars", pids: both, caller: overHTTP(func(c *contender, _ int) ([]byte, bool) { return c.invocation(), true }), floor: relays},
 }
 
 func theCallee(c *contender) []int { return []int{c.callee.pid()} }

@@ -102,6 +102,14 @@ type contender struct {
 	caller, callee *sidecar
 }
 
+// id names an app that no other contender has, nor another run of this program: sidecars find each other on the machine.
+func (c *contender) id(app string) string { return fmt.Sprint(app, "-", c.name, "-", os.Getpid()) }
+
+// invocation calls the app.
+func (c *contender) invocation() []byte {
+	return request("GET", "/v1.0/invoke/"+c.id("callee")+"/method/echo", "")
+}
+
 // A sidecar runs.
 type sidecar struct {
 	*process
@@ -138,7 +146,7 @@ spec:
   pubsubname: bus
   topic: orders
   routes: {default: /orders}
-scopes: [callee]
+scopes: [%s]
 `
 
 // prepare writes the files.
@@ -153,12 +161,12 @@ func (c *contender) prepare(dir, redis string) error {
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "resources", "components.yaml"), []byte(text), 0o600),
-		os.WriteFile(filepath.Join(dir, "resources", "subscription.yaml"), []byte(subscription), 0o600),
+		os.WriteFile(filepath.Join(dir, "resources", "subscription.yaml"), fmt.Appendf(nil, subscription, c.id("callee")), 0o600),
 	)
 }
 
-// sidecar starts one, and waits until it is healthy. appPort may be empty.
-func (c *contender) sidecar(id, appPort string, poll time.Duration) (*sidecar, error) {
+// sidecar starts an app's, and waits until it is healthy. appPort may be empty.
+func (c *contender) sidecar(app, appPort string, poll time.Duration) (*sidecar, error) {
 	var ports [4]string
 	for i := range ports {
 		p, err := freePort()
@@ -168,13 +176,13 @@ func (c *contender) sidecar(id, appPort string, poll time.Duration) (*sidecar, e
 		ports[i] = p
 	}
 	args := append(c.command[1:len(c.command):len(c.command)],
-		"--app-id", id, "--dapr-http-port", ports[0], "--dapr-grpc-port", ports[1], "--dapr-internal-grpc-port", ports[2], "--metrics-port", ports[3],
+		"--app-id", c.id(app), "--dapr-http-port", ports[0], "--dapr-grpc-port", ports[1], "--dapr-internal-grpc-port", ports[2], "--metrics-port", ports[3],
 		"--resources-path", filepath.Join(c.dir, "resources"), "--log-level", "error", "--dapr-listen-addresses", "127.0.0.1")
 	if appPort != "" {
 		args = append(args, "--app-port", appPort)
 	}
 	if c.name == "loam" {
-		args = append(args, "--data", filepath.Join(c.dir, "data-"+id))
+		args = append(args, "--data", filepath.Join(c.dir, "data-"+app))
 	}
 	p, err := begin(true, c.command[0], args...)
 	if err != nil {
@@ -228,7 +236,7 @@ func (c *contender) start(a *app) (err error) {
 		if err != nil {
 			return err
 		}
-		last = h.do(request("GET", "/v1.0/invoke/callee/method/echo", ""))
+		last = h.do(c.invocation())
 		h.close()
 		if last == nil {
 			return nil
