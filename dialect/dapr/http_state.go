@@ -32,18 +32,6 @@ func (c *call) getState() error {
 	return nil
 }
 
-// jsonItem is a write as HTTP's bodies have it. The value stays as it was sent.
-type jsonItem struct {
-	Key      string            `json:"key"`
-	Value    json.RawMessage   `json:"value"`
-	ETag     *string           `json:"etag"`
-	Metadata map[string]string `json:"metadata"`
-	Options  struct {
-		Concurrency string `json:"concurrency"`
-		Consistency string `json:"consistency"`
-	} `json:"options"`
-}
-
 func (j *jsonItem) item(metadata map[string]string) stateItem {
 	it := stateItem{key: j.Key, value: j.Value, concurrency: j.Options.Concurrency, consistency: j.Options.Consistency, metadata: merge(j.Metadata, metadata)}
 	if j.ETag != nil {
@@ -76,8 +64,8 @@ func (c *call) saveState() error {
 	if err != nil {
 		return err
 	}
-	var in []jsonItem
-	if err := json.Unmarshal(body, &in); err != nil {
+	in, err := parseItems(body)
+	if err != nil {
 		return errMalformed.failure("%s", err)
 	}
 	metadata := c.metadata()
