@@ -170,6 +170,39 @@ func TestTrapStorm(t *testing.T) {
 	}
 }
 
+// What a guest that failed left in its memory, the next one does not find, though it may have the same instance: it
+// answers with all of its memory.
+func TestNothingIsLeftByFailures(t *testing.T) {
+	const at, pages, serve = 70000, 2, 2
+	when := func(n int, does ...byte) []byte { // the request begins with n
+		return join(call(0, at)[:4], []byte{0x2d, 0, 0, 0x41}, n, []byte{0x46, 0x04, 0x40}, does, []byte{0x0b})
+	}
+	m := compile(t, handmade{
+		imports: []string{"loam.request_body", "loam.response_body"}, pages: pages,
+		serve: join(call(0, at, 64), drop,
+			when(1, unreachable), when(2, forever...), when(3, 0x10, serve),
+			when(4, 0x41, 4, 0x40, 0, drop, unreachable), // grows its memory, and traps
+			call(1, 0, pages<<16), drop),
+	}.bytes(), Config{CPU: 5 * time.Millisecond})
+	for range 40 { // its first calls are watched in another way than the later ones
+		for kind, code := range []loam.Code{1: loam.Internal, 2: loam.DeadlineExceeded, 3: loam.Internal, 4: loam.Internal} {
+			if kind == 0 {
+				continue
+			}
+			if _, _, err := trySend(t, m, "POST", "/", string(rune(kind))+"secret"); loam.CodeOf(err) != code {
+				t.Fatalf("%d: %v", kind, err)
+			}
+			status, body := send(t, m, "POST", "/", "\x00mine")
+			if status != 200 || len(body) != pages<<16 || !strings.Contains(body, "mine") || strings.Contains(body, "secret") {
+				t.Fatalf("after %d: %d, %d bytes", kind, status, len(body))
+			}
+		}
+	}
+	if forked, reset := m.stats.Forked.Load(), m.stats.Reset.Load(); forked > 8 || reset < 300 {
+		t.Errorf("%d instances were forked and %d reset: the failed ones were not used again", forked, reset)
+	}
+}
+
 // A guest that recurses without end makes no new stack of each call's. Many of them keep no more than the host allows.
 func TestLargeStacksAreKept(t *testing.T) {
 	m := compile(t, handmade{serve: []byte{0x10, 0}, pages: 1}.bytes(), Config{}) // it calls itself
