@@ -24,6 +24,9 @@ type conn struct {
 
 // call calls a method of Dapr's services: "StateStore/Get".
 func (c *conn) call(ctx context.Context, method string, in, out grpc.Message) error {
+	if err := ctx.Err(); err != nil {
+		return err // the program is not asked: it might do what nobody hears of
+	}
 	req := loam.NewRequest(ctx)
 	defer req.Release()
 	req.Header.Add("x-component-instance", c.instance)
