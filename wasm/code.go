@@ -167,7 +167,11 @@ func (cc *codeCache) compile(ctx context.Context, sum [sha256.Size]byte, module 
 	if err := os.MkdirAll(filepath.Dir(cc.path(c.Native)), 0o700); err != nil {
 		return nil, err
 	}
-	if err := os.Rename(real, cc.path(c.Native)); err != nil {
+	one := cc.of(c.Native) // a function of the same module may be loading what is replaced
+	one.Lock()
+	err = os.Rename(real, cc.path(c.Native))
+	one.Unlock()
+	if err != nil {
 		return nil, err
 	}
 	key := cc.key(sum)
@@ -211,6 +215,11 @@ func engineConfig(interpret bool) wazero.RuntimeConfig {
 // errNotNative is code whose native part was not what the engine took.
 var errNotNative = errors.New("the native code was not found where it was kept")
 
+// of is the lock of whoever loads or replaces native code.
+func (cc *codeCache) of(native string) *sync.Mutex {
+	return &cc.loading[crc32.Checksum([]byte(native), castagnoli)%uint32(len(cc.loading))]
+}
+
 // load has the engine load code. Where its native part is not there, the engine would compile the husk instead.
 func (cc *codeCache) load(ctx context.Context, rt wazero.Runtime, c *code) (wazero.CompiledModule, error) {
 	if c.Native == "" {
@@ -218,7 +227,7 @@ func (cc *codeCache) load(ctx context.Context, rt wazero.Runtime, c *code) (waze
 	}
 	// The engine (wazero 1.12) shows a module that it takes from its cache to others before it is whole: who loads the same
 	// one meanwhile would call through pointers that are not there yet.
-	one := &cc.loading[crc32.Checksum([]byte(c.Native), castagnoli)%uint32(len(cc.loading))]
+	one := cc.of(c.Native)
 	one.Lock()
 	defer one.Unlock()
 	before, err := os.Stat(cc.path(c.Native))

@@ -428,3 +428,28 @@ func TestLoadTogether(t *testing.T) {
 		group.Wait()
 	}
 }
+
+// Functions of one module that differ in their limits begin at once, and each of them compiles it.
+func TestOneModuleManyFunctions(t *testing.T) {
+	for n := range 30 {
+		binary := handmade{pages: 1, serve: join(0x41, n, drop)}.bytes() // one that nobody has compiled yet
+		h, err := NewHost(Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { // after its modules
+			if err := h.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				if _, err := tryCompile(t, h, binary, Config{Memory: int64(i+1) << 20}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
